@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One option specification for two forms: one item by flat options, or many under ``config``.
+
+The rules that values must keep stand here too, each written once. A rule takes the option's name and the value and
+returns the value in its canonical form, or raises Invalid.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+
+from ._errors import Invalid
+from ._model import IFNAME_MAX, Route, derived_mac
+
+MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+
+
+def argument_spec(options):
+    """``options`` describes one item; the flat form makes nothing required that ``config`` may give instead."""
+    flat = {name: {key: value for key, value in spec.items() if key != "required"} for name, spec in options.items()}
+    return {**flat,
+            "config": {"type": "list", "elements": "dict", "options": options},
+            "prune": {"type": "bool", "default": False}}
+
+
+def items_of(options, params):
+    """The option dicts of the wanted items, in order, whichever form the task used."""
+    flat = {name: params[name] for name in options}
+    if params["config"] is None:
+        missing = [name for name, spec in options.items() if spec.get("required") and flat[name] is None]
+        if missing:
+            raise Invalid(missing[0], None, f"it is required; or give a list of items under config")
+        return [flat]
+    for name, spec in options.items():
+        if flat[name] is not None and flat[name] != spec.get("default"):
+            raise Invalid(name, flat[name], "give it inside config, where config is used")
+    return params["config"]
+
+
+def interface_name(option, value):
+    """What the kernel accepts as the name of a link."""
+    if value is None:
+        return None
+    if not value or len(value) > IFNAME_MAX:
+        raise Invalid(option, value, f"an interface name has 1 to {IFNAME_MAX} characters, this one has {len(value)}")
+    if value in (".", "..", "all", "default") or re.search(r"[/:\s%]", value) or not value.isprintable():
+        raise Invalid(option, value, "an interface name has no '/', ':', '%' or white space and is not "
+                                     "'.', '..', 'all' or 'default'")
+    return value
+
+
+def thing_name(option, value):
+    """The name of a container or a network namespace: it becomes part of paths and of unit names."""
+    if value is not None and not NAME.fullmatch(value):
+        raise Invalid(option, value, "use 1 to 63 letters, digits, '_', '.' and '-', the first a letter or a digit")
+    return value
+
+
+def mac(option, value):
+    if value is None:
+        return None
+    canonical = value.lower().replace("-", ":")
+    if not MAC.fullmatch(canonical):
+        raise Invalid(option, value, "a MAC address is six pairs of hexadecimal digits, such as 02:00:00:00:00:01")
+    if int(canonical[:2], 16) & 1 or canonical == "00:00:00:00:00:00":
+        raise Invalid(option, value, "a link needs a unicast MAC address: the first byte is even, and not all are zero")
+    return canonical
+
+
+def in_range(option, value, low, high):
+    if value is not None and not low <= value <= high:
+        raise Invalid(option, value, f"it must be from {low} to {high}")
+    return value
+
+
+def mtu(option, value):
+    """The smallest MTU that IPv4 works with, to the largest of the kernel."""
+    return in_range(option, value, 68, 65535)
+
+
+def ip(option, value):
+    """An IPv4 or IPv6 address without a prefix, in its shortest form."""
+    if value is None:
+        return None
+    try:
+        return str(ipaddress.ip_address(value))
+    except ValueError:
+        raise Invalid(option, value, "it is not an IPv4 or IPv6 address (without a prefix)") from None
+
+
+def interface_address(option, value):
+    """An address with its prefix length, as an interface carries it: 10.0.0.1/24."""
+    if "/" not in value:
+        raise Invalid(option, value, "an address needs its prefix length, such as 10.0.0.1/24 or fd00::1/64")
+    try:
+        address = ipaddress.ip_interface(value)
+    except ValueError as error:
+        raise Invalid(option, value, f"it is not an address with a prefix length ({error})") from None
+    if address.is_multicast or address.is_unspecified or (address.version == 6 and address.is_link_local):
+        raise Invalid(option, value, "an interface carries a unicast address, and the kernel sets link-local IPv6 "
+                                     "addresses itself")
+    return address.with_prefixlen
+
+
+def interface_addresses(option, values):
+    """A set of them, none twice; None stays None."""
+    if values is None:
+        return None
+    found = [interface_address(option, value) for value in values]
+    refuse_duplicates(option, [each.split("/")[0] for each in found])
+    return frozenset(found)
+
+
+def network(option, value):
+    """A destination: ``default`` or a network in CIDR form without host bits."""
+    if value == "default":
+        return value
+    try:
+        net = ipaddress.ip_network(value)
+    except ValueError as error:
+        raise Invalid(option, value, f"it is neither 'default' nor a network such as 10.1.0.0/16 ({error})") from None
+    return "default" if net.prefixlen == 0 else net.with_prefixlen
+
+
+def routes(option, values, gateway, gateway_option="gateway"):
+    """The set of routes from a list of ``{dst, via}`` and a default gateway; None where neither is managed."""
+    if values is None and gateway is None:
+        return None
+    found = []
+    for each in values or []:
+        via = ip(f"{option}.via", each["via"])
+        dst = network(f"{option}.dst", each["dst"])
+        if via and dst != "default" and (":" in via) != (":" in dst):
+            raise Invalid(f"{option}.via", via, f"it is of another address family than the destination {dst}")
+        found.append(Route(dst, via))
+    found += [Route("default", ip(gateway_option, gateway))] if gateway else []
+    return frozenset(found)
+
+
+def refuse_duplicates(option, values):
+    seen = set()
+    for value in values:
+        if value in seen:
+            raise Invalid(option, value, "it is given twice")
+        seen.add(value)
+
+
+def own_mac(kind, name, netns, addresses=None):
+    """The MAC of a link that is given none: the same at every run and boot, another on every host.
+
+    An address tells hosts apart, and peers can compute from it; without one, /etc/machine-id does.
+    """
+    if addresses:
+        return derived_mac(kind, str(ipaddress.ip_interface(addresses[0]).ip))
+    return derived_mac(kind, name, netns or "", _machine_id())
+
+
+def _machine_id():
+    try:
+        with open("/etc/machine-id", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return socket.gethostname()

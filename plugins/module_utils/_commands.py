@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Steps as the command lines of iproute2: what an administrator would type, and what a boot script can run.
+
+The words follow ip-link(8), ip-address(8), ip-route(8) and bridge(8).
+"""
+
+from __future__ import annotations
+
+import shlex
+from functools import singledispatch
+
+from . import _steps
+
+# iproute2 writes an option that is on or off in one of three ways.
+NO_PREFIX = ("learning", "udpcsum")
+HUNDREDTHS = ("forward_delay", "hello_time", "max_age", "ageing_time")
+
+
+def commands(steps):
+    """The shell commands of the steps, one string each."""
+    lines = []
+    for step in steps:
+        lines.extend(render(step))
+    return lines
+
+
+@singledispatch
+def render(step):
+    """The commands of one step. A step of another vocabulary says its own."""
+    return step.commands()
+
+
+def _line(tool, netns, *words):
+    words = [str(word) for word in words]
+    if netns is None:
+        return shlex.join([tool] + words)
+    if netns.startswith("/"):
+        return shlex.join(["nsenter", f"--net={netns}", tool] + words)
+    return shlex.join([tool, "-n", netns] + words)
+
+
+def _data_words(data):
+    words = []
+    for key, value in data:
+        if key in NO_PREFIX:
+            words.append(key if value else f"no{key}")
+        elif key in HUNDREDTHS and isinstance(value, int):
+            words += [key, value * 100]
+        elif isinstance(value, bool):
+            words += [key, int(value)]
+        else:
+            words += [key, value]
+    return words
+
+
+@render.register
+def _add(step: _steps.LinkAdd):
+    words = ["link", "add", step.name]
+    words += ["address", step.mac] if step.mac else []
+    words += ["mtu", step.mtu] if step.mtu else []
+    words += ["type", step.kind]
+    if step.peer:
+        words += ["peer", "name", step.peer.name]
+        words += ["address", step.peer.mac] if step.peer.mac else []
+        words += ["mtu", step.peer.mtu] if step.peer.mtu else []
+        words += ["netns", _peer_netns(step.peer.netns)] if step.peer.netns else []
+    return [_line("ip", step.netns, *words, *_data_words(step.data))]
+
+
+def _peer_netns(netns):
+    """``ip link ... netns`` takes a name or a PID, and no path but /proc/PID/ns/net."""
+    parts = netns.split("/")
+    return parts[2] if netns.startswith("/proc/") else netns
+
+
+@render.register
+def _set(step: _steps.LinkSet):
+    words = []
+    words += ["address", step.mac] if step.mac else []
+    words += ["mtu", step.mtu] if step.mtu else []
+    words += ["alias", step.alias] if step.alias else []
+    if step.master is not None:
+        words += ["master", step.master] if step.master else ["nomaster"]
+    if step.up is not None:
+        words.append("up" if step.up else "down")
+    lines = [_line("ip", step.netns, "link", "set", step.name, *words)] if words else []
+    if step.data:
+        lines.append(_line("ip", step.netns, "link", "set", step.name, "type", step.kind, *_data_words(step.data)))
+    return lines
+
+
+@render.register
+def _del(step: _steps.LinkDel):
+    return [_line("ip", step.netns, "link", "delete", step.name)]
+
+
+def _family(address):
+    return ["-6"] if ":" in address else []
+
+
+@render.register
+def _address(step: _steps.AddressReplace):
+    # The inventory knows that an IPv6 address is unique; without nodad it could not be used for a second.
+    nodad = ["nodad"] if ":" in step.address else []
+    return [_line("ip", step.netns, "address", "replace", step.address, "dev", step.dev, *nodad)]
+
+
+@render.register
+def _address_del(step: _steps.AddressDel):
+    return [_line("ip", step.netns, "address", "delete", step.address, "dev", step.dev)]
+
+
+def _route_words(step):
+    via = ["via", step.route.via] if step.route.via else []
+    return [step.route.dst, *via, "dev", step.dev, "proto", "static"]
+
+
+def _route_family(step):
+    return _family(step.route.via or step.route.dst)
+
+
+@render.register
+def _route(step: _steps.RouteReplace):
+    return [_line("ip", step.netns, *_route_family(step), "route", "replace", *_route_words(step))]
+
+
+@render.register
+def _route_del(step: _steps.RouteDel):
+    return [_line("ip", step.netns, *_route_family(step), "route", "delete", *_route_words(step))]
+
+
+@render.register
+def _fdb(step: _steps.FdbAppend):
+    return [_line("bridge", step.netns, "fdb", "append", step.entry.mac, "dev", step.dev, "dst", step.entry.dst)]
+
+
+@render.register
+def _fdb_del(step: _steps.FdbDel):
+    return [_line("bridge", step.netns, "fdb", "delete", step.entry.mac, "dev", step.dev, "dst", step.entry.dst)]

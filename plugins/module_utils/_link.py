@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Links over netlink: what is there, and the steps that change it.
+
+Beside ``_deps`` this is the only importer of pyroute2. A handle is a netlink socket opened inside a namespace, which
+stays there; observing a namespace that does not exist finds nothing, and creates nothing.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+from dataclasses import dataclass, field
+from functools import singledispatchmethod
+from typing import Dict, List, Optional
+
+from . import _netns, _steps
+from ._commands import HUNDREDTHS, commands
+from ._errors import Problem
+
+try:
+    from pyroute2 import IPRoute
+    from pyroute2.netlink.exceptions import NetlinkError
+except ImportError:  # _deps says so before anything is opened
+    IPRoute = NetlinkError = None
+
+IFF_UP = 1
+NUD_PERMANENT = 0x80
+LINK_LOCAL = ipaddress.ip_network("fe80::/10")
+KERNEL_PROTOCOLS = (2, 9)  # routes that come with an address, and with a router advertisement
+STATIC = 4
+MAIN_TABLE = 254
+IFA_F_NODAD = 2
+# The kind's own attributes: the word of ip-link(8) and the netlink name where they are not alike.
+ATTRIBUTES = {"udpcsum": "udp_csum", "dstport": "port", "dev": "link", "remote": "group"}
+# A thing that is gone already: ENOENT, ESRCH, ENODEV, EADDRNOTAVAIL.
+GONE = (2, 3, 19, 99)
+
+
+@dataclass
+class Link:
+    """One link as the kernel reports it; ``data`` holds the kind's own attributes by their netlink name."""
+
+    index: int
+    name: str
+    kind: Optional[str]
+    mac: Optional[str]
+    mtu: int
+    up: bool
+    alias: str
+    master: Optional[int]
+    peer: Optional[int]
+    data: Dict[str, object] = field(default_factory=dict)
+
+
+def _link(message):
+    info = message.get_attr("IFLA_LINKINFO")
+    kind = info.get_attr("IFLA_INFO_KIND") if info else None
+    data = info.get_attr("IFLA_INFO_DATA") if info and kind in ("bridge", "vxlan") else None
+    prefix = "IFLA_BR_" if kind == "bridge" else "IFLA_VXLAN_"
+    return Link(
+        index=message["index"],
+        name=message.get_attr("IFLA_IFNAME"),
+        kind=kind,
+        mac=message.get_attr("IFLA_ADDRESS"),
+        mtu=message.get_attr("IFLA_MTU"),
+        up=bool(message["flags"] & IFF_UP),
+        alias=message.get_attr("IFLA_IFALIAS") or "",
+        master=message.get_attr("IFLA_MASTER"),
+        peer=message.get_attr("IFLA_LINK"),
+        data={key[len(prefix):].lower(): value for key, value in (data["attrs"] if data else [])
+              if key.startswith(prefix)})
+
+
+class Namespace:
+    """One network namespace, read at most once for each kind of thing until it is changed."""
+
+    def __init__(self, netns):
+        with _netns.entered(netns):
+            self.socket = IPRoute()
+        self._seen = {}
+
+    def close(self):
+        self.socket.close()
+
+    def forget(self):
+        self._seen.clear()
+
+    def _read(self, what, read):
+        if what not in self._seen:
+            self._seen[what] = read()
+        return self._seen[what]
+
+    @property
+    def links(self) -> Dict[str, Link]:
+        return self._read("links", lambda: {
+            link.name: link for link in map(_link, self.socket.get_links())})
+
+    def link(self, name):
+        """The link, looked up anew where it was not there before: it may be a step of this run that made it."""
+        if name not in self.links:
+            self.forget()
+        if name not in self.links:
+            raise Problem(f"there is no link {name}")
+        return self.links[name]
+
+    def name_of(self, index):
+        return next((link.name for link in self.links.values() if link.index == index), None)
+
+    def addresses(self, index) -> tuple:
+        """CIDR strings in the kernel's order, without the link-local IPv6 address that it gives every link."""
+        found = self._read("addresses", lambda: [
+            (each["index"], each.get_attr("IFA_LOCAL") or each.get_attr("IFA_ADDRESS"), each["prefixlen"])
+            for each in self.socket.get_addr()])
+        return tuple(f"{ipaddress.ip_address(address)}/{prefix}" for owner, address, prefix in found
+                     if owner == index and ipaddress.ip_address(address) not in LINK_LOCAL)
+
+    def device_of(self, address) -> Optional[Link]:
+        """The link that carries the address."""
+        wanted = ipaddress.ip_address(address)
+        return next((link for link in self.links.values()
+                     if any(ipaddress.ip_interface(each).ip == wanted for each in self.addresses(link.index))), None)
+
+    def routes(self, index) -> frozenset:
+        found = self._read("routes", lambda: list(self.socket.get_routes(table=MAIN_TABLE)))
+        return frozenset(_route(each) for each in found
+                         if each.get_attr("RTA_OIF") == index and each["proto"] not in KERNEL_PROTOCOLS
+                         and each["type"] == 1 and each.get_attr("RTA_TABLE") == MAIN_TABLE)
+
+    def fdb(self, index) -> frozenset:
+        """The permanent entries of a VXLAN that have a destination; learnt ones come and go by themselves."""
+        found = self._read("fdb", lambda: list(self.socket.get_neighbours(family=socket.AF_BRIDGE)))
+        return frozenset(_steps.FdbEntry(each.get_attr("NDA_LLADDR"), each.get_attr("NDA_DST")) for each in found
+                         if each["ifindex"] == index and each["state"] & NUD_PERMANENT and each.get_attr("NDA_DST"))
+
+
+def _route(message):
+    dst = message.get_attr("RTA_DST")
+    return _steps.Route(f"{dst}/{message['dst_len']}" if dst else "default", message.get_attr("RTA_GATEWAY"))
+
+
+class Links:
+    """The kernel face of a plan of links: opens namespaces as they are needed, applies steps, closes all."""
+
+    def __init__(self):
+        self._open: Dict[Optional[str], Namespace] = {}
+
+    def close(self):
+        while self._open:
+            self._open.popitem()[1].close()
+
+    def forget(self):
+        for namespace in self._open.values():
+            namespace.forget()
+
+    def namespace(self, netns) -> Optional[Namespace]:
+        """The namespace, or None where it does not exist."""
+        if netns not in self._open:
+            if not _netns.exists(netns):
+                return None
+            self._open[netns] = Namespace(netns)
+        return self._open[netns]
+
+    def apply(self, steps: List[object]):
+        for step in steps:
+            try:
+                self._step(step)
+            except (NetlinkError, OSError, Problem) as error:
+                reason = os.strerror(error.code) if isinstance(error, NetlinkError) else error
+                raise Problem(f"While doing what '{'; '.join(commands([step]))}' does: {reason}") from error
+
+    def _there(self, netns):
+        namespace = self.namespace(netns)
+        if namespace is None:
+            raise Problem(f"there is no network namespace {netns}")
+        return namespace
+
+    def _index(self, netns, name):
+        return self._there(netns).link(name).index
+
+    @singledispatchmethod
+    def _step(self, step):
+        raise TypeError(step)
+
+    @_step.register
+    def _add(self, step: _steps.LinkAdd):
+        there = self._there(step.netns)
+        attributes = _attributes(step, there)
+        if step.peer:
+            peer = {"ifname": step.peer.name, "address": step.peer.mac, "mtu": step.peer.mtu}
+            attributes["peer"] = {key: value for key, value in peer.items() if value is not None}
+            if step.peer.netns is not None:
+                target = os.open(_netns.path_of(step.peer.netns), os.O_RDONLY | os.O_CLOEXEC)
+                attributes["peer"]["net_ns_fd"] = target
+        try:
+            there.socket.link("add", ifname=step.name, kind=step.kind, **attributes)
+        finally:
+            if step.peer and step.peer.netns is not None:
+                os.close(target)
+
+    @_step.register
+    def _set(self, step: _steps.LinkSet):
+        there = self._there(step.netns)
+        attributes = _attributes(step, there)
+        if step.data:
+            attributes["kind"] = step.kind
+        if step.alias:
+            attributes["ifalias"] = step.alias
+        if step.master is not None:
+            attributes["master"] = there.link(step.master).index if step.master else 0
+        if step.up is not None:
+            attributes["state"] = "up" if step.up else "down"
+        there.socket.link("set", index=there.link(step.name).index, **attributes)
+
+    @_step.register
+    def _del(self, step: _steps.LinkDel):
+        there = self.namespace(step.netns)
+        if there is None or step.name not in there.links:
+            return
+        self._unless_gone(there.socket.link, "del", index=there.links[step.name].index)
+        self.forget()  # the other end of a veth goes too, wherever it is
+
+    @_step.register
+    def _address(self, step: _steps.AddressReplace, action="replace"):
+        address, prefix = step.address.split("/")
+        flags = {"flags": IFA_F_NODAD} if ":" in address and action == "replace" else {}
+        socket_ = self._there(step.netns).socket
+        call = socket_.addr if action == "replace" else self._tolerant(socket_.addr)
+        call(action, index=self._index(step.netns, step.dev), address=address, prefixlen=int(prefix), **flags)
+
+    @_step.register
+    def _address_del(self, step: _steps.AddressDel):
+        self._address(step, "del")
+
+    @_step.register
+    def _replace_route(self, step: _steps.RouteReplace):
+        self._there(step.netns).socket.route("replace", **self._route_attributes(step))
+
+    @_step.register
+    def _del_route(self, step: _steps.RouteDel):
+        self._unless_gone(self._there(step.netns).socket.route, "del", **self._route_attributes(step))
+
+    def _route_attributes(self, step):
+        dst, via = step.route
+        attributes = {"oif": self._index(step.netns, step.dev), "proto": STATIC,
+                      "family": socket.AF_INET6 if ":" in (via or dst) else socket.AF_INET}
+        attributes.update({"gateway": via} if via else {"scope": 253})
+        if dst != "default":
+            attributes["dst"] = dst
+        return attributes
+
+    @_step.register
+    def _append_fdb(self, step: _steps.FdbAppend):
+        self._there(step.netns).socket.fdb("append", **self._fdb_attributes(step))
+
+    @_step.register
+    def _del_fdb(self, step: _steps.FdbDel):
+        self._unless_gone(self._there(step.netns).socket.fdb, "del", **self._fdb_attributes(step))
+
+    def _fdb_attributes(self, step):
+        return {"ifindex": self._index(step.netns, step.dev), "lladdr": step.entry.mac, "dst": step.entry.dst}
+
+    def _unless_gone(self, call, *args, **attributes):
+        try:
+            call(*args, **attributes)
+        except NetlinkError as error:
+            if error.code not in GONE:
+                raise
+
+    def _tolerant(self, call):
+        return lambda *args, **attributes: self._unless_gone(call, *args, **attributes)
+
+
+def _attributes(step, there):
+    """mac, mtu and the kind's data as the keywords of pyroute2."""
+    attributes = {}
+    if step.mac:
+        attributes["address"] = step.mac
+    if step.mtu:
+        attributes["mtu"] = step.mtu
+    prefix = {"bridge": "br_", "vxlan": "vxlan_"}.get(step.kind, "")
+    for key, value in step.data:
+        name = ATTRIBUTES.get(key, key)
+        if key == "dev":
+            value = there.link(value).index
+        elif key in HUNDREDTHS:
+            value = value * 100
+        elif isinstance(value, bool):
+            value = int(value)
+        if name in ("group", "local") and ":" in str(value):
+            name += "6"
+        attributes[prefix + name] = value
+    return attributes

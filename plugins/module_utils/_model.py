@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a host can hold: one frozen type per thing, used for what is wanted and for what is observed alike.
+
+``None`` means "not managed": such a field is neither compared nor changed. Each field says in its metadata
+whether the kernel can change it in place; where it cannot, a difference makes the thing anew.
+
+Nothing here knows Ansible or the kernel.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, fields, replace
+from typing import FrozenSet, NamedTuple, Optional, Tuple
+
+OWNER = "fromscratch.containers"  # the ifalias of every link that the collection makes
+IFNAME_MAX = 15
+
+
+def settable(default=None, key=None):
+    """A field that changes in place; ``key`` is its word in ``ip link ... type KIND``."""
+    return field(default=default, metadata={"key": key})
+
+
+def fixed(default=None, key=None):
+    """A field the kernel sets at creation only: a difference means delete and create."""
+    return field(default=default, metadata={"key": key, "fixed": True})
+
+
+def at_least(default=None):
+    """A set of which the wanted members must be there, whatever else is."""
+    return field(default=default, metadata={"at_least": True})
+
+
+def identity(default=None):
+    """A field that finds the thing; never compared."""
+    return field(default=default, metadata={"identity": True})
+
+
+def fact(default=None):
+    """A field that only observing fills in; never compared, never shown."""
+    return field(default=default, metadata={"identity": True, "hidden": True}, compare=False)
+
+
+class FdbEntry(NamedTuple):
+    """A static forwarding entry of a VXLAN: frames to ``mac`` are sent to the VTEP ``dst``."""
+
+    mac: str
+    dst: str
+
+    def __str__(self):
+        return f"{self.mac} dst {self.dst}"
+
+
+class Route(NamedTuple):
+    """``dst`` in CIDR form or ``default``; ``via`` a gateway, or None for a route on the link itself."""
+
+    dst: str
+    via: Optional[str] = None
+
+    def __str__(self):
+        return f"{self.dst} via {self.via}" if self.via else self.dst
+
+
+class Item:
+    """What all the types share. ``word`` is the noun in messages, ``key`` finds the thing on one host."""
+
+    word = "item"
+
+    @property
+    def key(self):
+        netns = getattr(self, "netns", None)
+        return f"{self.word} {self.name}" + (f" in netns {netns}" if netns else "")
+
+    def over(self, observed):
+        """This item with every unmanaged field as observed: what the host holds once this is applied."""
+        if observed is None:
+            return self
+        updates = {}
+        for each in fields(self):
+            wanted, have = getattr(self, each.name), getattr(observed, each.name)
+            if wanted is None or each.metadata.get("hidden"):
+                updates[each.name] = have
+            elif each.metadata.get("at_least"):
+                updates[each.name] = wanted | (have or frozenset())
+        return replace(self, **updates)
+
+    def settled(self):
+        """What observing must find once this has been applied."""
+        return self
+
+    def shown(self):
+        """A plain dict for return values and diffs: sets sorted, unmanaged and hidden fields left out."""
+        return {each.name: _plain(getattr(self, each.name)) for each in fields(self)
+                if getattr(self, each.name) is not None and not each.metadata.get("hidden")}
+
+
+def _plain(value):
+    if isinstance(value, (FdbEntry, Route)):
+        return {key: part for key, part in value._asdict().items() if part is not None}
+    if isinstance(value, frozenset):
+        return [_plain(each) for each in sorted(value, key=str)]
+    if isinstance(value, tuple):
+        return [_plain(each) for each in value]
+    return value
+
+
+@dataclass(frozen=True)
+class Bridge(Item):
+    """A Linux bridge. Times in seconds. ``held``: the addresses in the kernel's order, secondary ones last."""
+
+    word = kind = "bridge"
+
+    name: str = identity()
+    netns: Optional[str] = identity()
+    mac: Optional[str] = settable()
+    mtu: Optional[int] = settable()
+    addresses: Optional[FrozenSet[str]] = settable()
+    ports: Optional[FrozenSet[str]] = at_least()
+    stp: Optional[bool] = settable(key="stp_state")
+    priority: Optional[int] = settable(key="priority")
+    forward_delay: Optional[int] = settable(key="forward_delay")
+    hello_time: Optional[int] = settable(key="hello_time")
+    max_age: Optional[int] = settable(key="max_age")
+    ageing_time: Optional[int] = settable(key="ageing_time")
+    vlan_filtering: Optional[bool] = settable(key="vlan_filtering")
+    up: Optional[bool] = settable()
+    owner: Optional[str] = fact()
+    held: Optional[Tuple[str, ...]] = fact()
+
+
+@dataclass(frozen=True)
+class Vxlan(Item):
+    """A VXLAN device: one VTEP of one network.
+
+    ``remote`` is the device's own default destination: the one peer, as in ``ip link add ... remote``, or ``""``
+    where the peers are all-zero FDB entries (none, or several: head-end replication). ``remotes`` are those entries.
+    """
+
+    word = kind = "vxlan"
+
+    name: str = identity()
+    netns: Optional[str] = identity()
+    vni: Optional[int] = fixed(key="id")
+    local: Optional[str] = settable(key="local")
+    remote: Optional[str] = settable(key="remote")
+    group: Optional[str] = fixed(key="group")
+    remotes: Optional[FrozenSet[str]] = settable()
+    device: Optional[str] = settable(key="dev")
+    port: Optional[int] = fixed(key="dstport")
+    learning: Optional[bool] = settable(key="learning")
+    ttl: Optional[int] = settable(key="ttl")
+    ageing: Optional[int] = settable(key="ageing")
+    udp_checksum: Optional[bool] = fixed(key="udpcsum")
+    mac: Optional[str] = settable()
+    mtu: Optional[int] = settable()
+    bridge: Optional[str] = settable()
+    fdb: Optional[FrozenSet[FdbEntry]] = settable()
+    up: Optional[bool] = settable()
+    owner: Optional[str] = fact()
+
+
+@dataclass(frozen=True)
+class VethPair(Item):
+    """A virtual cable: the host end ``name`` in ``netns``, the inner end ``inner_name`` in ``inner_netns``.
+
+    ``joined`` is whether the two ends that were found belong to each other; ``ends`` are the links (netns, name) to
+    delete when the pair has to go; ``held`` the addresses in the kernel's order, secondary ones last.
+    """
+
+    word = "veth_pair"
+    kind = "veth"
+
+    name: str = identity()
+    netns: Optional[str] = identity()
+    inner_netns: Optional[str] = identity()
+    inner_name: Optional[str] = identity("eth0")
+    joined: Optional[bool] = fixed()
+    mac: Optional[str] = settable()
+    inner_mac: Optional[str] = settable()
+    mtu: Optional[int] = settable()
+    inner_mtu: Optional[int] = settable()
+    bridge: Optional[str] = settable()
+    addresses: Optional[FrozenSet[str]] = settable()
+    routes: Optional[FrozenSet[Route]] = settable()
+    up: Optional[bool] = settable()
+    owner: Optional[str] = fact()
+    ends: Optional[Tuple[Tuple[Optional[str], str], ...]] = fact()
+    held: Optional[Tuple[str, ...]] = fact()
+
+
+def derived_mac(*parts):
+    """A locally administered unicast MAC that is the same wherever it is computed from the same parts."""
+    digest = hashlib.sha256("\0".join(str(part) for part in parts).encode()).hexdigest()
+    return "02:" + ":".join(digest[at:at + 2] for at in range(0, 10, 2))
+
+
+def derived_ifname(prefix, name):
+    """``prefix`` + ``name``, or a shortened name with a hash where that passes 15 characters."""
+    whole = prefix + name
+    if len(whole) <= IFNAME_MAX:
+        return whole
+    digest = hashlib.sha256(name.encode()).hexdigest()[:6]
+    return f"{whole[:IFNAME_MAX - 7]}-{digest}"
+

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A change as the ordered steps that make it: the small vocabulary that a kernel understands.
+
+A step is data. ``_link`` applies it over netlink, ``_commands`` renders it as the command line of iproute2: because
+both start from the same steps, what is shown is what is done. ``netns`` is a name below /run/netns, a path such as
+/proc/PID/ns/net, or None for the namespace the module runs in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Optional, Tuple
+
+from ._model import OWNER, FdbEntry, Route
+from ._plan import CREATE, UPDATE
+
+Pairs = Tuple[Tuple[str, object], ...]
+
+
+@dataclass(frozen=True)
+class Peer:
+    """The other end of a new veth."""
+
+    name: str
+    netns: Optional[str]
+    mac: Optional[str] = None
+    mtu: Optional[int] = None
+
+
+@dataclass(frozen=True)
+class LinkAdd:
+    netns: Optional[str]
+    name: str
+    kind: str
+    mac: Optional[str] = None
+    mtu: Optional[int] = None
+    data: Pairs = ()
+    peer: Optional[Peer] = None
+
+
+@dataclass(frozen=True)
+class LinkSet:
+    """Any of: ``mac``, ``mtu``, ``master`` ("" takes it out of its bridge), ``alias``, ``up``, ``data``."""
+
+    netns: Optional[str]
+    name: str
+    kind: Optional[str] = None
+    mac: Optional[str] = None
+    mtu: Optional[int] = None
+    master: Optional[str] = None
+    alias: Optional[str] = None
+    up: Optional[bool] = None
+    data: Pairs = ()
+
+
+@dataclass(frozen=True)
+class LinkDel:
+    netns: Optional[str]
+    name: str
+
+
+@dataclass(frozen=True)
+class AddressReplace:
+    netns: Optional[str]
+    dev: str
+    address: str
+
+
+@dataclass(frozen=True)
+class AddressDel(AddressReplace):
+    pass
+
+
+@dataclass(frozen=True)
+class RouteReplace:
+    netns: Optional[str]
+    dev: str
+    route: Route
+
+
+@dataclass(frozen=True)
+class RouteDel(RouteReplace):
+    pass
+
+
+@dataclass(frozen=True)
+class FdbAppend:
+    netns: Optional[str]
+    dev: str
+    entry: FdbEntry
+
+
+@dataclass(frozen=True)
+class FdbDel(FdbAppend):
+    pass
+
+
+def data_of(change):
+    """The kind's own attributes in the words of ``ip link ... type KIND``: all at creation, else those that differ."""
+    names = None if change.action == CREATE else change.differing()
+    return tuple((each.metadata["key"], getattr(change.after, each.name)) for each in fields(change.after)
+                 if each.metadata.get("key") and getattr(change.after, each.name) is not None
+                 and (names is None or each.name in names))
+
+
+def concerns(change, name):
+    """Whether the change is about this field: it is managed, and new or different."""
+    return getattr(change.after, name) is not None and (change.action == CREATE or name in change.differing())
+
+
+def link(change, data=(), peer=None):
+    """Create the link, or set what differs of mac, mtu and data. The alias that marks it cannot come with creation."""
+    item = change.after
+    if change.action == CREATE:
+        return [LinkAdd(item.netns, item.name, item.kind, item.mac, item.mtu, data, peer),
+                LinkSet(item.netns, item.name, alias=OWNER)]
+    return some(LinkSet(item.netns, item.name, item.kind if data else None, data=data,
+                        mac=item.mac if concerns(change, "mac") else None,
+                        mtu=item.mtu if concerns(change, "mtu") else None))
+
+
+def some(setting):
+    """The step in a list, or no step where it would set nothing."""
+    return [] if setting == LinkSet(setting.netns, setting.name) else [setting]
+
+
+def gained_and_lost(change, name):
+    """Members to add to and to take from a set-valued field."""
+    if not concerns(change, name):
+        return [], []
+    want = getattr(change.after, name)
+    have = getattr(change.before, name, None) or frozenset()
+    return sorted(want - have), sorted(have - want)
+
+
+def addresses(change, netns, dev):
+    """Stale addresses go first, secondary ones before the primary one that would take them along.
+
+    A wanted one may go in the same way: where any is deleted, all that are wanted are set again.
+    """
+    gained, lost = gained_and_lost(change, "addresses")
+    stale = [each for each in reversed(change.before.held) if each in lost] if lost else []
+    again = sorted(change.after.addresses) if lost else gained
+    return ([AddressDel(netns, dev, each) for each in stale]
+            + [AddressReplace(netns, dev, each) for each in again])
+
+
+def membership(change):
+    """Into the bridge of that name, or out of any."""
+    if not concerns(change, "bridge") or (change.action == CREATE and not change.after.bridge):
+        return []
+    return [LinkSet(change.after.netns, change.after.name, master=change.after.bridge)]
+
+
+def up(change, netns, name):
+    return [LinkSet(netns, name, up=change.after.up)] if concerns(change, "up") else []

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""veth pairs: the cable between a host and a namespace.
+
+The inner end is placed in its namespace by the call that creates the pair, so it never stands in the host under a
+name that collides. An end dies with its namespace and takes the other along. A pair is ours only as a whole: where
+the ends found are not each other's, or one is gone, what is ours of it is deleted and the pair made anew.
+"""
+
+from __future__ import annotations
+
+from . import _steps
+from ._kind import LinkKind
+from ._model import OWNER, VethPair
+from ._plan import CREATE
+
+INNER = OWNER + ":inner"  # the alias of inner ends, so that pruning a host's own ends spares them
+
+
+class VethPairs(LinkKind):
+    item = VethPair
+
+    def look(self, item):
+        host, namespace = None, self.links.namespace(item.netns)
+        if namespace is not None and item.name in namespace.links:
+            host = super().look(item)
+            if host.owner != OWNER:
+                return host
+        if item.inner_netns is None and item.inner_name is None:
+            return host
+        return self._pair(item, host)
+
+    def _pair(self, item, host):
+        there = self.links.namespace(item.inner_netns)
+        inner = there.links.get(item.inner_name) if there else None
+        if inner is None:
+            return host
+        if inner.kind != "veth" or inner.alias != INNER:
+            # Ours only where it is the very peer of our host end, whose alias a killed run did not get to set.
+            if host is None or not self._joined(item, inner):
+                return VethPair(name=item.name, netns=item.netns, inner_name=item.inner_name,
+                                inner_netns=item.inner_netns, owner=inner.alias or inner.kind or "the kernel")
+        ends = ((item.inner_netns, item.inner_name),)
+        if host is None or not self._joined(item, inner):
+            return VethPair(name=item.name, netns=item.netns, inner_name=item.inner_name, inner_netns=item.inner_netns,
+                            owner=OWNER, joined=False, ends=(host.ends if host else ()) + ends)
+        outer = self.links.namespace(item.netns).links[item.name]
+        addresses = there.addresses(inner.index)
+        return VethPair(
+            name=item.name, netns=item.netns, inner_name=item.inner_name, inner_netns=item.inner_netns,
+            owner=OWNER, joined=True, ends=host.ends, mac=outer.mac, inner_mac=inner.mac,
+            mtu=outer.mtu, inner_mtu=inner.mtu,
+            up=outer.up and inner.up, bridge=host.bridge,
+            addresses=frozenset(addresses), held=addresses, routes=there.routes(inner.index))
+
+    def _joined(self, item, inner):
+        outer = self.links.namespace(item.netns).links[item.name]
+        return inner.kind == "veth" and outer.peer == inner.index and inner.peer == outer.index
+
+    def find(self, namespace, netns, link):
+        """The host end by itself, for pruning and as the first half of a pair."""
+        return VethPair(name=link.name, netns=netns, inner_name=None, owner=link.alias, joined=False,
+                        mac=link.mac, bridge=namespace.name_of(link.master) or "", ends=((netns, link.name),))
+
+    def deleted(self, item):
+        return [_steps.LinkDel(netns, name) for netns, name in item.ends]
+
+    def needs(self, change):
+        pair = change.after
+        bridge = pair.bridge if not change.before or change.before.bridge != pair.bridge else None
+        return [(pair.netns, bridge or None), (pair.inner_netns, None)]
+
+    def changed(self, change):
+        pair = change.after
+        netns, name = pair.inner_netns, pair.inner_name
+        peer = _steps.Peer(name, netns, pair.inner_mac, pair.inner_mtu) if change.action == CREATE else None
+        inner = _steps.LinkSet(netns, name, alias=INNER) if peer else _steps.LinkSet(
+            netns, name, mac=pair.inner_mac if _steps.concerns(change, "inner_mac") else None,
+            mtu=pair.inner_mtu if _steps.concerns(change, "inner_mtu") else None)
+        stale, routes = self._routes(change)
+        return (_steps.link(change, peer=peer) + _steps.some(inner)
+                + _steps.membership(change)
+                + _steps.up(change, pair.netns, pair.name)
+                + _steps.up(change, netns, name)
+                + stale + _steps.addresses(change, netns, name) + routes)
+
+    def _routes(self, change):
+        """Those to delete, before any address; those to set, after them and on a link that is up.
+
+        The kernel drops routes with the address that they depend on: where one is deleted, all are set again.
+        """
+        pair = change.after
+        gained, lost = _steps.gained_and_lost(change, "routes")
+        if pair.routes and _steps.gained_and_lost(change, "addresses")[1]:
+            gained = pair.routes
+        return ([_steps.RouteDel(pair.inner_netns, pair.inner_name, each) for each in lost],
+                [_steps.RouteReplace(pair.inner_netns, pair.inner_name, each) for each in sorted(gained, key=_order)])
+
+
+def _order(route):
+    """Routes on the link itself before the gateways that they lead to, the default last."""
+    return (route.via is not None, route.dst == "default", str(route))

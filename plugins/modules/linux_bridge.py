@@ -1,0 +1,215 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: linux_bridge
+short_description: Manage Linux bridges
+description:
+  - Creates, changes and removes Linux bridges, their addresses and their ports, through the kernel's netlink interface.
+  - Takes one bridge by its options, or any number of them as a list under O(config), in one call.
+version_added: 0.1.0
+author:
+  - The fromscratch.containers engineers (@fromscratch)
+extends_documentation_fragment:
+  - fromscratch.containers.attributes
+  - fromscratch.containers.attributes.links
+options:
+  name: &name
+    description: Name of the bridge, at most 15 characters.
+    type: str
+  state: &state
+    description: Whether the bridge is there.
+    type: str
+    choices: [present, absent]
+    default: present
+  netns: &netns
+    description:
+      - The named network namespace, as C(ip netns) lists it, that the bridge lives in.
+      - Without it, the namespace of the host.
+    type: str
+  addresses: &addresses
+    description:
+      - All addresses of the bridge, IPv4 and IPv6, with their prefix length. Others are removed; the link-local IPv6 address
+        that the kernel sets is left alone.
+      - Without it, addresses are not managed.
+    type: list
+    elements: str
+  mac: &mac
+    description:
+      - The MAC address of the bridge. A bridge without a fixed one takes the lowest of its ports, and changes it as ports
+        come and go.
+      - By default it is derived from the name and the first of O(addresses), or from the host's C(/etc/machine-id).
+    type: str
+  mtu: &mtu
+    description:
+      - MTU in bytes, from 68 to 65535. Without it, the kernel follows the smallest of the ports.
+    type: int
+  ports: &ports
+    description:
+      - Links that have to be ports of the bridge. Other ports are left alone, since C(veth_pair) and C(vxlan_link)
+        attach links to bridges too.
+    type: list
+    elements: str
+  stp: &stp
+    description: Whether the bridge takes part in the spanning tree protocol.
+    type: bool
+    default: false
+  priority: &priority
+    description: Priority of the bridge in the spanning tree, from 0 to 65535; the lowest becomes the root.
+    type: int
+  forward_delay: &forward_delay
+    description: Seconds that a port listens, and then learns, before it forwards; from 2 to 30.
+    type: int
+  hello_time: &hello_time
+    description: Seconds between the hello packets of the root bridge, from 1 to 10.
+    type: int
+  max_age: &max_age
+    description: Seconds after which the information of a silent root bridge is dropped, from 6 to 40.
+    type: int
+  ageing_time: &ageing_time
+    description: Seconds that a learnt MAC address is kept, from 0 to 1000000.
+    type: int
+  vlan_filtering: &vlan_filtering
+    description: Whether the bridge filters by VLAN, where the kernel can.
+    type: bool
+  config:
+    description: Any number of bridges, each with the options above. Excludes those options beside it.
+    type: list
+    elements: dict
+    suboptions:
+      name:
+        <<: *name
+        required: true
+      state: *state
+      netns: *netns
+      addresses: *addresses
+      mac: *mac
+      mtu: *mtu
+      ports: *ports
+      stp: *stp
+      priority: *priority
+      forward_delay: *forward_delay
+      hello_time: *hello_time
+      max_age: *max_age
+      ageing_time: *ageing_time
+      vlan_filtering: *vlan_filtering
+  prune:
+    description:
+      - Remove the bridges that this collection made, in the host's own namespace and in those named by the items, and
+        that are not among the items.
+    type: bool
+    default: false
+seealso:
+  - module: fromscratch.containers.veth_pair
+  - module: fromscratch.containers.vxlan_link
+"""
+
+EXAMPLES = r"""
+- name: The bridge of the article's first host
+  fromscratch.containers.linux_bridge:
+    name: br0
+    addresses: [10.0.0.1/24]
+
+- name: Two bridges in one call, and none beside them
+  fromscratch.containers.linux_bridge:
+    config:
+      - name: br0
+        addresses: [10.0.0.1/24, "fd00:10::1/64"]
+        mtu: 1450
+      - name: br1
+        addresses: [10.1.0.1/24]
+    prune: true
+"""
+
+RETURN = r"""
+changes:
+  description: What was changed, or would be; one entry for each bridge.
+  returned: success
+  type: list
+  elements: dict
+  sample:
+    - item: bridge br0
+      action: update
+      fields: ["mtu: 1500 vs 1450"]
+  contains:
+    item:
+      description: What it is about.
+      type: str
+    action:
+      description: One of V(create), V(update), V(recreate) and V(delete).
+      type: str
+    fields:
+      description: Each field that differs, what it has and what it should have.
+      type: list
+      elements: str
+commands:
+  description: The commands of iproute2 that do the same.
+  returned: success
+  type: list
+  elements: str
+  sample:
+    - ip link add br0 address 02:9f:8b:4e:3a:11 type bridge stp_state 0
+    - ip link set br0 alias fromscratch.containers
+    - ip address replace 10.0.0.1/24 dev br0
+    - ip link set br0 up
+observed:
+  description: The bridges as the kernel shows them in the end, in the order of the task; in check mode, as they would be.
+  returned: success
+  type: list
+  elements: dict
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.fromscratch.containers.plugins.module_utils import _argspec as rule
+from ansible_collections.fromscratch.containers.plugins.module_utils._bridge import Bridges
+from ansible_collections.fromscratch.containers.plugins.module_utils._model import Bridge
+from ansible_collections.fromscratch.containers.plugins.module_utils._run import run
+
+OPTIONS = {
+    "name": {"type": "str", "required": True},
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    "netns": {"type": "str"},
+    "addresses": {"type": "list", "elements": "str"},
+    "mac": {"type": "str"},
+    "mtu": {"type": "int"},
+    "ports": {"type": "list", "elements": "str"},
+    "stp": {"type": "bool", "default": False},
+    "priority": {"type": "int"},
+    "forward_delay": {"type": "int"},
+    "hello_time": {"type": "int"},
+    "max_age": {"type": "int"},
+    "ageing_time": {"type": "int"},
+    "vlan_filtering": {"type": "bool"},
+}
+
+
+def bridge(options):
+    """The wanted bridge from the options of one item. Raises Invalid."""
+    name = rule.interface_name("name", options["name"])
+    netns = rule.thing_name("netns", options["netns"])
+    addresses = rule.interface_addresses("addresses", options["addresses"])
+    ports = options["ports"]
+    return Bridge(
+        name=name, netns=netns, addresses=addresses, up=True,
+        mac=rule.mac("mac", options["mac"]) or rule.own_mac("bridge", name, netns, options["addresses"]),
+        mtu=rule.mtu("mtu", options["mtu"]),
+        ports=None if ports is None else frozenset(rule.interface_name("ports", port) for port in ports),
+        stp=options["stp"], vlan_filtering=options["vlan_filtering"],
+        priority=rule.in_range("priority", options["priority"], 0, 65535),
+        forward_delay=rule.in_range("forward_delay", options["forward_delay"], 2, 30),
+        hello_time=rule.in_range("hello_time", options["hello_time"], 1, 10),
+        max_age=rule.in_range("max_age", options["max_age"], 6, 40),
+        ageing_time=rule.in_range("ageing_time", options["ageing_time"], 0, 1000000))
+
+
+def main():
+    module = AnsibleModule(argument_spec=rule.argument_spec(OPTIONS), supports_check_mode=True)
+    run(module, OPTIONS, Bridges(), bridge)
+
+
+if __name__ == "__main__":
+    main()

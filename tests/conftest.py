@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the tests share. Plain ``pytest`` from the repository's root finds the collection below ``.collections``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+COLLECTIONS = ROOT / ".collections"
+
+
+def pytest_configure(config):
+    if not COLLECTIONS.is_dir():
+        return  # a copy of the collection that ansible-test has put into a tree of its own
+    os.environ.setdefault("ANSIBLE_COLLECTIONS_PATH", str(COLLECTIONS))
+    from ansible.plugins.loader import init_plugin_loader
+    init_plugin_loader([str(COLLECTIONS)])

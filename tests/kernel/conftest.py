@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Tests on the kernel: throwaway namespaces, the real modules in this process, and assertions by ``ip -j``."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import itertools
+import json
+import os
+import shlex
+import subprocess
+from types import SimpleNamespace
+
+import pytest
+from ansible.module_utils.testing import patch_module_args
+
+MODULES = "ansible_collections.fromscratch.containers.plugins.modules"
+
+
+def pytest_collection_modifyitems(items):
+    if os.geteuid() != 0:
+        for item in items:
+            item.add_marker(pytest.mark.skip(reason="kernel tests make namespaces, which needs root"))
+
+
+class Result(SimpleNamespace):
+    """A module's JSON result by attribute; ``failed`` is always there, ``warnings`` a list."""
+
+
+def run_module(name, check=False, **params):
+    """Run a module as ansible-core does, in this process: real arguments in, real JSON out."""
+    main = importlib.import_module(f"{MODULES}.{name}").main
+    arguments = {**params, "_ansible_check_mode": check, "_ansible_diff": True, "_ansible_remote_tmp": "/tmp",
+                 "_ansible_keep_remote_files": False}
+    out = io.StringIO()
+    with patch_module_args(arguments), contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
+        main()
+    result = json.loads(out.getvalue())
+    return Result(**{"failed": False, "changed": False, "warnings": [], **result})
+
+
+class Scene:
+    """A test's namespaces. ``scene.netns()`` makes one; everything is gone when the test ends."""
+
+    counter = itertools.count()
+
+    def __init__(self):
+        self.names = []
+
+    def netns(self, lo=True):
+        name = f"test{os.getpid()}-{next(self.counter)}"
+        sh(f"ip netns add {name}")
+        self.names.append(name)
+        if lo:
+            sh(f"ip -n {name} link set lo up")
+        return name
+
+    def underlay(self, *addresses, mtu=1500):
+        """Namespaces, one for each address, on one Ethernet; the device in each is ``enX0``."""
+        switch, hosts = self.netns(), []
+        sh(f"ip -n {switch} link add lan mtu {mtu} type bridge", f"ip -n {switch} link set lan up")
+        for number, address in enumerate(addresses):
+            host = self.netns()
+            sh(f"ip -n {switch} link add port{number} mtu {mtu} type veth peer name enX0 mtu {mtu} netns {host}",
+               f"ip -n {switch} link set port{number} master lan up",
+               f"ip -n {host} address add {address} dev enX0 nodad" if ":" in address
+               else f"ip -n {host} address add {address} dev enX0",
+               f"ip -n {host} link set enX0 up")
+            hosts.append(host)
+        return hosts
+
+    def close(self):
+        for name in self.names:
+            subprocess.run(["ip", "netns", "pids", name], capture_output=True, check=False)
+            subprocess.run(["ip", "netns", "delete", name], check=False)
+
+
+def sh(*commands, check=True):
+    """Run shell commands; the standard output of the last."""
+    for command in commands:
+        done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+        if check and done.returncode:
+            raise AssertionError(f"{command}: {done.returncode}: {done.stderr or done.stdout}")
+    return done.stdout
+
+
+def js(command):
+    """The JSON that ``ip -j`` or ``bridge -j`` prints."""
+    return json.loads(sh(command) or "[]")
+
+
+def link(netns, name):
+    """``ip -d -j link show`` of one link, or None where it is not there."""
+    found = [each for each in js(f"ip -n {netns} -d -j link show") if each.get("ifname") == name]
+    return found[0] if found else None
+
+
+def addresses(netns, name):
+    """The addresses of a link in CIDR form, without the kernel's own link-local one."""
+    return {f"{each['local']}/{each['prefixlen']}" for entry in js(f"ip -n {netns} -j address show dev {name}")
+            for each in entry.get("addr_info", []) if each["scope"] != "link"}
+
+
+def state(*names):
+    """All that an administrator sees of namespaces, without what changes by itself; to compare before and after."""
+    volatile = ("ifindex", "link_index", "bridge_id", "root_id", "hello_timer", "gc_timer", "valid_life_time",
+                "preferred_life_time", "tcn_timer", "topology_change_timer", "operstate", "link_netnsid", "txqlen",
+                "stats64", "stats")
+
+    def clean(value):
+        if isinstance(value, dict):
+            return {key: clean(each) for key, each in value.items() if key not in volatile}
+        return [clean(each) for each in value] if isinstance(value, list) else value
+
+    return {name: {what: sorted((clean(each) for each in js(shlex.join(command.format(name).split()))), key=json.dumps)
+                   for what, command in {
+                       "links": "ip -n {} -d -j link show",
+                       "addresses": "ip -n {} -j address show",
+                       "routes": "ip -n {} -j route show",
+                       "routes6": "ip -n {} -6 -j route show",
+                       "fdb": "bridge -n {} -j fdb show",
+                   }.items()} for name in names}
+
+
+@pytest.fixture
+def scene():
+    made = Scene()
+    yield made
+    made.close()

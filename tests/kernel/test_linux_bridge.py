@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+from .conftest import addresses, link, run_module, sh, state
+
+
+def test_act_again_check_change_absent(scene):
+    netns = scene.netns()
+    wanted = {"name": "br0", "netns": netns, "addresses": ["10.0.0.1/24", "fd00::1/64"], "forward_delay": 4}
+    before = state(netns)
+    predicted = run_module("linux_bridge", check=True, **wanted)
+    assert state(netns) == before
+    made = run_module("linux_bridge", **wanted)
+    assert (made.changed, made.changes, made.commands, made.diff) == (
+        True, predicted.changes, predicted.commands, predicted.diff)
+    shown = link(netns, "br0")
+    assert "UP" in shown["flags"] and shown["linkinfo"]["info_data"]["forward_delay"] == 400
+    assert shown["ifalias"] == "fromscratch.containers"
+    assert addresses(netns, "br0") == {"10.0.0.1/24", "fd00::1/64"}
+
+    again = run_module("linux_bridge", **wanted)
+    assert not again.changed and again.changes == [] and again.commands == []
+
+    sh(f"ip -n {netns} address delete 10.0.0.1/24 dev br0")
+    repaired = run_module("linux_bridge", **wanted)
+    assert repaired.commands == [f"ip -n {netns} address replace 10.0.0.1/24 dev br0"]
+
+    gone = run_module("linux_bridge", name="br0", netns=netns, state="absent")
+    assert gone.changed and link(netns, "br0") is None
+    assert not run_module("linux_bridge", name="br0", netns=netns, state="absent").changed
+
+
+def test_a_bridge_of_somebody_else_is_left_alone(scene):
+    netns = scene.netns()
+    sh(f"ip -n {netns} link add br0 type bridge")
+    before = state(netns)
+    for wanted in "present", "absent":
+        result = run_module("linux_bridge", name="br0", netns=netns, state=wanted)
+        assert result.failed and "br0" in result.msg and "not made by this collection" in result.msg
+    assert state(netns) == before
