@@ -29,9 +29,9 @@ class Result(SimpleNamespace):
     """A module's JSON result by attribute; ``failed`` is always there, ``warnings`` a list."""
 
 
-def run_module(name, check=False, **params):
+def run_module(module, /, check=False, **params):
     """Run a module as ansible-core does, in this process: real arguments in, real JSON out."""
-    main = importlib.import_module(f"{MODULES}.{name}").main
+    main = importlib.import_module(f"{MODULES}.{module}").main
     arguments = {**params, "_ansible_check_mode": check, "_ansible_diff": True, "_ansible_remote_tmp": "/tmp",
                  "_ansible_keep_remote_files": False}
     out = io.StringIO()
