@@ -8,6 +8,7 @@ returns the value in its canonical form, or raises Invalid.
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 import socket
 
@@ -164,3 +165,47 @@ def _machine_id():
             return file.read().strip()
     except OSError:
         return socket.gethostname()
+
+
+def required(option, value):
+    if value is None:
+        raise Invalid(option, value, "it is required for this state")
+    return value
+
+
+def path(option, value, below=""):
+    """An absolute path of plain characters, without ``..``; it becomes part of mount options and of an fstab."""
+    if not value.startswith("/") or ".." in value.split("/"):
+        raise Invalid(option, value, "it must be an absolute path without '..'")
+    if not re.fullmatch(r"[\w/.@+~=-]+", value):
+        raise Invalid(option, value, "a path has letters, digits and the characters / . _ @ + ~ = - here, as it becomes "
+                                     "part of mount options")
+    canonical = os.path.normpath(value).replace("//", "/")
+    if canonical == below:
+        raise Invalid(option, value, f"it must be below {below}")
+    return canonical
+
+
+def tmpfs(option, value):
+    """``/path`` or ``/path:mount options``."""
+    dest, colon, options = value.partition(":")
+    if colon and not re.fullmatch(r"[\w%=]+(,[\w%=]+)*", options):
+        raise Invalid(option, value, "after the colon come the options of a tmpfs, such as mode=1777,size=64m")
+    return path(option, dest, below="/") + colon + options
+
+
+def arguments(option, values):
+    """A command with its arguments."""
+    if not values or not values[0]:
+        raise Invalid(option, values, "it needs at least the program to run")
+    if any("\0" in each for each in values):
+        raise Invalid(option, values, "an argument has no NUL character")
+    return tuple(values)
+
+
+def environment(option, values):
+    """Variable names and values, as strings."""
+    for key in values:
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", str(key)):
+            raise Invalid(option, key, "the name of a variable has letters, digits and '_', and no digit first")
+    return {str(key): str(value) for key, value in values.items()}

@@ -8,7 +8,7 @@ wrong address until its ARP entry ages out. So every bridge gets a MAC of its ow
 from __future__ import annotations
 
 from . import _steps
-from ._kind import LinkKind
+from ._link_kind import LinkKind
 from ._model import Bridge
 
 # The kernel counts these in hundredths of a second.

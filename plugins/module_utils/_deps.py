@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the modules need on a host: root, and pyroute2 from the version that Debian 12 ships."""
+"""What the link modules need on a host: pyroute2, from the version that Debian 12 ships."""
 
 from __future__ import annotations
 
-import os
 import re
 import traceback
 
@@ -30,12 +29,6 @@ def pyroute2_version():
     except Exception:  # the metadata may be missing while the package works
         found = getattr(getattr(pyroute2, "config", None), "version", None)
     return tuple(int(part) for part in re.findall(r"\d+", found)[:3]) if found else None
-
-
-def require_root():
-    if os.geteuid() != 0:
-        raise Problem(f"This module changes the kernel's state and must run as root, not as uid {os.geteuid()}: "
-                      "set become: true")
 
 
 def require_pyroute2():

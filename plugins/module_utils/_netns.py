@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
+import socket
+import struct
 from contextlib import contextmanager
 
 RUN_NETNS = "/run/netns"
 CLONE_NEWNET = 0x40000000
+SIOCSIFFLAGS, IFF_UP = 0x8914, 1
 MS_BIND, MS_REC, MS_SHARED, MNT_DETACH = 0x1000, 0x4000, 1 << 20, 2
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -72,7 +76,7 @@ def entered(netns):
 
 
 def create(name):
-    """``ip netns add``: a fresh namespace, pinned below its name. In this process: a fork for each costs 8 ms."""
+    """``ip netns add`` and ``ip link set lo up``. In this process, since a fork for each costs 8 ms."""
     _share_run_netns()
     path = path_of(name)
     if os.path.exists(path) and not exists(name):
@@ -83,6 +87,7 @@ def create(name):
         _call("unshare", CLONE_NEWNET)
         try:
             _call("mount", b"/proc/thread-self/ns/net", path.encode(), b"none", MS_BIND, None)
+            _lo_up()
         finally:
             _call("setns", home, CLONE_NEWNET)
     except OSError:
@@ -90,6 +95,12 @@ def create(name):
         raise
     finally:
         os.close(home)
+
+
+def _lo_up():
+    """In the present namespace; see netdevice(7)."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle:
+        fcntl.ioctl(handle, SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", IFF_UP))
 
 
 def remove(name):

@@ -8,8 +8,9 @@ drift and verification are one code path, and this file is the only one that kno
 
 from __future__ import annotations
 
+import os
+
 from ._argspec import items_of, refuse_duplicates
-from ._deps import require_root
 from ._errors import Invalid, Problem
 from ._plan import diff
 
@@ -21,7 +22,7 @@ def run(module, options, kind, parse):
     options of one item into the wanted item of the model, raising Invalid.
     """
     try:
-        require_root()
+        _require_root()
         kind.require()
         result = _converge(module, kind, _wanted(module, options, parse))
     except Problem as problem:
@@ -31,6 +32,12 @@ def run(module, options, kind, parse):
     finally:
         kind.close()
     module.exit_json(**result)
+
+
+def _require_root():
+    if os.geteuid() != 0:
+        raise Problem(f"This module changes the kernel's state and must run as root, not as uid {os.geteuid()}: "
+                      "set become: true")
 
 
 def _wanted(module, options, parse):

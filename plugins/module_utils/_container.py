@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A container as data, and the two files that it consists of: a shell script and an fstab.
+
+The script is the container: it starts it, stops it and enters it, with nothing but util-linux and coreutils, and can
+be read and run by hand. Nothing here touches the host.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+from dataclasses import dataclass, fields
+from typing import NamedTuple, Optional, Tuple
+
+from ._model import OWNER, Item, fact, fixed, identity, settable
+
+STATE = "/var/lib/fromscratch/containers"
+RUN = "/run/fromscratch/containers"
+STARTED, STOPPED, RESTARTED = "started", "stopped", "restarted"
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# What Docker leaves to root in a container; all others are out of reach for good.
+CAPABILITIES = ("chown", "dac_override", "fowner", "fsetid", "kill", "setgid", "setuid", "setpcap", "net_bind_service",
+                "net_raw", "sys_chroot", "mknod", "audit_write", "setfcap")
+
+
+class Bind(NamedTuple):
+    """A file or directory of the host that the container sees at ``dest``."""
+
+    source: str
+    dest: str
+    read_only: bool = False
+
+    def __str__(self):
+        return f"{self.source}:{self.dest}" + (":ro" if self.read_only else "")
+
+
+@dataclass(frozen=True)
+class Container(Item):
+    """``namespace``: whether its network namespace is pinned below its name; ``files``: a digest of script and fstab.
+
+    Every setting is read when the container starts, so a difference starts it anew; its network namespace stays, with
+    all that is in it.
+    """
+
+    word = "container"
+
+    name: str = identity()
+    rootfs: Optional[str] = fixed()
+    command: Optional[Tuple[str, ...]] = fixed()
+    env: Optional[Tuple[str, ...]] = fixed()
+    hostname: Optional[str] = fixed()
+    workdir: Optional[str] = fixed()
+    layer: Optional[str] = fixed()
+    binds: Optional[Tuple[Bind, ...]] = fixed()
+    tmpfs: Optional[Tuple[str, ...]] = fixed()
+    read_only: Optional[bool] = fixed()
+    privileged: Optional[bool] = fixed()
+    init: Optional[bool] = fixed()
+    stop_timeout: Optional[int] = settable()
+    files: Optional[str] = settable()
+    namespace: Optional[bool] = fixed()
+    state: Optional[str] = settable()
+    pid: Optional[int] = fact()
+    owner: Optional[str] = fact()
+
+    def settled(self):
+        return self.with_(state=STARTED) if self.state == RESTARTED else self
+
+    def with_(self, **updates):
+        return type(self)(**{**{each.name: getattr(self, each.name) for each in fields(self)}, **updates})
+
+    @property
+    def directory(self):
+        return f"{STATE}/{self.name}"
+
+    @property
+    def script(self):
+        return f"{self.directory}/container"
+
+
+# What is recorded of a container: all that its files are made from.
+RECORDED = tuple(each.name for each in fields(Container)
+                 if each.name not in ("files", "namespace", "state", "pid", "owner"))
+
+
+def to_json(container):
+    """The record of a container, one readable file."""
+    return json.dumps({name: getattr(container, name) for name in RECORDED}, indent=2) + "\n"
+
+
+def from_json(text):
+    """The container of a record. Raises ValueError, KeyError or TypeError where it is not one."""
+    found = json.loads(text)
+    values = {name: found[name] for name in RECORDED}
+    for name in "command", "env", "tmpfs":
+        values[name] = tuple(values[name])
+    values["binds"] = tuple(Bind(*each) for each in values["binds"])
+    return Container(owner=OWNER, **values)
+
+
+def files_of(container):
+    """The container's files by name, as text."""
+    return {"container": script(container), "fstab": fstab(container), "container.json": to_json(container)}
+
+
+def digest(files):
+    """A short name of the files that the record does not already tell about."""
+    text = "\0".join(files.get(name) or "" for name in ("container", "fstab"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def fstab(container):
+    """The mounts below the container's root, in the order in which they are made."""
+    root = f"{container.directory}/root"
+    lines = [
+        ("proc", "/proc", "proc", "nosuid,nodev,noexec"),
+        ("sysfs", "/sys", "sysfs", "ro,nosuid,nodev,noexec"),
+        ("tmpfs", "/dev", "tmpfs", "nosuid,mode=755,size=64k"),
+        ("devpts", "/dev/pts", "devpts", "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620"),
+        ("tmpfs", "/dev/shm", "tmpfs", "nosuid,nodev,noexec,mode=1777,size=64m"),
+        ("mqueue", "/dev/mqueue", "mqueue", "nosuid,nodev,noexec"),
+    ]
+    for each in container.tmpfs:
+        dest, unused, options = each.partition(":")
+        lines.append(("tmpfs", dest, "tmpfs", ",".join(["nosuid", "nodev", *filter(None, [options])])))
+    for each in container.binds:
+        # Mounts below the source stay out of a read-only bind: they would be writable.
+        lines.append((each.source, each.dest, "none", "bind,ro" if each.read_only else "rbind"))
+    return f"# The mounts of {container.name}, in a mount namespace of its own. Made by {OWNER}.\n" + "".join(
+        f"{source} {root}{dest} {kind} {options},X-mount.mkdir 0 0\n" for source, dest, kind, options in lines)
+
+
+def script(container):
+    """The container's own program."""
+    quoted = {name: shlex.quote(value) for name, value in {
+        "name": container.name, "dir": container.directory, "record": f"{RUN}/{container.name}",
+        "hostname": container.hostname, "workdir": container.workdir, "rootfs": container.rootfs}.items()}
+    drop = "" if container.privileged else (
+        "setpriv --no-new-privs --bounding-set=-all," + ",".join(f"+{each}" for each in CAPABILITIES) + " -- \\\n        ")
+    return SCRIPT.format(
+        **quoted, owner=OWNER, timeout=container.stop_timeout, drop=drop,
+        env=" ".join(shlex.quote(each) for each in container.env),
+        layer={"none": 'mount --bind {rootfs} "$root"',
+               "disk": 'mkdir -p "$dir/layer/upper" "$dir/layer/work"\n    ' + OVERLAY,
+               "tmpfs": 'mount -t tmpfs -o mode=700,X-mount.mkdir layer "$dir/layer"\n'
+                        '    mkdir "$dir/layer/upper" "$dir/layer/work"\n    ' + OVERLAY,
+               }[container.layer].format(rootfs=shlex.quote(container.rootfs)),
+        freeze='mount -o remount,bind,ro "$root"' if container.read_only else ":",
+        first=INIT if container.init else 'cd "$1" && shift && exec "$@"',
+        command=" ".join(shlex.quote(each) for each in container.command))
+
+
+OVERLAY = 'mount -t overlay -o lowerdir={rootfs},upperdir="$dir/layer/upper",workdir="$dir/layer/work" overlay "$root"'
+
+# Process 1: it passes the signals on that ask a container to end, and reaps what its children leave behind.
+INIT = r"""cd "$1" || exit 127
+shift
+trap "kill -TERM \$child" TERM INT QUIT HUP
+"$@" &
+child=$!
+while wait $child; status=$?; kill -0 $child 2>/dev/null; do :; done
+exit $status"""
+
+SCRIPT = r"""#!/bin/sh
+# {name}: a container out of namespaces, made by {owner}. By hand:
+#
+#   container start           start it in the background
+#   container stop            SIGTERM, and SIGKILL after {timeout} s
+#   container exec COMMAND    run a command inside, with the container's own rights
+#   container status          say whether it runs; the exit status is 0 when it does
+set -eu
+umask 022
+
+name={name}
+dir={dir}
+record={record} # its process 1, the time that started, and the boot: a pid alone is soon somebody else's
+root=$dir/root
+
+# Becomes the command, with the rights of the container and the present directory as its root.
+become() {{
+    exec env -i {env} \
+        {drop}chroot . "$@" 3<&-
+}}
+
+# Sets pid. A process that has ended but was not waited for does not run any more.
+running() {{
+    [ -r "$record" ] && read -r pid start boot <"$record" && [ -r "/proc/$pid/stat" ] || return 1
+    read -r this_boot </proc/sys/kernel/random/boot_id
+    {{ read -r stat <"/proc/$pid/stat"; }} 2>/dev/null || return 1
+    set -- ${{stat##*) }}
+    [ "$boot" = "$this_boot" ] && [ "$start" = "${{20}}" ] && [ "$1" != Z ] && [ "$1" != X ]
+}}
+
+# Refuses a mount point that a symbolic link in the root filesystem would lead elsewhere; makes those that are files.
+mount_points() {{
+    while read -r source point kind rest; do
+        case $source in "#"*) continue ;; esac
+        path=$point
+        while [ "$path" != "$root" ]; do
+            [ ! -L "$path" ] || {{ echo "${{path#"$root"}} in {rootfs} is a symbolic link: nothing is mounted there" >&2; exit 1; }}
+            path=${{path%/*}}
+        done
+        if [ "$kind" = none ] && [ ! -d "$source" ] && [ ! -e "$point" ]; then
+            mkdir -p "${{point%/*}}"
+            : >"$point"
+        fi
+    done <"$dir/fstab"
+}}
+
+case ${{1-}} in
+start)
+    if running; then exit 0; fi
+    mkdir -p "${{record%/*}}" "$root"
+    exec 3</ # the host's tree, where the tools are
+    cgroup=
+    [ ! -e /proc/self/ns/cgroup ] || cgroup=--cgroup
+    exec nsenter --net="/run/netns/$name" -- unshare --mount --uts --ipc $cgroup --pid -- "$0" fork
+    ;;
+fork) # in the new namespaces but for that of processes, which the next one begins
+    "$0" mounts <&0 &
+    ;;
+mounts) # process 1, which still sees the host's files, though mounts are its own affair
+    read -r stat </proc/self/stat
+    read -r boot </proc/sys/kernel/random/boot_id
+    set -- ${{stat##*) }}
+    echo "${{stat%% *}} ${{20}} $boot" >"$record"
+    echo {hostname} >/proc/sys/kernel/hostname
+    {layer}
+    mount_points
+    mount --all --fstab "$dir/fstab"
+    cp -a /dev/null /dev/zero /dev/full /dev/random /dev/urandom /dev/tty \
+        /dev/fd /dev/stdin /dev/stdout /dev/stderr "$root/dev"
+    ln -s pts/ptmx "$root/dev"
+    {freeze}
+    # From here the tools are found in the host's tree, and the present directory is the container's root.
+    exec nsenter --root=/proc/self/fd/3 --wd="$root" -- "$0" pivot
+    ;;
+pivot) # the old root goes on top of the new one, and away
+    nsenter --mount=/proc/self/ns/mnt -- sh -c 'cd "$1" && pivot_root . .' sh "$root"
+    umount --namespace /proc/self/ns/mnt --lazy /
+    become /bin/sh -c '{first}' \
+        init {workdir} {command} </dev/null # the end of the former standard input says that the start is over
+    ;;
+exec)
+    shift
+    running || {{ echo "$name does not run" >&2; exit 125; }}
+    exec nsenter --target "$pid" --mount --uts --ipc --net --pid --root=/ --wd="/proc/$pid/root" -- "$0" enter "$@"
+    ;;
+enter)
+    shift
+    become "$@"
+    ;;
+stop)
+    running || exit 0
+    kill -TERM "$pid"
+    tenths={timeout}0
+    while running && [ $tenths -gt 0 ]; do
+        sleep 0.1
+        tenths=$((tenths - 1))
+    done
+    ! running || kill -KILL "$pid"
+    while running; do sleep 0.05; done
+    rm -f "$record"
+    ;;
+status)
+    if running; then echo "$name runs, process $pid"; else echo "$name does not run"; exit 3; fi
+    ;;
+*)
+    echo "usage: $0 start|stop|status|exec COMMAND [ARGUMENT...]" >&2
+    exit 64
+    ;;
+esac
+"""

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What all kinds of link share: observed by name, planned as steps, applied over netlink, rendered for iproute2."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ._commands import commands
+from ._deps import require_pyroute2
+from ._kind import Kind
+from ._link import Links
+from ._model import OWNER
+from ._plan import CREATE, DELETE, RECREATE
+from ._steps import LinkDel
+
+
+class LinkKind(Kind):
+    """Links: planned as steps, which are applied over netlink and rendered as iproute2 commands."""
+
+    item = None  # the type of the model
+
+    def __init__(self):
+        self.links = Links()
+
+    def require(self):
+        require_pyroute2()
+
+    def find(self, namespace, netns, name):
+        """The observed item behind a link of this kind."""
+        raise NotImplementedError
+
+    def changed(self, change):
+        """The steps of a creation or an update."""
+        raise NotImplementedError
+
+    def needs(self, change):
+        """(netns, link) that must exist before the change; link None for the namespace alone."""
+        return []
+
+    def observe(self, wanted, prune):
+        self.links.forget()
+        found = {}
+        for item in wanted:
+            have = self.look(item)
+            if have is not None:
+                found[item.key] = have
+        if prune:
+            for netns in {item.netns for item in wanted} | {None}:
+                for have in self.ours_in(netns):
+                    found.setdefault(have.key, have)
+        return found
+
+    def look(self, item):
+        namespace = self.links.namespace(item.netns)
+        link = namespace.links.get(item.name) if namespace else None
+        if link is None:
+            return None
+        if link.kind != self.item.kind or link.alias != OWNER:
+            return self.item(name=item.name, netns=item.netns, owner=link.alias or link.kind or "the kernel")
+        return self.find(namespace, item.netns, link)
+
+    def ours_in(self, netns):
+        namespace = self.links.namespace(netns)
+        return [self.find(namespace, netns, link) for link in list(namespace.links.values())
+                if link.kind == self.item.kind and link.alias == OWNER] if namespace else []
+
+    def steps(self, change):
+        if change.action == DELETE:
+            return self.deleted(change.before)
+        if change.action == RECREATE:
+            anew = replace(change, action=CREATE, before=None, differences=())
+            return self.deleted(change.before) + self.changed(anew)
+        return self.changed(change)
+
+    def deleted(self, item):
+        return [LinkDel(item.netns, item.name)]
+
+    def missing(self, plan):
+        problems = []
+        for change in plan.changes:
+            for netns, name in self.needs(change) if change.after else ():
+                namespace = self.links.namespace(netns)
+                if namespace is None:
+                    problems.append(f"{change.item}: there is no network namespace {netns}"
+                                    f" (make it with ns_container, or with 'ip netns add')")
+                elif name and name not in namespace.links:
+                    problems.append(f"{change.item}: there is no link {name}" + (f" in netns {netns}" if netns else ""))
+        return list(dict.fromkeys(problems))
+
+    def commands(self, plan):
+        return commands([step for change in plan.changes for step in self.steps(change)])
+
+    def apply(self, plan):
+        for change in plan.changes:
+            self.links.apply(self.steps(change))
+
+    def close(self):
+        self.links.close()
+

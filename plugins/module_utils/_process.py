@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Containers on this host: what runs, and how it is started and stopped.
+
+A pid is soon somebody else's, so a container is known by its process 1, by the time that started, and by the boot. The
+processes themselves are the business of the container's script; this file writes it, runs it and looks at the result.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import subprocess
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from . import _netns
+from ._container import (RESTARTED, RUN, STARTED, STATE, STOPPED, Container, digest, files_of, from_json)
+from ._errors import Problem
+from ._kind import Kind
+from ._model import OWNER
+from ._plan import CREATE, DELETE, RECREATE
+
+GRACE = 0.1  # seconds that a command has to prove that it does not die at once
+SETUP = 60  # seconds that making the namespaces and mounts may take on a loaded host
+OUTPUT = 2000  # characters of a dead container's last output that an error shows
+MODES = {"container": 0o700, "fstab": 0o600, "container.json": 0o600}
+
+
+def boot_id():
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
+def running(name):
+    """The pid of the container's process 1, or None where it does not run."""
+    try:
+        pid, start, boot = Path(RUN, name).read_text(encoding="ascii").split()
+        stat = Path("/proc", str(int(pid)), "stat").read_text(encoding="utf-8", errors="replace")
+    except (OSError, ValueError):
+        return None
+    fields = stat.rpartition(")")[2].split()
+    alive = fields[0] not in "ZX" and fields[19] == start and boot == boot_id()
+    return int(pid) if alive else None
+
+
+class Containers(Kind):
+
+    def observe(self, wanted, prune):
+        names = [item.name for item in wanted]
+        if prune and os.path.isdir(STATE):
+            names += sorted(set(os.listdir(STATE)) - set(names))
+        found = (self._look(name) for name in names)
+        return {each.key: each for each in found if each is not None}
+
+    def _look(self, name):
+        directory = Path(STATE, name)
+        if not directory.is_dir():
+            return Container(name=name, owner="another program") if _netns.exists(name) else None
+        pid, pinned = running(name), _netns.exists(name)
+        if pid and pinned:
+            pinned = _netns.same(name, f"/proc/{pid}/ns/net")
+        files = {}
+        for each in MODES:
+            try:
+                files[each] = (directory / each).read_text(encoding="utf-8")
+            except OSError:
+                files[each] = None
+        recorded = Container(name=name, owner=OWNER)  # of a run that was killed before it wrote the record
+        if files["container.json"] is not None:
+            try:
+                recorded = from_json(files["container.json"])
+            except (ValueError, KeyError, TypeError) as error:
+                raise Problem(f"{directory}/container.json is not the record of a container ({error!r}): "
+                              f"restore it, or remove {directory} to have the container made anew") from error
+        return recorded.with_(state=STARTED if pid else STOPPED, files=digest(files), namespace=pinned, pid=pid)
+
+    def missing(self, plan):
+        return [f"{change.item}: there is no root filesystem in {change.after.rootfs} (make it with alpine_rootfs)"
+                for change in plan.changes if change.after and not os.path.isdir(change.after.rootfs)]
+
+    def commands(self, plan):
+        return [line for change in plan.changes for line in self._commands(change)]
+
+    def _commands(self, change):
+        before, after = change.before, change.after
+        lines = []
+        if before and before.state == STARTED and not _keeps_running(change):
+            lines.append(f"{before.script} stop")
+        if change.action == DELETE:
+            return lines + [f"ip netns delete {before.name}"] * before.namespace + [f"rm -r {before.directory}"]
+        if not (before and before.namespace):
+            lines += [f"ip netns add {after.name}", f"ip -n {after.name} link set lo up"]
+        if after.state != STOPPED and not (before and _keeps_running(change)):
+            lines.append(f"{after.script} start")
+        return lines
+
+    def apply(self, plan):
+        """All that have to stop, stop together; all that have to start, start together."""
+        stop = [change.before for change in plan.changes
+                if change.before and change.before.state == STARTED and not _keeps_running(change)]
+        with ThreadPoolExecutor(2 * (os.cpu_count() or 1)) as pool:
+            list(pool.map(self._stop, stop))
+            for change in plan.changes:
+                if change.action == DELETE:
+                    self._remove(change.before)
+                else:
+                    self._prepare(change)
+            start = [change.after for change in plan.changes
+                     if change.after and change.after.state != STOPPED and not _keeps_running(change)]
+            list(pool.map(self._start, start))
+        if start:
+            time.sleep(GRACE)
+        for each in start:
+            if running(each.name) is None:
+                raise Problem(f"{each.key}: its command ended at once: {' '.join(each.command)}. "
+                              f"Its last output: {_last_output(each)}")
+
+    def _stop(self, container):
+        done = subprocess.run([container.script, "stop"], capture_output=True, text=True, check=False,
+                              stdin=subprocess.DEVNULL)
+        if done.returncode:
+            raise Problem(f"{container.key}: stopping it failed: {done.stderr.strip()}")
+
+    def _remove(self, container):
+        if container.namespace:
+            _netns.remove(container.name)
+        shutil.rmtree(container.directory)
+        for directory in (STATE, os.path.dirname(STATE), RUN, os.path.dirname(RUN)):
+            try:
+                os.rmdir(directory)  # the last one leaves nothing behind
+            except OSError:
+                pass
+
+    def _prepare(self, change):
+        """The state directory comes first: it says whose the namespace is."""
+        container = change.after
+        for directory in (STATE, container.directory):
+            os.makedirs(directory, mode=0o700, exist_ok=True)
+        for name, text in files_of(container).items():
+            _write(os.path.join(container.directory, name), text, MODES[name])
+        if change.action in (CREATE, RECREATE) and not (change.before and change.before.namespace):
+            _netns.remove(container.name)
+            _netns.create(container.name)
+
+    def _start(self, container):
+        """Runs the script and waits until the container's command takes over, or its process 1 is gone."""
+        over, signal = os.pipe()
+        try:
+            with open(f"{container.directory}/log", "wb", opener=_private) as log:
+                started = subprocess.Popen([container.script, "start"], stdin=signal, stdout=log, stderr=log,
+                                           start_new_session=True, cwd="/")
+            os.close(signal)
+            ready = select.select([over], [], [], SETUP)[0]
+            code = started.wait(SETUP)
+        except subprocess.TimeoutExpired:
+            code = None
+        finally:
+            os.close(over)
+        if code != 0 or not ready:
+            raise Problem(f"{container.key}: starting it failed: {_last_output(container)}")
+
+
+def _keeps_running(change):
+    """Whether the change leaves the container's processes alone."""
+    if change.after is None or change.action == RECREATE or change.after.state == RESTARTED:
+        return False
+    return change.before is not None and change.before.state == change.after.state
+
+
+def _last_output(container):
+    try:
+        text = Path(container.directory, "log").read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        text = ""
+    return text[-OUTPUT:] or "none"
+
+
+def _private(path, flags):
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
+
+
+def _write(path, text, mode):
+    """Whole or not at all."""
+    handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".new-")
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(text)
+        os.fchmod(file.fileno(), mode)
+    os.replace(temporary, path)
