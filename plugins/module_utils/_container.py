@@ -142,7 +142,7 @@ def script(container):
         **quoted, owner=OWNER, timeout=container.stop_timeout, drop=drop,
         env=" ".join(shlex.quote(each) for each in container.env),
         layer={"none": 'mount --bind {rootfs} "$root"',
-               "disk": 'mkdir -p "$dir/layer/upper" "$dir/layer/work"\n    ' + OVERLAY,
+               "disk": '[ -d "$dir/layer/work" ] || mkdir -p "$dir/layer/upper" "$dir/layer/work"\n    ' + OVERLAY,
                "tmpfs": 'mount -t tmpfs -o mode=700,X-mount.mkdir layer "$dir/layer"\n'
                         '    mkdir "$dir/layer/upper" "$dir/layer/work"\n    ' + OVERLAY,
                }[container.layer].format(rootfs=shlex.quote(container.rootfs)),
@@ -208,19 +208,8 @@ mount_points() {{
     done <"$dir/fstab"
 }}
 
-case ${{1-}} in
-start)
-    if running; then exit 0; fi
-    mkdir -p "${{record%/*}}" "$root"
-    exec 3</ # the host's tree, where the tools are
-    cgroup=
-    [ ! -e /proc/self/ns/cgroup ] || cgroup=--cgroup
-    exec nsenter --net="/run/netns/$name" -- unshare --mount --uts --ipc $cgroup --pid -- "$0" fork
-    ;;
-fork) # in the new namespaces but for that of processes, which the next one begins
-    "$0" mounts <&0 &
-    ;;
-mounts) # process 1, which still sees the host's files, though mounts are its own affair
+# Process 1 of the container: it still sees the host's files, though its mounts are its own affair.
+begin() {{
     read -r stat </proc/self/stat
     read -r boot </proc/sys/kernel/random/boot_id
     set -- ${{stat##*) }}
@@ -235,9 +224,22 @@ mounts) # process 1, which still sees the host's files, though mounts are its ow
     {freeze}
     # From here the tools are found in the host's tree, and the present directory is the container's root.
     exec nsenter --root=/proc/self/fd/3 --wd="$root" -- "$0" pivot
+}}
+
+case ${{1-}} in
+start)
+    if running; then exit 0; fi
+    [ -d "${{record%/*}}" ] && [ -d "$root" ] || mkdir -p "${{record%/*}}" "$root"
+    exec 3</ # the host's tree, where the tools are
+    cgroup=
+    [ ! -e /proc/self/ns/cgroup ] || cgroup=--cgroup
+    exec nsenter --net="/run/netns/$name" -- unshare --mount --uts --ipc $cgroup --pid -- "$0" fork
+    ;;
+fork) # in the new namespaces, but for that of processes, which the next one begins
+    begin <&0 &
     ;;
 pivot) # the old root goes on top of the new one, and away
-    nsenter --mount=/proc/self/ns/mnt -- sh -c 'cd "$1" && pivot_root . .' sh "$root"
+    nsenter --mount=/proc/self/ns/mnt -- pivot_root "$root" "$root"
     umount --namespace /proc/self/ns/mnt --lazy /
     become /bin/sh -c '{first}' \
         init {workdir} {command} </dev/null # the end of the former standard input says that the start is over
@@ -245,7 +247,8 @@ pivot) # the old root goes on top of the new one, and away
 exec)
     shift
     running || {{ echo "$name does not run" >&2; exit 125; }}
-    exec nsenter --target "$pid" --mount --uts --ipc --net --pid --root=/ --wd="/proc/$pid/root" -- "$0" enter "$@"
+    exec nsenter --target "$pid" --mount --uts --ipc --net --pid --root=/ --wd="/proc/$pid/root" -- \
+        setpriv --pdeathsig HUP -- "$0" enter "$@"
     ;;
 enter)
     shift
@@ -254,13 +257,15 @@ enter)
 stop)
     running || exit 0
     kill -TERM "$pid"
-    tenths={timeout}0
-    while running && [ $tenths -gt 0 ]; do
-        sleep 0.1
-        tenths=$((tenths - 1))
+    tries={timeout}0
+    nap=0.01 # most end at once
+    while running && [ $tries -gt 0 ]; do
+        sleep $nap
+        nap=0.1
+        tries=$((tries - 1))
     done
     ! running || kill -KILL "$pid"
-    while running; do sleep 0.05; done
+    while running; do sleep 0.01; done
     rm -f "$record"
     ;;
 status)

@@ -100,8 +100,9 @@ class Containers(Kind):
         """All that have to stop, stop together; all that have to start, start together."""
         stop = [change.before for change in plan.changes
                 if change.before and change.before.state == STARTED and not _keeps_running(change)]
-        with ThreadPoolExecutor(2 * (os.cpu_count() or 1)) as pool:
+        with ThreadPoolExecutor(32) as pool:  # stopping is waiting
             list(pool.map(self._stop, stop))
+        with ThreadPoolExecutor(2 * (os.cpu_count() or 1)) as pool:
             for change in plan.changes:
                 if change.action == DELETE:
                     self._remove(change.before)
