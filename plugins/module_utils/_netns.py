@@ -15,6 +15,7 @@ import struct
 from contextlib import contextmanager
 
 RUN_NETNS = "/run/netns"
+MADE = "/run/fromscratch/netns"  # says that the directory, or only the mount on it, was made here
 CLONE_NEWNET = 0x40000000
 SIOCSIFFLAGS, IFF_UP = 0x8914, 1
 MS_BIND, MS_REC, MS_SHARED, MNT_DETACH = 0x1000, 0x4000, 1 << 20, 2
@@ -115,10 +116,27 @@ def remove(name):
         os.unlink(path)
     except FileNotFoundError:
         pass
+    _tidy()
+
+
+def _tidy():
+    """Takes the mount on /run/netns, and the directory, away with the last namespace, where they were not there before."""
+    if not os.path.exists(MADE) or os.listdir(RUN_NETNS):
+        return
+    with open(MADE, encoding="ascii") as file:
+        made = file.read()
+    os.unlink(MADE)
+    _call("umount2", RUN_NETNS.encode(), MNT_DETACH)
+    for directory in [RUN_NETNS] * (made == "directory") + [os.path.dirname(MADE)]:
+        try:
+            os.rmdir(directory)
+        except OSError:
+            pass
 
 
 def _share_run_netns():
     """/run/netns is a shared mount, as ``ip netns`` makes it, so that a removal reaches every mount namespace."""
+    existed = os.path.isdir(RUN_NETNS)
     os.makedirs(RUN_NETNS, mode=0o755, exist_ok=True)
     target = RUN_NETNS.encode()
     try:
@@ -128,3 +146,7 @@ def _share_run_netns():
             raise
         _call("mount", target, target, b"none", MS_BIND | MS_REC, None)
         _call("mount", b"none", target, b"none", MS_SHARED | MS_REC, None)
+        if not os.listdir(RUN_NETNS):
+            os.makedirs(os.path.dirname(MADE), mode=0o755, exist_ok=True)
+            with open(MADE, "w", encoding="ascii") as file:
+                file.write("mount" if existed else "directory")
