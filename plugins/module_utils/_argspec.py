@@ -77,9 +77,9 @@ def in_range(option, value, low, high):
     return value
 
 
-def mtu(option, value):
-    """The smallest MTU that IPv4 works with, to the largest of the kernel."""
-    return in_range(option, value, 68, 65535)
+def mtu(option, value, addresses=None):
+    """The smallest MTU that IPv4 works with, or IPv6 where an address is one, to the largest of the kernel."""
+    return in_range(option, value, 1280 if any(":" in each for each in addresses or ()) else 68, 65535)
 
 
 def ip(option, value):
@@ -90,6 +90,30 @@ def ip(option, value):
         return str(ipaddress.ip_address(value))
     except ValueError:
         raise Invalid(option, value, "it is not an IPv4 or IPv6 address (without a prefix)") from None
+
+
+def unicast(option, value):
+    """The address of a host on the underlay."""
+    address = ip(option, value)
+    if address is not None:
+        parsed = ipaddress.ip_address(address)
+        if parsed.is_multicast or parsed.is_unspecified or parsed.is_link_local or "%" in address:
+            raise Invalid(option, value, "it must be the address of one host, neither multicast nor link-local")
+    return address
+
+
+def multicast(option, value):
+    address = ip(option, value)
+    if address is not None and not ipaddress.ip_address(address).is_multicast:
+        raise Invalid(option, value, "a group is a multicast address, such as 239.1.1.1; peers go into remotes")
+    return address
+
+
+def same_family(option, value, other, reference):
+    """``value`` is of the address family of ``reference``, which the option ``other`` gave."""
+    if (":" in value) != (":" in reference):
+        raise Invalid(option, value, f"it is of another address family than {other}, {reference}")
+    return value
 
 
 def interface_address(option, value):
@@ -139,6 +163,17 @@ def routes(option, values, gateway, gateway_option="gateway"):
         found.append(Route(dst, via))
     found += [Route("default", ip(gateway_option, gateway))] if gateway else []
     return frozenset(found)
+
+
+def refuse_unreachable(routes, addresses, option="routes.via", gateway=None):
+    """The kernel takes a gateway only where an address or a route without a gateway leads to it."""
+    nets = [ipaddress.ip_interface(each).network for each in addresses]
+    nets += [ipaddress.ip_network(each.dst) for each in routes if not each.via and each.dst != "default"]
+    for each in sorted(route.via for route in routes if route.via):
+        via = ipaddress.ip_address(each)
+        if not via.is_link_local and not any(via in net for net in nets):
+            raise Invalid("gateway" if each == gateway else option, each, "it is in no network of the addresses ("
+                          + (", ".join(sorted(addresses)) or "none") + ") nor of a route without via")
 
 
 def refuse_duplicates(option, values):

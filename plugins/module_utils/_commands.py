@@ -112,7 +112,7 @@ def _address_del(step: _steps.AddressDel):
 
 def _route_words(step):
     via = ["via", step.route.via] if step.route.via else []
-    return [step.route.dst, *via, "dev", step.dev, "proto", "static"]
+    return [step.route.dst, *via, "dev", step.dev]
 
 
 def _route_family(step):
@@ -121,7 +121,7 @@ def _route_family(step):
 
 @render.register
 def _route(step: _steps.RouteReplace):
-    return [_line("ip", step.netns, *_route_family(step), "route", "replace", *_route_words(step))]
+    return [_line("ip", step.netns, *_route_family(step), "route", "replace", *_route_words(step), "proto", "static")]
 
 
 @render.register
@@ -129,11 +129,21 @@ def _route_del(step: _steps.RouteDel):
     return [_line("ip", step.netns, *_route_family(step), "route", "delete", *_route_words(step))]
 
 
+def _fdb_line(step, verb):
+    via = ["via", step.entry.via] if step.entry.via else []
+    return [_line("bridge", step.netns, "fdb", verb, step.entry.mac, "dev", step.dev, "dst", step.entry.dst, *via)]
+
+
 @render.register
 def _fdb(step: _steps.FdbAppend):
-    return [_line("bridge", step.netns, "fdb", "append", step.entry.mac, "dev", step.dev, "dst", step.entry.dst)]
+    return _fdb_line(step, "append")
+
+
+@render.register
+def _fdb_replace(step: _steps.FdbReplace):
+    return _fdb_line(step, "replace")
 
 
 @render.register
 def _fdb_del(step: _steps.FdbDel):
-    return [_line("bridge", step.netns, "fdb", "delete", step.entry.mac, "dev", step.dev, "dst", step.entry.dst)]
+    return _fdb_line(step, "delete")

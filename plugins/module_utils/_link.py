@@ -30,7 +30,10 @@ LINK_LOCAL = ipaddress.ip_network("fe80::/10")
 KERNEL_PROTOCOLS = (2, 9)  # routes that come with an address, and with a router advertisement
 STATIC = 4
 MAIN_TABLE = 254
+SCOPE_LINK, SCOPE_NOWHERE = 253, 255
 IFA_F_NODAD = 2
+NO_ID = 0xffffffff
+FDB = {"state": 0xc0, "flags": 2}  # NUD_PERMANENT and NUD_NOARP, NTF_SELF: as bridge(8) does
 # The kind's own attributes: the word of ip-link(8) and the netlink name where they are not alike.
 ATTRIBUTES = {"udpcsum": "udp_csum", "dstport": "port", "dev": "link", "remote": "group"}
 # A thing that is gone already: ENOENT, ESRCH, ENODEV, EADDRNOTAVAIL.
@@ -50,6 +53,7 @@ class Link:
     alias: str
     master: Optional[int]
     peer: Optional[int]
+    peer_netns: Optional[int]  # the kernel's id of the namespace that the peer is in; None where it is this one
     data: Dict[str, object] = field(default_factory=dict)
 
 
@@ -68,6 +72,7 @@ def _link(message):
         alias=message.get_attr("IFLA_IFALIAS") or "",
         master=message.get_attr("IFLA_MASTER"),
         peer=message.get_attr("IFLA_LINK"),
+        peer_netns=message.get_attr("IFLA_LINK_NETNSID"),
         data={key[len(prefix):].lower(): value for key, value in (data["attrs"] if data else [])
               if key.startswith(prefix)})
 
@@ -96,13 +101,13 @@ class Namespace:
         return self._read("links", lambda: {
             link.name: link for link in map(_link, self.socket.get_links())})
 
-    def link(self, name):
-        """The link, looked up anew where it was not there before: it may be a step of this run that made it."""
-        if name not in self.links:
-            self.forget()
-        if name not in self.links:
-            raise Problem(f"there is no link {name}")
-        return self.links[name]
+    def index(self, name):
+        """The index of a link; by itself where the links have not been read, or a step has just made this one."""
+        for known in self._seen.get("links", {}), self._seen.setdefault("made", {}):
+            if name in known:
+                return known[name].index
+        self._seen["made"][name] = _link(next(iter(self.socket.link("get", ifname=name))))
+        return self._seen["made"][name].index
 
     def name_of(self, index):
         return next((link.name for link in self.links.values() if link.index == index), None)
@@ -130,8 +135,15 @@ class Namespace:
     def fdb(self, index) -> frozenset:
         """The permanent entries of a VXLAN that have a destination; learnt ones come and go by themselves."""
         found = self._read("fdb", lambda: list(self.socket.get_neighbours(family=socket.AF_BRIDGE)))
-        return frozenset(_steps.FdbEntry(each.get_attr("NDA_LLADDR"), each.get_attr("NDA_DST")) for each in found
+        return frozenset(_steps.FdbEntry(each.get_attr("NDA_LLADDR"), each.get_attr("NDA_DST"),
+                                         self.name_of(each.get_attr("NDA_IFINDEX")) or "") for each in found
                          if each["ifindex"] == index and each["state"] & NUD_PERMANENT and each.get_attr("NDA_DST"))
+
+    def id_of(self, netns) -> Optional[int]:
+        """This namespace's id for another; None where it has none."""
+        with open(_netns.path_of(netns), "rb") as other:
+            found = self.socket.get_netnsid(fd=other.fileno())["nsid"]
+        return None if found == NO_ID else found
 
 
 def _route(message):
@@ -176,7 +188,7 @@ class Links:
         return namespace
 
     def _index(self, netns, name):
-        return self._there(netns).link(name).index
+        return self._there(netns).index(name)
 
     @singledispatchmethod
     def _step(self, step):
@@ -207,18 +219,17 @@ class Links:
         if step.alias:
             attributes["ifalias"] = step.alias
         if step.master is not None:
-            attributes["master"] = there.link(step.master).index if step.master else 0
+            attributes["master"] = there.index(step.master) if step.master else 0
         if step.up is not None:
             attributes["state"] = "up" if step.up else "down"
-        there.socket.link("set", index=there.link(step.name).index, **attributes)
+        there.socket.link("set", index=there.index(step.name), **attributes)
 
     @_step.register
     def _del(self, step: _steps.LinkDel):
         there = self.namespace(step.netns)
-        if there is None or step.name not in there.links:
-            return
-        self._unless_gone(there.socket.link, "del", index=there.links[step.name].index)
-        self.forget()  # the other end of a veth goes too, wherever it is
+        if there is not None:
+            self._unless_gone(lambda: there.socket.link("del", index=there.index(step.name)))
+            self.forget()  # the other end of a veth goes too, wherever it is
 
     @_step.register
     def _address(self, step: _steps.AddressReplace, action="replace"):
@@ -234,17 +245,21 @@ class Links:
 
     @_step.register
     def _replace_route(self, step: _steps.RouteReplace):
-        self._there(step.netns).socket.route("replace", **self._route_attributes(step))
+        on_link = {} if step.route.via else {"scope": SCOPE_LINK}
+        self._there(step.netns).socket.route("replace", proto=STATIC, **on_link, **self._route_attributes(step))
 
     @_step.register
     def _del_route(self, step: _steps.RouteDel):
-        self._unless_gone(self._there(step.netns).socket.route, "del", **self._route_attributes(step))
+        # Whoever made it: with neither protocol nor scope, any matches.
+        self._unless_gone(self._there(step.netns).socket.route, "del", proto=0, type=0, scope=SCOPE_NOWHERE,
+                          **self._route_attributes(step))
 
     def _route_attributes(self, step):
         dst, via = step.route
-        attributes = {"oif": self._index(step.netns, step.dev), "proto": STATIC,
+        attributes = {"oif": self._index(step.netns, step.dev),
                       "family": socket.AF_INET6 if ":" in (via or dst) else socket.AF_INET}
-        attributes.update({"gateway": via} if via else {"scope": 253})
+        if via:
+            attributes["gateway"] = via
         if dst != "default":
             attributes["dst"] = dst
         return attributes
@@ -254,11 +269,17 @@ class Links:
         self._there(step.netns).socket.fdb("append", **self._fdb_attributes(step))
 
     @_step.register
+    def _replace_fdb(self, step: _steps.FdbReplace):
+        self._there(step.netns).socket.fdb("replace", **self._fdb_attributes(step))
+
+    @_step.register
     def _del_fdb(self, step: _steps.FdbDel):
         self._unless_gone(self._there(step.netns).socket.fdb, "del", **self._fdb_attributes(step))
 
     def _fdb_attributes(self, step):
-        return {"ifindex": self._index(step.netns, step.dev), "lladdr": step.entry.mac, "dst": step.entry.dst}
+        mac, dst, via = step.entry
+        return {"ifindex": self._index(step.netns, step.dev), "lladdr": mac, "dst": dst, **FDB,
+                **({"NDA_IFINDEX": self._index(step.netns, via)} if via else {})}
 
     def _unless_gone(self, call, *args, **attributes):
         try:
@@ -282,7 +303,7 @@ def _attributes(step, there):
     for key, value in step.data:
         name = ATTRIBUTES.get(key, key)
         if key == "dev":
-            value = there.link(value).index
+            value = there.index(value)
         elif key in HUNDREDTHS:
             value = value * 100
         elif isinstance(value, bool):

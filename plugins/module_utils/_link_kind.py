@@ -9,7 +9,7 @@ from ._commands import commands
 from ._deps import require_pyroute2
 from ._kind import Kind
 from ._link import Links
-from ._model import OWNER
+from ._model import OWNER, UNMARKED
 from ._plan import CREATE, DELETE, RECREATE
 from ._steps import LinkDel
 
@@ -55,22 +55,29 @@ class LinkKind(Kind):
         link = namespace.links.get(item.name) if namespace else None
         if link is None:
             return None
-        if link.kind != self.item.kind or link.alias != OWNER:
-            return self.item(name=item.name, netns=item.netns, owner=link.alias or link.kind or "the kernel")
-        return self.find(namespace, item.netns, link)
+        if link.kind == self.item.kind and link.alias == OWNER:
+            return self.find(namespace, item.netns, link)
+        if self.half_made(item, link):
+            return replace(self.find(namespace, item.netns, link), owner=UNMARKED)
+        return self.item(name=item.name, netns=item.netns, owner=link.alias or link.kind or "the kernel")
+
+    def half_made(self, item, link):
+        """Whether a killed run made this link: it has the MAC of its creation, and nothing that comes after."""
+        return (link.kind == self.item.kind and item.mac is not None and link.mac == item.mac
+                and not link.alias and not link.up and link.master is None)
 
     def ours_in(self, netns):
         namespace = self.links.namespace(netns)
         return [self.find(namespace, netns, link) for link in list(namespace.links.values())
                 if link.kind == self.item.kind and link.alias == OWNER] if namespace else []
 
-    def steps(self, change):
-        if change.action == DELETE:
-            return self.deleted(change.before)
-        if change.action == RECREATE:
-            anew = replace(change, action=CREATE, before=None, differences=())
-            return self.deleted(change.before) + self.changed(anew)
-        return self.changed(change)
+    def steps(self, plan):
+        """What goes, goes first: another item may want its name or its VNI. To recreate is to delete and to create."""
+        going = [change.before for change in plan.changes if change.action in (DELETE, RECREATE)]
+        coming = [replace(change, action=CREATE, before=None, differences=()) if change.action == RECREATE else change
+                  for change in plan.changes if change.after]
+        return ([step for item in going for step in self.deleted(item)]
+                + [step for change in coming for step in self.changed(change)])
 
     def deleted(self, item):
         return [LinkDel(item.netns, item.name)]
@@ -81,18 +88,17 @@ class LinkKind(Kind):
             for netns, name in self.needs(change) if change.after else ():
                 namespace = self.links.namespace(netns)
                 if namespace is None:
-                    problems.append(f"{change.item}: there is no network namespace {netns}"
-                                    f" (make it with ns_container, or with 'ip netns add')")
+                    problems.append(f"{change.item}: there is no network namespace {netns}" + (
+                        "" if netns.startswith("/") else " (make it with ns_container, or with 'ip netns add')"))
                 elif name and name not in namespace.links:
                     problems.append(f"{change.item}: there is no link {name}" + (f" in netns {netns}" if netns else ""))
         return list(dict.fromkeys(problems))
 
     def commands(self, plan):
-        return commands([step for change in plan.changes for step in self.steps(change)])
+        return commands(self.steps(plan))
 
     def apply(self, plan):
-        for change in plan.changes:
-            self.links.apply(self.steps(change))
+        self.links.apply(self.steps(plan))
 
     def close(self):
         self.links.close()

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import FrozenSet, NamedTuple, Optional, Tuple
 
 OWNER = "fromscratch.containers"  # the ifalias of every link that the collection makes
+UNMARKED = OWNER + ", unmarked"  # the owner of a link that was made, but not yet marked, when its maker was killed
 IFNAME_MAX = 15
 
 
@@ -22,9 +23,12 @@ def settable(default=None, key=None):
     return field(default=default, metadata={"key": key})
 
 
-def fixed(default=None, key=None):
-    """A field the kernel sets at creation only: a difference means delete and create."""
-    return field(default=default, metadata={"key": key, "fixed": True})
+def fixed(default=None, key=None, where=None):
+    """A field the kernel sets at creation only: a difference means delete and create.
+
+    With ``where``, a predicate of what the host has and what is wanted, only such a difference does.
+    """
+    return field(default=default, metadata={"key": key, "fixed": where or True})
 
 
 def at_least(default=None):
@@ -43,13 +47,17 @@ def fact(default=None):
 
 
 class FdbEntry(NamedTuple):
-    """A static forwarding entry of a VXLAN: frames to ``mac`` are sent to the VTEP ``dst``."""
+    """A static forwarding entry of a VXLAN: frames to ``mac`` are sent to the VTEP ``dst``, by the link ``via``.
+
+    To the kernel, entries that differ in ``via`` alone are two: it sends each frame twice.
+    """
 
     mac: str
     dst: str
+    via: str = ""
 
     def __str__(self):
-        return f"{self.mac} dst {self.dst}"
+        return f"{self.mac} dst {self.dst}" + (f" via {self.via}" if self.via else "")
 
 
 class Route(NamedTuple):
@@ -66,6 +74,11 @@ class Item:
     """What all the types share. ``word`` is the noun in messages, ``key`` finds the thing on one host."""
 
     word = "item"
+
+    @property
+    def realms(self):
+        """Where each of the item's addresses may stand only once."""
+        return (("netns", getattr(self, "netns", None)),)
 
     @property
     def key(self):
@@ -97,7 +110,7 @@ class Item:
 
 def _plain(value):
     if isinstance(value, (FdbEntry, Route)):
-        return {key: part for key, part in value._asdict().items() if part is not None}
+        return {key: part for key, part in value._asdict().items() if part}
     if isinstance(value, frozenset):
         return [_plain(each) for each in sorted(value, key=str)]
     if isinstance(value, tuple):
@@ -134,7 +147,8 @@ class Vxlan(Item):
     """A VXLAN device: one VTEP of one network.
 
     ``remote`` is the device's own default destination: the one peer, as in ``ip link add ... remote``, or ``""``
-    where the peers are all-zero FDB entries (none, or several: head-end replication). ``remotes`` are those entries.
+    where the peers are all-zero FDB entries (none, or several: head-end replication). ``remotes`` are those entries,
+    the one of ``remote`` among them; ``held`` is how the kernel has them.
     """
 
     word = kind = "vxlan"
@@ -142,11 +156,11 @@ class Vxlan(Item):
     name: str = identity()
     netns: Optional[str] = identity()
     vni: Optional[int] = fixed(key="id")
-    local: Optional[str] = settable(key="local")
+    local: Optional[str] = fixed(key="local", where=lambda have, want: (":" in have) != (":" in want))
     remote: Optional[str] = settable(key="remote")
     group: Optional[str] = fixed(key="group")
     remotes: Optional[FrozenSet[str]] = settable()
-    device: Optional[str] = settable(key="dev")
+    device: Optional[str] = fixed(key="dev")  # changed in place, it leaves the entry of ``remote`` on the former
     port: Optional[int] = fixed(key="dstport")
     learning: Optional[bool] = settable(key="learning")
     ttl: Optional[int] = settable(key="ttl")
@@ -158,6 +172,7 @@ class Vxlan(Item):
     fdb: Optional[FrozenSet[FdbEntry]] = settable()
     up: Optional[bool] = settable()
     owner: Optional[str] = fact()
+    held: Optional[Tuple[FdbEntry, ...]] = fact()
 
 
 @dataclass(frozen=True)
@@ -187,6 +202,11 @@ class VethPair(Item):
     owner: Optional[str] = fact()
     ends: Optional[Tuple[Tuple[Optional[str], str], ...]] = fact()
     held: Optional[Tuple[str, ...]] = fact()
+
+    @property
+    def realms(self):
+        inner = (("netns", self.inner_netns),)
+        return inner + (("bridge", self.netns, self.bridge),) if self.bridge else inner
 
 
 def derived_mac(*parts):

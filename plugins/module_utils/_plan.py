@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from typing import Optional, Tuple
 
 from ._errors import Foreign
-from ._model import OWNER, Item
+from ._model import OWNER, UNMARKED, Item
 
 CREATE, UPDATE, RECREATE, DELETE = "create", "update", "recreate", "delete"
 
@@ -73,16 +73,21 @@ class Plan:
         return {change.item: change.after.shown() for change in self.changes if change.after}
 
 
+def ours(item):
+    return getattr(item, "owner", OWNER) in (OWNER, UNMARKED)
+
+
 def differences(wanted, observed):
     """The managed fields of ``wanted`` that ``observed`` does not have."""
-    found = []
+    found = [Difference("owner", None, OWNER)] if getattr(observed, "owner", OWNER) == UNMARKED else []
     for each in fields(wanted):
         want, have = getattr(wanted, each.name), getattr(observed, each.name)
         if want is None or each.metadata.get("identity"):
             continue
         if want == have or (each.metadata.get("at_least") and have is not None and want <= have):
             continue
-        found.append(Difference(each.name, have, want, each.metadata.get("fixed", False)))
+        fixed = each.metadata.get("fixed", False)
+        found.append(Difference(each.name, have, want, bool(fixed(have, want)) if callable(fixed) else fixed))
     return tuple(found)
 
 
@@ -96,7 +101,7 @@ def diff(wanted, observed, prune=False):
     changes = []
     for key, item in wanted.items():
         have = observed.get(key)
-        if have is not None and getattr(have, "owner", OWNER) != OWNER:
+        if have is not None and not ours(have):
             raise Foreign(key, "exists and was not made by this collection",
                           "Choose another name, or remove it by hand first.")
         if item is None:
@@ -111,5 +116,5 @@ def diff(wanted, observed, prune=False):
                 changes.append(Change(action, have, item.over(have), found))
     if prune:
         changes = [Change(DELETE, have, None) for key, have in observed.items()
-                   if key not in wanted and getattr(have, "owner", OWNER) == OWNER] + changes
+                   if key not in wanted and ours(have)] + changes
     return Plan(tuple(changes))

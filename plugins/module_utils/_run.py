@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 
-from ._argspec import items_of, refuse_duplicates
+from ._argspec import items_of
 from ._errors import Invalid, Problem
 from ._plan import diff
 
@@ -48,9 +48,19 @@ def _wanted(module, options, parse):
         if item.key in found:
             raise Invalid("config" if module.params["config"] else "name", item.key, "it is given twice")
         found[item.key] = (item, each.get("state") != "absent")
-    refuse_duplicates("addresses", [address.split("/")[0] for item, present in found.values() if present
-                                    for address in getattr(item, "addresses", None) or ()])
+    _refuse_shared_addresses([item for item, present in found.values() if present])
     return found
+
+
+def _refuse_shared_addresses(items):
+    """Networks may overlap, but no address may stand twice on one bridge or in one namespace."""
+    seen = set()
+    for item in items:
+        for address in sorted(getattr(item, "addresses", None) or ()):
+            places = {(address.split("/")[0], realm) for realm in item.realms}
+            if places & seen:
+                raise Invalid("addresses", address, f"{item.key} and another item are both given it")
+            seen |= places
 
 
 def _converge(module, kind, entries):

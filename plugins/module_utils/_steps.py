@@ -85,9 +85,16 @@ class RouteDel(RouteReplace):
 
 @dataclass(frozen=True)
 class FdbAppend:
+    """One more destination of the all-zero MAC. The kernel refuses to replace those, and to append to others."""
+
     netns: Optional[str]
     dev: str
     entry: FdbEntry
+
+
+@dataclass(frozen=True)
+class FdbReplace(FdbAppend):
+    """The one destination of a unicast MAC, in the place of one that was learnt."""
 
 
 @dataclass(frozen=True)
@@ -114,9 +121,14 @@ def link(change, data=(), peer=None):
     if change.action == CREATE:
         return [LinkAdd(item.netns, item.name, item.kind, item.mac, item.mtu, data, peer),
                 LinkSet(item.netns, item.name, alias=OWNER)]
-    return some(LinkSet(item.netns, item.name, item.kind if data else None, data=data,
+    return some(LinkSet(item.netns, item.name, item.kind if data else None, data=data, alias=mark(change, OWNER),
                         mac=item.mac if concerns(change, "mac") else None,
                         mtu=item.mtu if concerns(change, "mtu") else None))
+
+
+def mark(change, alias):
+    """The alias, where the link has yet to get it."""
+    return alias if change.action == CREATE or "owner" in change.differing() else None
 
 
 def some(setting):

@@ -8,10 +8,11 @@ the ends found are not each other's, or one is gone, what is ours of it is delet
 
 from __future__ import annotations
 
-from . import _steps
-from ._kind import LinkKind
-from ._model import OWNER, VethPair
-from ._plan import CREATE
+from . import _netns, _steps
+from ._errors import Problem
+from ._link_kind import LinkKind
+from ._model import OWNER, UNMARKED, VethPair
+from ._plan import CREATE, ours
 
 INNER = OWNER + ":inner"  # the alias of inner ends, so that pruning a host's own ends spares them
 
@@ -19,11 +20,21 @@ INNER = OWNER + ":inner"  # the alias of inner ends, so that pruning a host's ow
 class VethPairs(LinkKind):
     item = VethPair
 
+    def observe(self, wanted, prune):
+        seen = {}
+        for pair in wanted:
+            inner = (pair.inner_netns, pair.inner_name)
+            if pair.inner_name and inner in seen:
+                raise Problem(f"{pair.key}: the inner end {pair.inner_name} in {pair.inner_netns} is that of "
+                              f"{seen[inner]}, too: give one of them another inner_name")
+            seen[inner] = pair.key
+        return super().observe(wanted, prune)
+
     def look(self, item):
         host, namespace = None, self.links.namespace(item.netns)
         if namespace is not None and item.name in namespace.links:
             host = super().look(item)
-            if host.owner != OWNER:
+            if not ours(host):
                 return host
         if item.inner_netns is None and item.inner_name is None:
             return host
@@ -47,14 +58,17 @@ class VethPairs(LinkKind):
         addresses = there.addresses(inner.index)
         return VethPair(
             name=item.name, netns=item.netns, inner_name=item.inner_name, inner_netns=item.inner_netns,
-            owner=OWNER, joined=True, ends=host.ends, mac=outer.mac, inner_mac=inner.mac,
-            mtu=outer.mtu, inner_mtu=inner.mtu,
+            owner=host.owner if inner.alias == INNER else UNMARKED, joined=True, ends=host.ends,
+            mac=outer.mac, inner_mac=inner.mac, mtu=outer.mtu, inner_mtu=inner.mtu,
             up=outer.up and inner.up, bridge=host.bridge,
             addresses=frozenset(addresses), held=addresses, routes=there.routes(inner.index))
 
     def _joined(self, item, inner):
-        outer = self.links.namespace(item.netns).links[item.name]
-        return inner.kind == "veth" and outer.peer == inner.index and inner.peer == outer.index
+        here = self.links.namespace(item.netns)
+        outer = here.links[item.name]
+        # Hosts that are namespaces have the same indices: the id of the peer's namespace tells them apart.
+        return (inner.kind == "veth" and outer.peer == inner.index and inner.peer == outer.index
+                and outer.peer_netns == here.id_of(item.inner_netns))
 
     def find(self, namespace, netns, link):
         """The host end by itself, for pruning and as the first half of a pair."""
@@ -69,13 +83,22 @@ class VethPairs(LinkKind):
         bridge = pair.bridge if not change.before or change.before.bridge != pair.bridge else None
         return [(pair.netns, bridge or None), (pair.inner_netns, None)]
 
+    def missing(self, plan):
+        for pair in (change.after for change in plan.changes if change.after):
+            if _netns.exists(pair.inner_netns) and _netns.exists(pair.netns) and _netns.same(
+                    pair.netns, pair.inner_netns):
+                raise Problem(f"{pair.key}: {pair.inner_netns} is the network namespace of its host end; "
+                              "the inner end goes into another")
+        return super().missing(plan)
+
     def changed(self, change):
         pair = change.after
         netns, name = pair.inner_netns, pair.inner_name
         peer = _steps.Peer(name, netns, pair.inner_mac, pair.inner_mtu) if change.action == CREATE else None
-        inner = _steps.LinkSet(netns, name, alias=INNER) if peer else _steps.LinkSet(
-            netns, name, mac=pair.inner_mac if _steps.concerns(change, "inner_mac") else None,
-            mtu=pair.inner_mtu if _steps.concerns(change, "inner_mtu") else None)
+        inner = _steps.LinkSet(
+            netns, name, alias=_steps.mark(change, INNER),
+            mac=pair.inner_mac if not peer and _steps.concerns(change, "inner_mac") else None,
+            mtu=pair.inner_mtu if not peer and _steps.concerns(change, "inner_mtu") else None)
         stale, routes = self._routes(change)
         return (_steps.link(change, peer=peer) + _steps.some(inner)
                 + _steps.membership(change)
