@@ -1,0 +1,275 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: veth_pair
+short_description: Manage veth pairs between a host and its containers
+description:
+  - Creates, changes and removes the virtual cables that join a host and a network namespace, with the addresses and the
+    routes of the inner end, through the kernel's netlink interface.
+  - Takes one pair by its options, or any number of them as a list under O(config), in one call.
+version_added: 0.1.0
+author:
+  - The fromscratch.containers engineers (@fromscratch)
+extends_documentation_fragment:
+  - fromscratch.containers.attributes
+  - fromscratch.containers.attributes.links
+options:
+  name: &name
+    description:
+      - Name of the host end, at most 15 characters.
+      - By default C(ve-) and the name of the O(container) or O(namespace), shortened with a hash where it is too long.
+    type: str
+  state: &state
+    description: Whether the pair is there.
+    type: str
+    choices: [present, absent]
+    default: present
+  netns: &netns
+    description:
+      - The named network namespace, as C(ip netns) lists it, that the host end lives in.
+      - Without it, the namespace of the host.
+    type: str
+  container: &container
+    description:
+      - The container, made by M(fromscratch.containers.ns_container), that the inner end lives in.
+      - For O(state=present), give just one of O(container), O(namespace) and O(pid).
+    type: str
+  namespace: &namespace
+    description: The named network namespace that the inner end lives in.
+    type: str
+  pid: &pid
+    description: A process, in whose network namespace the inner end lives.
+    type: int
+  inner_name: &inner_name
+    description: Name of the inner end, at most 15 characters.
+    type: str
+    default: eth0
+  addresses: &addresses
+    description:
+      - All addresses of the inner end, IPv4 and IPv6, with their prefix length. Others are removed; the link-local IPv6
+        address that the kernel sets is left alone.
+      - Without it, addresses are not managed.
+    type: list
+    elements: str
+  gateway: &gateway
+    description:
+      - The gateway of the inner end's default route, IPv4 or IPv6, in a network of O(addresses).
+      - For one of each family, put the other into O(routes), with V(default) as its O(routes[].dst).
+    type: str
+  routes: &routes
+    description:
+      - All routes by the inner end beside that of O(gateway) and those that come with an address. Others are removed.
+      - Without it and without O(gateway), routes are not managed.
+    type: list
+    elements: dict
+    suboptions:
+      dst:
+        description: The destination, a network such as V(10.1.0.0/16), or V(default).
+        type: str
+        required: true
+      via:
+        description: The gateway. Without it, the destination is on the link itself.
+        type: str
+  mtu: &mtu
+    description:
+      - MTU in bytes of both ends, from 68, or 1280 with an IPv6 address, to 65535. In a VXLAN network it must be that
+        of the VXLAN device, or full packets are lost in silence.
+      - Without it, it is not managed.
+    type: int
+  mac: &mac
+    description:
+      - MAC address of the host end.
+      - By default it is derived from O(name), O(netns) and the host's C(/etc/machine-id).
+    type: str
+  inner_mac: &inner_mac
+    description:
+      - MAC address of the inner end.
+      - By default it is derived from the first of O(addresses), or else from the name and the host's
+        C(/etc/machine-id).
+    type: str
+  bridge: &bridge
+    description:
+      - The bridge that the host end is a port of; an empty string for none.
+      - Without it, it is not managed.
+    type: str
+  config:
+    description: Any number of pairs, each with the options above. Excludes those options beside it.
+    type: list
+    elements: dict
+    suboptions:
+      name: *name
+      state: *state
+      netns: *netns
+      container: *container
+      namespace: *namespace
+      pid: *pid
+      inner_name: *inner_name
+      addresses: *addresses
+      gateway: *gateway
+      routes: *routes
+      mtu: *mtu
+      mac: *mac
+      inner_mac: *inner_mac
+      bridge: *bridge
+  prune:
+    description:
+      - Remove the pairs that this collection made, whose host ends are in the host's own namespace or in those named by
+        the items, and that are not among the items.
+    type: bool
+    default: false
+seealso:
+  - module: fromscratch.containers.linux_bridge
+  - module: fromscratch.containers.ns_container
+"""
+
+EXAMPLES = r"""
+- name: The cable of the article's container A
+  fromscratch.containers.veth_pair:
+    container: container-a
+    addresses: [10.0.0.100/24]
+    gateway: 10.0.0.1
+    bridge: br0
+    mtu: 8951
+
+- name: Two pairs in one call, and none beside them
+  fromscratch.containers.veth_pair:
+    config:
+      - container: container-a
+        addresses: [10.0.0.100/24, "fd00:10::100/64"]
+        bridge: br0
+      - container: container-b
+        addresses: [10.0.0.101/24]
+        routes:
+          - {dst: 10.1.0.0/16, via: 10.0.0.1}
+        bridge: br0
+    prune: true
+"""
+
+RETURN = r"""
+changes:
+  description: What was changed, or would be; one entry for each pair.
+  returned: success
+  type: list
+  elements: dict
+  sample:
+    - item: veth_pair ve-container-a
+      action: update
+      fields: ["addresses: none vs 10.0.0.100/24"]
+  contains:
+    item:
+      description: What it is about.
+      type: str
+    action:
+      description: One of V(create), V(update), V(recreate) and V(delete).
+      type: str
+    fields:
+      description: Each field that differs, what it has and what it should have.
+      type: list
+      elements: str
+commands:
+  description: The commands of iproute2 that do the same.
+  returned: success
+  type: list
+  elements: str
+  sample:
+    - ip link add ve-container-a address 02:41:d8:6e:20:f5 mtu 8951 type veth peer name eth0 address 02:c4:95:1a:3e:08
+      mtu 8951 netns container-a
+    - ip link set ve-container-a alias fromscratch.containers
+    - ip -n container-a link set eth0 alias fromscratch.containers:inner
+    - ip link set ve-container-a master br0
+    - ip link set ve-container-a up
+    - ip -n container-a link set eth0 up
+    - ip -n container-a address replace 10.0.0.100/24 dev eth0
+    - ip -n container-a route replace default via 10.0.0.1 dev eth0 proto static
+observed:
+  description: The pairs as the kernel shows them in the end, in the order of the task; in check mode, as they would be.
+  returned: success
+  type: list
+  elements: dict
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.fromscratch.containers.plugins.module_utils import _argspec as rule
+from ansible_collections.fromscratch.containers.plugins.module_utils._errors import Invalid
+from ansible_collections.fromscratch.containers.plugins.module_utils._model import VethPair, derived_ifname
+from ansible_collections.fromscratch.containers.plugins.module_utils._run import run
+from ansible_collections.fromscratch.containers.plugins.module_utils._veth import VethPairs
+
+OPTIONS = {
+    "name": {"type": "str"},
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    "netns": {"type": "str"},
+    "container": {"type": "str"},
+    "namespace": {"type": "str"},
+    "pid": {"type": "int"},
+    "inner_name": {"type": "str", "default": "eth0"},
+    "addresses": {"type": "list", "elements": "str"},
+    "gateway": {"type": "str"},
+    "routes": {"type": "list", "elements": "dict", "options": {
+        "dst": {"type": "str", "required": True},
+        "via": {"type": "str"},
+    }},
+    "mtu": {"type": "int"},
+    "mac": {"type": "str"},
+    "inner_mac": {"type": "str"},
+    "bridge": {"type": "str"},
+}
+
+
+def pair(options):
+    """The wanted pair from the options of one item. Raises Invalid."""
+    inner_netns = where(options)
+    name = host_end(options)
+    netns = rule.thing_name("netns", options["netns"])
+    mac = rule.mac("mac", options["mac"]) or rule.own_mac("veth-host", name, netns)
+    if options["state"] == "absent":
+        # The host end takes the inner one along, whose namespace may be gone, or be somebody else's by now.
+        return VethPair(name=name, netns=netns, inner_name=None, mac=mac)
+    addresses = rule.interface_addresses("addresses", options["addresses"])
+    gateway = rule.ip("gateway", options["gateway"])
+    routes = rule.routes("routes", options["routes"], gateway)
+    if routes and addresses is not None:
+        rule.refuse_unreachable(routes, addresses, gateway=gateway)
+    mtu = rule.mtu("mtu", options["mtu"], addresses)
+    return VethPair(
+        name=name, netns=netns, inner_netns=inner_netns, joined=True, up=True, mac=mac, mtu=mtu, inner_mtu=mtu,
+        inner_name=rule.interface_name("inner_name", options["inner_name"]),
+        inner_mac=(rule.mac("inner_mac", options["inner_mac"])
+                   or rule.own_mac("veth", name, netns, options["addresses"])),
+        bridge=options["bridge"] and rule.interface_name("bridge", options["bridge"]),
+        addresses=addresses, routes=routes)
+
+
+def where(options):
+    """The namespace of the inner end: a name, or a path below /proc; None where the pair is absent."""
+    given = [name for name in ("container", "namespace", "pid") if options[name] is not None]
+    if len(given) > 1:
+        raise Invalid(given[1], options[given[1]], f"give one of container, namespace and pid, here beside {given[0]}")
+    if options["pid"] is not None:
+        return f"/proc/{rule.in_range('pid', options['pid'], 1, 4194304)}/ns/net"
+    if not given and options["state"] == "present":
+        raise Invalid("container", None, "give one of container, namespace and pid: it says where the inner end goes")
+    return rule.thing_name(given[0], options[given[0]]) if given else None
+
+
+def host_end(options):
+    if options["name"] is not None:
+        return rule.interface_name("name", options["name"])
+    inner = options["container"] or options["namespace"]
+    if inner is None:
+        raise Invalid("name", None, "it is required, unless container or namespace is given")
+    return derived_ifname("ve-", inner)
+
+
+def main():
+    module = AnsibleModule(argument_spec=rule.argument_spec(OPTIONS), supports_check_mode=True)
+    run(module, OPTIONS, VethPairs(), pair)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,308 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: vxlan_link
+short_description: Manage VXLAN tunnel endpoints
+description:
+  - Creates, changes and removes VXLAN devices, their peers and their forwarding entries, through the kernel's netlink
+    interface.
+  - What cannot change in place (O(vni), O(port), O(device), O(group), O(udp_checksum)) makes the device anew, with its
+    bridge and its forwarding entries.
+  - Takes one device by its options, or any number of them as a list under O(config), in one call.
+version_added: 0.1.0
+author:
+  - The fromscratch.containers engineers (@fromscratch)
+extends_documentation_fragment:
+  - fromscratch.containers.attributes
+  - fromscratch.containers.attributes.links
+options:
+  name: &name
+    description: Name of the device, at most 15 characters.
+    type: str
+  state: &state
+    description: Whether the device is there.
+    type: str
+    choices: [present, absent]
+    default: present
+  netns: &netns
+    description:
+      - The named network namespace, as C(ip netns) lists it, that the device lives in.
+      - Without it, the namespace of the host.
+    type: str
+  vni: &vni
+    description:
+      - VXLAN network identifier, from 1 to 16777215. Only one device of a host may have it on the same O(port).
+      - Required for O(state=present).
+    type: int
+  local: &local
+    description:
+      - The underlay address of this host, the source of what it sends. The peers must know it, so it is never left to
+        the routing table.
+      - Required for O(state=present).
+    type: str
+  remotes: &remotes
+    description:
+      - The underlay addresses of all peers. One becomes the device's own C(remote); of several, each gets an all-zero
+        forwarding entry, and what has no entry of its own is copied to all.
+      - Peers that are not listed are removed. Without it and without O(group), peers are not managed.
+      - Excludes O(group).
+    type: list
+    elements: str
+  group: &group
+    description: The multicast group of the peers, where the underlay carries multicast. Excludes O(remotes).
+    type: str
+  device: &device
+    description:
+      - The underlay device that the peers are reached by.
+      - By default it is the one that carries O(local).
+    type: str
+  port: &port
+    description: UDP port, here and at the peers, from 1 to 65535.
+    type: int
+    default: 4789
+  learning: &learning
+    description: Whether the device learns from the frames it receives which peer has which MAC address.
+    type: bool
+    default: true
+  ttl: &ttl
+    description:
+      - Time to live of the outer packets, from 0 to 255; with 0, the kernel chooses. Without it, it is not managed.
+    type: int
+  ageing: &ageing
+    description: Seconds that a learnt entry is kept, from 0 to 1000000. Without it, it is not managed.
+    type: int
+  udp_checksum: &udp_checksum
+    description:
+      - Whether the outer UDP packets carry a checksum. An underlay device that computes it wrongly lets pings through
+        and stalls TCP. IPv6 requires it.
+      - Without it, it is not managed; the kernel's default is to carry one.
+    type: bool
+  mtu: &mtu
+    description:
+      - MTU in bytes, at most that of the underlay device less what the encapsulation costs, which is 50 over IPv4 and
+        70 over IPv6.
+      - By default it is just that.
+    type: int
+  mac: &mac
+    description:
+      - MAC address of the device.
+      - By default it is derived from O(vni) and O(local), so that it survives a reboot and peers can compute it.
+    type: str
+  bridge: &bridge
+    description:
+      - The bridge that the device is a port of; an empty string for none.
+      - Without it, it is not managed.
+    type: str
+  fdb: &fdb
+    description:
+      - All permanent forwarding entries beside those of O(remotes). Others are removed; learnt ones are left alone.
+      - Without it, they are not managed.
+    type: list
+    elements: dict
+    suboptions:
+      mac:
+        description: The MAC address that frames are for.
+        type: str
+        required: true
+      dst:
+        description: The underlay address of the peer to send them to.
+        type: str
+        required: true
+  config:
+    description: Any number of devices, each with the options above. Excludes those options beside it.
+    type: list
+    elements: dict
+    suboptions:
+      name:
+        <<: *name
+        required: true
+      state: *state
+      netns: *netns
+      vni: *vni
+      local: *local
+      remotes: *remotes
+      group: *group
+      device: *device
+      port: *port
+      learning: *learning
+      ttl: *ttl
+      ageing: *ageing
+      udp_checksum: *udp_checksum
+      mtu: *mtu
+      mac: *mac
+      bridge: *bridge
+      fdb: *fdb
+  prune:
+    description:
+      - Remove the VXLAN devices that this collection made, in the host's own namespace and in those named by the items,
+        and that are not among the items.
+    type: bool
+    default: false
+seealso:
+  - module: fromscratch.containers.linux_bridge
+  - module: fromscratch.containers.veth_pair
+"""
+
+EXAMPLES = r"""
+- name: The tunnel of the article's first host, whose one peer is the second
+  fromscratch.containers.vxlan_link:
+    name: vxlan0
+    vni: 100
+    local: 172.31.89.40
+    remotes: [172.31.94.69]
+    bridge: br0
+
+- name: Several peers; what each has is known, so nothing is learnt
+  fromscratch.containers.vxlan_link:
+    name: vxlan0
+    vni: 100
+    local: 172.31.89.40
+    remotes: [172.31.94.69, 172.31.80.7]
+    learning: false
+    fdb:
+      - {mac: "02:7c:4d:90:11:af", dst: 172.31.94.69}
+      - {mac: "02:13:52:0e:c8:6b", dst: 172.31.80.7}
+    bridge: br0
+
+- name: Two networks in one call, and none beside them
+  fromscratch.containers.vxlan_link:
+    config:
+      - {name: vxlan0, vni: 100, local: 172.31.89.40, remotes: [172.31.94.69], bridge: br0}
+      - {name: vxlan1, vni: 101, local: 172.31.89.40, remotes: [172.31.94.69], bridge: br1}
+    prune: true
+"""
+
+RETURN = r"""
+changes:
+  description: What was changed, or would be; one entry for each device.
+  returned: success
+  type: list
+  elements: dict
+  sample:
+    - item: vxlan vxlan0
+      action: recreate
+      fields: ["vni: 1 vs 2"]
+  contains:
+    item:
+      description: What it is about.
+      type: str
+    action:
+      description: One of V(create), V(update), V(recreate) and V(delete).
+      type: str
+    fields:
+      description: Each field that differs, what it has and what it should have.
+      type: list
+      elements: str
+commands:
+  description: The commands of iproute2 that do the same.
+  returned: success
+  type: list
+  elements: str
+  sample:
+    - ip link add vxlan0 address 02:5b:0a:c1:77:d0 mtu 8951 type vxlan id 100 local 172.31.89.40 remote 172.31.94.69
+      dev enX0 dstport 4789 learning
+    - ip link set vxlan0 alias fromscratch.containers
+    - ip link set vxlan0 master br0
+    - ip link set vxlan0 up
+observed:
+  description:
+    - The devices as the kernel shows them in the end, in the order of the task; in check mode, as they would be.
+  returned: success
+  type: list
+  elements: dict
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.fromscratch.containers.plugins.module_utils import _argspec as rule
+from ansible_collections.fromscratch.containers.plugins.module_utils._errors import Invalid
+from ansible_collections.fromscratch.containers.plugins.module_utils._model import FdbEntry, Vxlan, derived_mac
+from ansible_collections.fromscratch.containers.plugins.module_utils._run import run
+from ansible_collections.fromscratch.containers.plugins.module_utils._vxlan import Vxlans
+
+OPTIONS = {
+    "name": {"type": "str", "required": True},
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    "netns": {"type": "str"},
+    "vni": {"type": "int"},
+    "local": {"type": "str"},
+    "remotes": {"type": "list", "elements": "str"},
+    "group": {"type": "str"},
+    "device": {"type": "str"},
+    "port": {"type": "int", "default": 4789},
+    "learning": {"type": "bool", "default": True},
+    "ttl": {"type": "int"},
+    "ageing": {"type": "int"},
+    "udp_checksum": {"type": "bool"},
+    "mtu": {"type": "int"},
+    "mac": {"type": "str"},
+    "bridge": {"type": "str"},
+    "fdb": {"type": "list", "elements": "dict", "options": {
+        "mac": {"type": "str", "required": True},
+        "dst": {"type": "str", "required": True},
+    }},
+}
+
+
+def vxlan(options):
+    """The wanted VXLAN device from the options of one item. Raises Invalid."""
+    vni = rule.in_range("vni", options["vni"], 1, 16777215)
+    local = rule.unicast("local", options["local"])
+    if options["state"] == "present":
+        rule.required("vni", vni)
+        rule.required("local", local)
+    if local and ":" in local and options["udp_checksum"] is False:
+        raise Invalid("udp_checksum", False, "UDP over IPv6 needs its checksum")
+    return Vxlan(
+        name=rule.interface_name("name", options["name"]), netns=rule.thing_name("netns", options["netns"]),
+        vni=vni, local=local, up=True, **peers(options, local), fdb=entries(options["fdb"], local),
+        device=rule.interface_name("device", options["device"]),
+        port=rule.in_range("port", options["port"], 1, 65535), learning=options["learning"],
+        ttl=rule.in_range("ttl", options["ttl"], 0, 255),
+        ageing=rule.in_range("ageing", options["ageing"], 0, 1000000),
+        udp_checksum=options["udp_checksum"], mtu=rule.mtu("mtu", options["mtu"]),
+        mac=rule.mac("mac", options["mac"]) or (derived_mac("vxlan", vni, local) if vni and local else None),
+        bridge=options["bridge"] and rule.interface_name("bridge", options["bridge"]))
+
+
+def peers(options, local):
+    """How the device reaches its peers: ``remote``, ``remotes`` and ``group``; nothing where that is not managed."""
+    group = rule.multicast("group", options["group"])
+    if group:
+        if options["remotes"]:
+            raise Invalid("group", group, "give either group or remotes, as the peers are reached by one or the other")
+        return {"remote": "", "remotes": frozenset(), "group": peer("group", group, local)}
+    if options["remotes"] is None:
+        return {}
+    remotes = [peer("remotes", rule.unicast("remotes", each), local) for each in options["remotes"]]
+    rule.refuse_duplicates("remotes", remotes)
+    return {"remote": remotes[0] if len(remotes) == 1 else "", "remotes": frozenset(remotes), "group": ""}
+
+
+def peer(option, address, local):
+    if address == local:
+        raise Invalid(option, address, "it is local, the address of this host")
+    return rule.same_family(option, address, "local", local) if local else address
+
+
+def entries(values, local):
+    """The set of forwarding entries; None where they are not managed."""
+    if values is None:
+        return None
+    found = [FdbEntry(rule.mac("fdb.mac", each["mac"]), peer("fdb.dst", rule.unicast("fdb.dst", each["dst"]), local))
+             for each in values]
+    rule.refuse_duplicates("fdb.mac", [each.mac for each in found])
+    return frozenset(found)
+
+
+def main():
+    module = AnsibleModule(argument_spec=rule.argument_spec(OPTIONS), supports_check_mode=True)
+    run(module, OPTIONS, Vxlans(), vxlan)
+
+
+if __name__ == "__main__":
+    main()

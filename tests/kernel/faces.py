@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A plan has three faces: what check mode predicts, what a real run does, and the commands that do the same."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+
+from .conftest import run_module, state
+
+# What the kernel changes by itself, a moment later.
+PASSING = ("tentative", "state", "forward_delay_timer", "message_age_timer", "hold_timer", "topology_change_ack")
+PASSING_FLAGS = ("LOWER_UP", "NO-CARRIER", "M-DOWN", "linkdown")
+
+
+def lasting(*names):
+    """The state without what passes: carriers, link-local addresses that follow them, what is learnt, timers."""
+    def clean(value):
+        if isinstance(value, dict):
+            return {key: clean(each) for key, each in value.items() if key not in PASSING}
+        if isinstance(value, list):
+            return [clean(each) for each in value if each not in PASSING_FLAGS and not (
+                isinstance(each, dict) and (each.get("dst") == "fe80::/64" or each.get("scope") == "link"
+                                            and each.get("family") == "inet6"))]
+        return value
+
+    found = state(*names)
+    for namespace in found.values():
+        namespace["fdb"] = [each for each in namespace["fdb"] if each["state"] == "permanent"
+                            and not each["mac"].startswith(("33:33:", "01:00:5e:"))]
+    return clean(found)
+
+
+def converge(module, *names, **wanted):
+    """A real run, which must do what check mode predicted and leave nothing to a second one."""
+    before = lasting(*names)
+    predicted = run_module(module, check=True, **wanted)
+    assert not predicted.failed, predicted.msg
+    assert lasting(*names) == before, "check mode changed something"
+    made = run_module(module, **wanted)
+    assert not made.failed, made.msg
+    assert (made.changed, made.changes, made.commands, made.diff) == (
+        predicted.changed, predicted.changes, predicted.commands, predicted.diff)
+    again = run_module(module, **wanted)
+    assert not again.failed, again.msg
+    assert (again.changed, again.changes, again.commands) == (False, [], [])
+    return made
+
+
+def same_by_commands(made, names, others):
+    """Run a result's commands in equal namespaces ``others``: they must end as ``names`` have."""
+    other = dict(zip(names, others))
+    script = "\n".join(_renamed(each, other) for each in made.commands)
+    done = subprocess.run(["sh", "-e"], input=script, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{script}\n{done.stderr}"
+    want, have = ([json.dumps(each, indent=1, sort_keys=True) for each in lasting(*which).values()]
+                  for which in (names, others))
+    assert [_renamed(each, other) for each in want] == have
+
+
+def _renamed(text, names):
+    return re.sub(r"\btest\d+-\d+\b", lambda found: names.get(found[0], found[0]), text)

@@ -1,0 +1,289 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+import pytest
+
+from .conftest import js, link, run_module, sh
+from .faces import converge, lasting, same_by_commands
+
+ZERO = "00:00:00:00:00:00"
+MAC = "02:00:00:00:00:09"
+OWNER = "fromscratch.containers"
+
+
+def host(scene, mtu=1500):
+    """A host with an underlay device, and a bridge; two of them are equal."""
+    netns = scene.netns()
+    sh(f"ip -n {netns} link add enX0 address 02:00:00:00:01:01 mtu {mtu} type veth peer name wire"
+       f" address 02:00:00:00:01:03 mtu {mtu}",
+       f"ip -n {netns} link set wire up",
+       f"ip -n {netns} address add 192.0.2.1/24 dev enX0",
+       f"ip -n {netns} address add 2001:db8::1/64 dev enX0 nodad",
+       f"ip -n {netns} link set enX0 up",
+       f"ip -n {netns} link add br0 address 02:00:00:00:01:02 type bridge",
+       f"ip -n {netns} link set br0 up")
+    return netns
+
+
+def item(netns, **options):
+    return {"name": "vxlan0", "netns": netns, "vni": 100, "local": "192.0.2.1", "remotes": ["192.0.2.2"], **options}
+
+
+def act(netns, **options):
+    return converge("vxlan_link", netns, **item(netns, **options))
+
+
+def fdb(netns, name="vxlan0"):
+    return sorted((each["mac"], each["dst"], each.get("viaIf")) for each in js(f"bridge -n {netns} -j fdb show dev {name}")
+                  if each["state"] == "permanent" and "dst" in each)
+
+
+def data(netns, name="vxlan0"):
+    return link(netns, name)["linkinfo"]["info_data"]
+
+
+def test_act_again_check_change_absent(scene):
+    netns = host(scene, mtu=9001)
+    made = act(netns, bridge="br0", ttl=16)
+    assert [each["action"] for each in made.changes] == ["create"]
+    shown = link(netns, "vxlan0")
+    assert (shown["mtu"], shown["master"], shown["ifalias"]) == (8951, "br0", OWNER)
+    assert "UP" in shown["flags"]
+    assert {key: data(netns)[key] for key in ("id", "local", "remote", "link", "port", "learning", "ttl")} == {
+        "id": 100, "local": "192.0.2.1", "remote": "192.0.2.2", "link": "enX0", "port": 4789, "learning": True, "ttl": 16}
+    assert fdb(netns) == [(ZERO, "192.0.2.2", "enX0")]
+    assert made.observed[0]["mac"] == shown["address"]
+
+    assert [each["fields"] for each in act(netns, learning=False, ttl=16).changes] == [["learning: on vs off"]]
+    assert data(netns)["learning"] is False
+    gone = converge("vxlan_link", netns, name="vxlan0", netns=netns, state="absent")
+    assert gone.commands == [f"ip -n {netns} link delete vxlan0"] and link(netns, "vxlan0") is None
+
+
+@pytest.mark.parametrize("local, remote, mtu", [("192.0.2.1", "192.0.2.2", 1450), ("2001:db8::1", "2001:db8::2", 1430)])
+def test_peers_one_many_one_none(scene, local, remote, mtu):
+    netns = host(scene)
+    other = remote[:-1] + "3"
+    act(netns, local=local, remotes=[remote])
+    assert link(netns, "vxlan0")["mtu"] == mtu
+    index = link(netns, "vxlan0")["ifindex"]
+    for remotes in [remote, other], [other], [other, remote], [remote], []:
+        changes = act(netns, local=local, remotes=remotes).changes
+        assert [each["action"] for each in changes] == ["update"]
+        assert fdb(netns) == sorted((ZERO, each, "enX0") for each in remotes)
+    assert link(netns, "vxlan0")["ifindex"] == index
+
+
+def test_multicast_group(scene):
+    netns = host(scene)
+    act(netns, remotes=None, group="239.1.1.1", learning=True)
+    assert data(netns)["group"] == "239.1.1.1"
+    changes = act(netns, remotes=["192.0.2.2"]).changes
+    assert changes[0]["action"] == "recreate" and "group: 239.1.1.1 vs none" in changes[0]["fields"]
+
+
+@pytest.mark.parametrize("change, words", [
+    ({"vni": 2}, "vni: 1 vs 2"),
+    ({"port": 8472}, "port: 4789 vs 8472"),
+    ({"udp_checksum": False}, "udp_checksum: on vs off"),
+    ({"local": "2001:db8::1", "remotes": ["2001:db8::2"], "fdb": []}, "local: 192.0.2.1 vs 2001:db8::1"),
+    ({"device": "lo", "mtu": 1450}, "device: enX0 vs lo"),
+])
+def test_what_cannot_change_in_place_is_made_anew_and_restored(scene, change, words):
+    netns, twin = host(scene), host(scene)
+    former = {"vni": 1, "fdb": [{"mac": MAC, "dst": "192.0.2.2"}], "bridge": "br0", "ageing": 77}
+    same_by_commands(act(netns, **former), [netns], [twin])
+    # What the task does not name is restored all the same.
+    wanted = {"name": "vxlan0", "netns": netns, "vni": 1, "local": "192.0.2.1", "remotes": ["192.0.2.2"], **change}
+    made = converge("vxlan_link", netns, **wanted)
+    assert made.changes[0]["action"] == "recreate" and words in made.changes[0]["fields"]
+    assert link(netns, "vxlan0")["master"] == "br0" and data(netns)["ageing"] == 77
+    assert [entry[0] for entry in fdb(netns)] == ([ZERO] if "fdb" in change else [ZERO, MAC])
+    same_by_commands(made, [netns], [twin])
+
+
+DRIFTS = {
+    "down": ("ip -n {0} link set vxlan0 down", ["up: off vs on"]),
+    "mtu": ("ip -n {0} link set vxlan0 mtu 1400", ["mtu: 1400 vs 1450"]),
+    "mac": ("ip -n {0} link set vxlan0 address 02:00:00:00:00:77", ["mac: 02:00:00:00:00:77 vs {mac}"]),
+    "bridge": ("ip -n {0} link set vxlan0 nomaster", ["bridge: none vs br0"]),
+    "learning": ("ip -n {0} link set vxlan0 type vxlan learning", ["learning: on vs off"]),
+    "entry gone": ("bridge -n {0} fdb delete " + MAC + " dev vxlan0 dst 192.0.2.2",
+                   ["fdb: none vs " + MAC + " dst 192.0.2.2"]),
+    "entry elsewhere": ("bridge -n {0} fdb replace " + MAC + " dev vxlan0 dst 192.0.2.9",
+                        ["fdb: " + MAC + " dst 192.0.2.9 vs " + MAC + " dst 192.0.2.2"]),
+    "entry learnt": ("bridge -n {0} fdb replace " + MAC + " dev vxlan0 dst 192.0.2.9 dynamic",
+                     ["fdb: none vs " + MAC + " dst 192.0.2.2"]),
+    "entry extra": ("bridge -n {0} fdb append 02:00:00:00:00:08 dev vxlan0 dst 192.0.2.2 via enX0",
+                    ["fdb: 02:00:00:00:00:08 dst 192.0.2.2 via enX0, " + MAC + " dst 192.0.2.2 vs "
+                     + MAC + " dst 192.0.2.2"]),
+    "peer gone": ("bridge -n {0} fdb delete " + ZERO + " dev vxlan0 dst 192.0.2.2 via enX0",
+                  ["remotes: 192.0.2.3 vs 192.0.2.2, 192.0.2.3"]),
+    "peer extra": ("bridge -n {0} fdb append " + ZERO + " dev vxlan0 dst 192.0.2.8 via enX0",
+                   ["remotes: 192.0.2.2, 192.0.2.3, 192.0.2.8 vs 192.0.2.2, 192.0.2.3"]),
+    "peer twice": ("bridge -n {0} fdb append " + ZERO + " dev vxlan0 dst 192.0.2.2",
+                   ["remotes: 192.0.2.2, 192.0.2.2 via any link, 192.0.2.3 vs 192.0.2.2, 192.0.2.3"]),
+    "gone": ("ip -n {0} link delete vxlan0", []),
+}
+
+
+@pytest.mark.parametrize("drift", DRIFTS)
+def test_drift_is_repaired_and_only_it(scene, drift):
+    netns, twin = host(scene), host(scene)
+    wanted = {"remotes": ["192.0.2.2", "192.0.2.3"], "learning": False, "fdb": [{"mac": MAC, "dst": "192.0.2.2"}],
+              "bridge": "br0"}
+    made = act(netns, **wanted)
+    same_by_commands(made, [netns], [twin])
+    right = lasting(netns)
+    command, fields = DRIFTS[drift]
+    for each in netns, twin:
+        sh(command.format(each))
+    repaired = act(netns, **wanted)
+    assert [each["fields"] for each in repaired.changes] == [
+        [each.format(mac=made.observed[0]["mac"]) for each in fields]]
+    assert lasting(netns) == right
+    same_by_commands(repaired, [netns], [twin])
+
+
+def test_the_entry_of_the_only_peer_is_repaired_and_can_still_be_replaced(scene):
+    netns = host(scene)
+    act(netns)
+    sh(f"bridge -n {netns} fdb delete {ZERO} dev vxlan0 dst 192.0.2.2 via enX0")
+    act(netns)
+    assert fdb(netns) == [(ZERO, "192.0.2.2", "enX0")]
+    act(netns, remotes=["192.0.2.3"])
+    assert fdb(netns) == [(ZERO, "192.0.2.3", "enX0")]
+
+
+def test_the_mtu_follows_the_underlay(scene):
+    netns = host(scene, mtu=9001)
+    act(netns)
+    sh(f"ip -n {netns} link set enX0 mtu 1500")
+    assert act(netns).changes[0]["fields"] == ["mtu: 8951 vs 1450"]
+    before = lasting(netns)
+    refused = run_module("vxlan_link", **item(netns, mtu=1451))
+    assert refused.failed and refused.msg.startswith("mtu: 1451 is not valid") and "enX0 leaves 1450" in refused.msg
+    assert lasting(netns) == before
+
+
+@pytest.mark.parametrize("kind", ["vxlan id 7 dstport 4790", "bridge"])
+def test_a_link_of_somebody_else_is_left_alone(scene, kind):
+    netns = host(scene)
+    sh(f"ip -n {netns} link add vxlan0 type {kind}")
+    before = lasting(netns)
+    for wanted in "present", "absent":
+        for check in True, False:
+            result = run_module("vxlan_link", check=check, **item(netns, state=wanted))
+            assert result.failed and "vxlan0" in result.msg and "not made by this collection" in result.msg
+    assert lasting(netns) == before
+
+
+@pytest.mark.parametrize("vni, flags, what", [(100, "", "VNI 100"), (100, "gbp", "VNI 100"), (None, "external", "every VNI")])
+@pytest.mark.parametrize("check", [True, False])
+def test_a_vni_that_is_taken_is_refused_at_once(scene, vni, flags, what, check):
+    netns = host(scene)
+    sh(f"ip -n {netns} link add other type vxlan {f'id {vni}' if vni else ''} dstport 4789 {flags}")
+    before = lasting(netns)
+    result = run_module("vxlan_link", check=check, **item(netns))
+    assert result.failed and f"vxlan other in netns {netns} already receives {what} on UDP port 4789" in result.msg
+    assert lasting(netns) == before
+    act(netns, port=4790)
+
+
+def test_two_items_cannot_share_a_vni_but_can_swap(scene):
+    netns = host(scene)
+    one, two = item(netns, vni=1), item(netns, vni=2, name="vxlan1")
+    twice = run_module("vxlan_link", check=True, config=[one, {**two, "vni": 1}])
+    assert twice.failed and "vxlan0" in twice.msg and "vxlan1" in twice.msg
+    converge("vxlan_link", netns, config=[one, two])
+    swapped = converge("vxlan_link", netns, config=[{**one, "vni": 2}, {**two, "vni": 1}])
+    assert [each["action"] for each in swapped.changes] == ["recreate", "recreate"]
+    assert (data(netns)["id"], data(netns, "vxlan1")["id"]) == (2, 1)
+    # The device that has the VNI goes in the same call, though it is named last.
+    converge("vxlan_link", netns, config=[{**one, "name": "vxlan2", "vni": 2}, {**two, "vni": 1},
+                                          {"name": "vxlan0", "netns": netns, "state": "absent"}])
+
+
+def test_prune(scene):
+    netns = host(scene)
+    sh(f"ip -n {netns} link add foreign type vxlan id 9 dstport 4790")
+    converge("vxlan_link", netns, config=[item(netns, vni=1), item(netns, vni=2, name="vxlan1")])
+    pruned = converge("vxlan_link", netns, config=[item(netns, vni=1)], prune=True)
+    assert [(each["item"], each["action"]) for each in pruned.changes] == [(f"vxlan vxlan1 in netns {netns}", "delete")]
+    assert link(netns, "foreign") and link(netns, "vxlan0")
+
+
+def test_what_a_killed_run_left_is_ours(scene):
+    netns = host(scene)
+    made = act(netns)
+    sh(f"ip -n {netns} link delete vxlan0", made.commands[0])  # made, and not marked
+    repaired = act(netns)
+    assert repaired.changes[0]["fields"][0] == f"owner: none vs {OWNER}"
+    assert link(netns, "vxlan0")["ifalias"] == OWNER and fdb(netns) == [(ZERO, "192.0.2.2", "enX0")]
+
+
+@pytest.mark.parametrize("options, start", [
+    ({"vni": 0}, "vni: 0 is not valid: it must be from 1 to 16777215"),
+    ({"vni": 16777216}, "vni: 16777216 is not valid"),
+    ({"vni": None}, "vni: None is not valid: it is required"),
+    ({"local": None}, "local: None is not valid: it is required"),
+    ({"name": "vxlan-of-the-test"}, "name: 'vxlan-of-the-test' is not valid: an interface name has 1 to 15"),
+    ({"name": "a/b"}, "name: 'a/b' is not valid"),
+    ({"remotes": ["192.0.2.1"]}, "remotes: '192.0.2.1' is not valid: it is local"),
+    ({"remotes": ["2001:db8::2"]}, "remotes: '2001:db8::2' is not valid: it is of another address family"),
+    ({"remotes": ["192.0.2.2", "192.0.2.2"]}, "remotes: '192.0.2.2' is not valid: it is given twice"),
+    ({"remotes": ["239.1.1.1"]}, "remotes: '239.1.1.1' is not valid: it must be the address of one host"),
+    ({"remotes": ["host2"]}, "remotes: 'host2' is not valid"),
+    ({"remotes": None, "group": "192.0.2.9"}, "group: '192.0.2.9' is not valid: a group is a multicast address"),
+    ({"remotes": None, "group": "ff05::1"}, "group: 'ff05::1' is not valid: it is of another address family"),
+    ({"group": "239.1.1.1"}, "group: '239.1.1.1' is not valid: give either group or remotes"),
+    ({"fdb": [{"mac": MAC, "dst": "2001:db8::2"}]}, "fdb.dst: '2001:db8::2' is not valid"),
+    ({"fdb": [{"mac": MAC, "dst": "192.0.2.2"}] * 2}, f"fdb.mac: '{MAC}' is not valid: it is given twice"),
+    ({"fdb": [{"mac": ZERO, "dst": "192.0.2.2"}]}, f"fdb.mac: '{ZERO}' is not valid"),
+    ({"mtu": 60}, "mtu: 60 is not valid: it must be from 68"),
+    ({"port": 0}, "port: 0 is not valid: it must be from 1 to 65535"),
+    ({"ttl": 256}, "ttl: 256 is not valid: it must be from 0 to 255"),
+    ({"local": "192.0.2.77"}, "local: '192.0.2.77' is not valid: no link of this host"),
+    ({"local": "2001:db8::1", "remotes": [], "udp_checksum": False}, "udp_checksum: False is not valid"),
+])
+def test_values_that_break_a_rule_are_refused_before_anything_changes(scene, options, start):
+    netns = host(scene)
+    before = lasting(netns)
+    for check in True, False:
+        result = run_module("vxlan_link", check=check, **item(netns, **options))
+        assert result.failed and result.msg.startswith(start), result
+    assert lasting(netns) == before
+
+
+@pytest.mark.parametrize("options, what", [
+    ({"device": "enX9"}, "there is no link enX9"),
+    ({"bridge": "br9"}, "there is no link br9"),
+    ({"netns": "test-no-such"}, "there is no network namespace test-no-such"),
+])
+def test_what_is_not_there_yet_is_a_warning_in_check_mode_and_an_error_in_a_real_run(scene, capfd, options, what):
+    netns = host(scene)
+    before = lasting(netns)
+    wanted = {**item(netns), **options}
+    predicted = run_module("vxlan_link", check=True, **wanted)
+    assert not predicted.failed and predicted.changed
+    assert what in " ".join(capfd.readouterr().err.split())  # in this process, warnings go there
+    result = run_module("vxlan_link", **wanted)
+    assert result.failed and what in result.msg
+    assert lasting(netns) == before and "test-no-such" not in sh("ip netns list")
+
+
+def test_the_same_item_twice(scene):
+    netns = host(scene)
+    result = run_module("vxlan_link", config=[item(netns), item(netns)])
+    assert result.failed and "it is given twice" in result.msg and link(netns, "vxlan0") is None
+
+
+def test_frames_reach_the_peer_over_the_tunnel(scene):
+    hosts = scene.underlay("192.0.2.1/24", "192.0.2.2/24", "192.0.2.3/24")
+    for number, netns in enumerate(hosts, 1):
+        peers = [f"192.0.2.{each}" for each in (1, 2, 3) if each != number]
+        made = run_module("vxlan_link", **item(netns, local=f"192.0.2.{number}", remotes=peers))
+        assert not made.failed, made.msg
+        sh(f"ip -n {netns} address add 10.0.0.{number}/24 dev vxlan0")
+    for peer in 2, 3:
+        sh(f"ip netns exec {hosts[0]} ping -c 1 -W 2 -M do -s 1422 10.0.0.{peer}")
