@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Fetches over http and https with Ansible's own helper, which knows proxies, certificates and ~/.netrc."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+
+from ansible.module_utils.urls import ConnectionError as UrlsError
+from ansible.module_utils.urls import open_url
+
+from ._argspec import in_range
+from ._errors import Problem
+
+CHUNK = 1 << 16
+SMALL = 4096
+
+OPTIONS = {
+    "validate_certs": {"type": "bool", "default": True},
+    "use_proxy": {"type": "bool", "default": True},
+    "http_agent": {"type": "str", "default": "ansible-httpget"},
+    "timeout": {"type": "int", "default": 30},
+}
+
+
+class Web:
+    def __init__(self, params):
+        self._options = {name: params[name] for name in OPTIONS}
+
+    def require(self):
+        in_range("timeout", self._options["timeout"], 1, 3600)
+
+    def curl(self):
+        """The same as options of curl."""
+        words = ["curl", "--fail", "--location", "--silent", "--show-error"]
+        words += [] if self._options["validate_certs"] else ["--insecure"]
+        words += [] if self._options["use_proxy"] else ["--noproxy", "*"]
+        return words
+
+    def small(self, url, remedy):
+        """The text of a small file."""
+        return b"".join(self._chunks(url, remedy, SMALL)).decode("utf-8", "replace")
+
+    def save(self, url, path, remedy):
+        """Into a new file; returns the SHA-256."""
+        digest = hashlib.sha256()
+        with open(path, "xb") as file:
+            for chunk in self._chunks(url, remedy):
+                digest.update(chunk)
+                file.write(chunk)
+        return digest.hexdigest()
+
+    def _chunks(self, url, remedy, limit=None):
+        try:
+            # Not decompressed: some servers call the gzip of a tarball an encoding.
+            response = open_url(url, decompress=False, headers={"Accept-Encoding": "identity"}, **self._options)
+        except (OSError, ValueError, UrlsError, http.client.HTTPException) as error:
+            raise Problem(f"mirror: {url} {_why(error)}; {remedy}") from error
+        length, got = response.headers.get("Content-Length"), 0
+        with response:
+            while limit is None or got < limit:
+                try:
+                    chunk = response.read(CHUNK if limit is None else limit - got)
+                except (OSError, ValueError, http.client.HTTPException) as error:
+                    raise Problem(f"mirror: {url} broke off after {got} bytes ({error}); {remedy}") from error
+                if not chunk:
+                    break
+                got += len(chunk)
+                yield chunk
+        if limit is None and length and length.isdigit() and got < int(length):
+            raise Problem(f"mirror: {url} broke off after {got} of {length} bytes; {remedy}")
+
+
+def _why(error):
+    if getattr(error, "code", None):
+        return f"answers {error.code} {error.reason}"
+    return f"cannot be reached ({getattr(error, 'reason', None) or error})"

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a root file system of a container is, and where on a host one may be."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from dataclasses import dataclass
+from typing import Optional
+
+from ._errors import Invalid
+from ._model import Item, fact, fixed, identity, settable
+
+# Never replaced or removed by one wrong option ...
+SYSTEM = frozenset("""/ /home /media /mnt /opt /root /run /srv /tmp /usr/local /var /var/cache /var/lib /var/local /var/lock
+                      /var/log /var/mail /var/opt /var/run /var/spool /var/tmp""".split())
+# ... nor anything inside of these.
+SYSTEM_TREES = ("/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/proc", "/sbin", "/sys", "/usr")
+
+BASENAME_MAX = 200  # of 255: the temporary directory beside it has a longer name
+
+
+@dataclass(frozen=True)
+class Rootfs(Item):
+    """An unpacked tarball at ``dest``. ``checksum`` is the tarball's, ``source`` the URL or path it came from.
+
+    ``leftover`` is the temporary directory that a killed run has left beside ``dest``, or ``""``.
+    """
+
+    word = "rootfs"
+
+    dest: str = identity()
+    version: Optional[str] = fixed()
+    arch: Optional[str] = fixed()
+    checksum: Optional[str] = fixed()
+    source: Optional[str] = identity()
+    leftover: Optional[str] = settable()
+    owner: Optional[str] = fact()
+
+    @property
+    def key(self):
+        return f"{self.word} {self.dest}"
+
+    def shown(self):
+        return {name: value for name, value in super().shown().items() if value != ""}
+
+
+def dest(option, value):
+    """The directory, as a path in its shortest form."""
+    if not value.startswith("/") or "\0" in value:
+        raise Invalid(option, value, "give the absolute path of a directory, such as /var/lib/rootfs/alpine")
+    if ".." in value.split("/"):
+        raise Invalid(option, value, "it leads through '..'; give the path itself")
+    path = "/" + posixpath.normpath(value).lstrip("/")
+    if len(os.fsencode(posixpath.basename(path))) > BASENAME_MAX:
+        raise Invalid(option, value, f"its last part has more than {BASENAME_MAX} bytes")
+    return refuse_system(option, value, path)
+
+
+def refuse_system(option, value, path):
+    inside = any(path == tree or path.startswith(tree + "/") for tree in SYSTEM_TREES)
+    if path in SYSTEM or (inside and not path.startswith("/usr/local/")):
+        where = "it" if path == value else path
+        raise Invalid(option, value, f"{where} belongs to the system of this host; give a directory of its own, such as "
+                                     "/var/lib/rootfs/alpine")
+    return path
+
+
+def absolute(option, value):
+    """A file on the host."""
+    if not value.startswith("/") or "\0" in value:
+        raise Invalid(option, value, "give the absolute path of a tarball on the host")
+    return posixpath.normpath("/" + value.lstrip("/"))
+
+
+def refuse_nested(option, paths):
+    """None of the directories may be inside of another: it would be replaced and removed with it."""
+    for path in paths:
+        for other in paths:
+            if path.startswith(other + "/"):
+                raise Invalid(option, path, f"it is inside of {other}, another rootfs of this task")

@@ -1,0 +1,204 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: alpine_rootfs
+short_description: Unpack Alpine Linux root file systems for containers
+description:
+  - Downloads the minimal root file system that Alpine Linux publishes, verifies its checksum, and unpacks it; or does the
+    same with a tarball that is on the host.
+  - The tree is made in a temporary directory beside O(dest) and renamed, so that O(dest) is whole or as it was, also where
+    the module is killed. A rootfs of another release is replaced in the same way.
+  - Takes one rootfs by its options, or any number of them as a list under O(config), in one call.
+version_added: 0.1.0
+author:
+  - The fromscratch.containers engineers (@fromscratch)
+extends_documentation_fragment:
+  - fromscratch.containers.attributes
+options:
+  dest: &dest
+    description:
+      - Absolute path of the directory that becomes the root file system. It must be absent, empty or made by this module.
+      - Parent directories that are missing are made, those that exist are left as they are.
+    type: path
+  state: &state
+    description: Whether the root file system is there. Only what this module made is removed.
+    type: str
+    choices: [present, absent]
+    default: present
+  version: &version
+    description: The release of Alpine Linux. Not used with O(src).
+    type: str
+    default: 3.21.3
+  arch: &arch
+    description: The architecture, in Alpine's words. By default that of the host. Not used with O(src).
+    type: str
+    choices: [x86_64, aarch64, armv7, armhf, x86, ppc64le, riscv64, s390x, loongarch64]
+  mirror: &mirror
+    description:
+      - The base URL of a mirror, by http, https or file. Not used with O(src).
+      - Credentials of a mirror belong into C(~/.netrc) of the host.
+    type: str
+    default: https://dl-cdn.alpinelinux.org/alpine
+  src: &src
+    description:
+      - Absolute path of a tarball on the host, compressed by gzip, to use instead of a mirror.
+      - It must be there at every run.
+    type: path
+  checksum: &checksum
+    description:
+      - The SHA-256 of the tarball, as C(sha256:) with the hexadecimal digits, or the digits alone.
+      - By default that which this module knows of the release. For a release that it does not know, that which the mirror
+        publishes beside the tarball; for another tarball given as O(src), none is asked for.
+    type: str
+  config:
+    description: Any number of root file systems, each with the options above. Excludes those options beside it.
+    type: list
+    elements: dict
+    suboptions:
+      dest:
+        <<: *dest
+        required: true
+      state: *state
+      version: *version
+      arch: *arch
+      mirror: *mirror
+      src: *src
+      checksum: *checksum
+  prune:
+    description:
+      - Remove the root file systems that this module made, in the directories that hold those of the items, and that are
+        not among the items.
+    type: bool
+    default: false
+  validate_certs:
+    description: Whether the certificates of https mirrors are verified.
+    type: bool
+    default: true
+  use_proxy:
+    description: Whether the proxy is used that the environment of the host names.
+    type: bool
+    default: true
+  http_agent:
+    description: What the module calls itself towards the mirror.
+    type: str
+    default: ansible-httpget
+  timeout:
+    description: Seconds of silence after which a mirror counts as unreachable.
+    type: int
+    default: 30
+notes:
+  - Runs as root. Use C(become) where the connection does not log in as root.
+  - What the tree was made of is recorded in C(.alpine_rootfs.json) inside of it. While that tells of the wanted tarball,
+    nothing is downloaded.
+  - Check mode downloads no tarball. It reads the checksum that a mirror publishes where it knows no other.
+  - Symlinks with an absolute target, setuid bits, owners and times are kept. A tarball with device nodes, or with anything
+    that leads outside of the tree, is refused. Extended attributes are not unpacked.
+  - Stop the containers that use a rootfs before it is replaced or removed.
+seealso:
+  - module: fromscratch.containers.ns_container
+"""
+
+EXAMPLES = r"""
+- name: The root file system of the article
+  fromscratch.containers.alpine_rootfs:
+    dest: /var/lib/rootfs/alpine-3.21.3
+
+- name: From a tarball that was copied to the host
+  fromscratch.containers.alpine_rootfs:
+    dest: /var/lib/rootfs/alpine
+    src: /root/alpine-minirootfs-3.20.3-x86_64.tar.gz
+
+- name: Two releases from a mirror of one's own, and no others beside them
+  fromscratch.containers.alpine_rootfs:
+    config:
+      - dest: /var/lib/rootfs/alpine-3.20
+        version: 3.20.3
+        mirror: http://mirror.example/alpine
+      - dest: /var/lib/rootfs/alpine-3.21
+        mirror: http://mirror.example/alpine
+    prune: true
+"""
+
+RETURN = r"""
+changes:
+  description: What was changed, or would be; one entry for each root file system.
+  returned: success
+  type: list
+  elements: dict
+  sample:
+    - item: rootfs /var/lib/rootfs/alpine
+      action: recreate
+      fields: ["version: 3.20.3 vs 3.21.3"]
+  contains:
+    item:
+      description: What it is about.
+      type: str
+    action:
+      description: One of V(create), V(update), V(recreate) and V(delete).
+      type: str
+    fields:
+      description: Each field that differs, what it has and what it should have.
+      type: list
+      elements: str
+commands:
+  description: The shell commands that do the same.
+  returned: success
+  type: list
+  elements: str
+  sample:
+    - mkdir -m 0700 /var/lib/rootfs/.alpine.partial
+    - curl --fail --location --silent --show-error --output /var/lib/rootfs/.alpine.partial/tarball
+      https://dl-cdn.alpinelinux.org/alpine/v3.21/releases/x86_64/alpine-minirootfs-3.21.3-x86_64.tar.gz
+observed:
+  description: The root file systems as they are in the end, in the order of the task; in check mode, as they would be.
+  returned: success
+  type: list
+  elements: dict
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.fromscratch.containers.plugins.module_utils import _argspec as rule
+from ansible_collections.fromscratch.containers.plugins.module_utils import _download, _releases, _rootfs
+from ansible_collections.fromscratch.containers.plugins.module_utils._archive import Rootfses
+from ansible_collections.fromscratch.containers.plugins.module_utils._run import run
+
+OPTIONS = {
+    "dest": {"type": "path", "required": True},
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    "version": {"type": "str", "default": _releases.DEFAULT_VERSION},
+    "arch": {"type": "str", "choices": list(_releases.ARCHES)},
+    "mirror": {"type": "str", "default": _releases.MIRROR},
+    "src": {"type": "path"},
+    "checksum": {"type": "str"},
+}
+
+
+def rootfs(options):
+    """The wanted rootfs from the options of one item. Raises Invalid."""
+    dest = _rootfs.dest("dest", options["dest"])
+    checksum = _releases.checksum("checksum", options["checksum"])
+    version = _releases.version("version", options["version"])
+    mirror = _releases.mirror("mirror", options["mirror"])
+    if options["state"] == "absent":
+        return _rootfs.Rootfs(dest=dest)
+    if options["src"] is not None:
+        source = _rootfs.absolute("src", options["src"])
+        version, arch = _releases.named(source)
+    else:
+        arch = options["arch"] or _releases.host_arch()
+        source = _releases.url(mirror, version, arch)
+    return _rootfs.Rootfs(dest=dest, version=version, arch=arch, checksum=checksum, source=source)
+
+
+def main():
+    module = AnsibleModule(argument_spec={**rule.argument_spec(OPTIONS), **_download.OPTIONS}, supports_check_mode=True)
+    run(module, OPTIONS, Rootfses(module), rootfs)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,743 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Root file systems on real file systems: unpacked, replaced, refused, killed half-way, downloaded from a real server."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import http.server
+import io
+import json
+import os
+import platform
+import shutil
+import signal
+import socket
+import stat
+import struct
+import subprocess
+import tarfile
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.fromscratch.containers.plugins.module_utils import _releases, _staging, _tarball
+
+from .conftest import run_module, sh
+
+ROOT = Path(__file__).resolve().parents[2]
+ALPINE = ROOT.parent / "shared" / "data" / f"alpine-minirootfs-3.20.3-{_releases.host_arch()}.tar.gz"
+FACES = ("failed", "changed", "changes", "commands", "diff", "msg")
+FILE, DIR, SYM, LINK = tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE
+
+
+def archive(*members, tail=b"", end=True):
+    """A tar of (type, name, content or target, attributes)."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        for kind, name, *rest in members:
+            member = tarfile.TarInfo(name)
+            member.type, member.mtime, member.mode = kind, 1000000000, 0o755
+            content = rest[0] if rest else b""
+            if kind in (SYM, LINK):
+                member.linkname = content
+            elif kind == FILE:
+                member.size = len(content)
+            for key, value in (rest[1] if len(rest) > 1 else {}).items():
+                setattr(member, key, value)
+            tar.addfile(member, io.BytesIO(content) if kind == FILE else None)
+        length = tar.offset
+    return out.getvalue()[:None if end else length] + tail
+
+
+BUSYBOX = (FILE, "./bin/busybox", b"\x7fELF", {"mode": 0o4755, "uid": 3, "gid": 7})
+GOOD = [(DIR, "./"), (DIR, "./bin"), BUSYBOX, (SYM, "./bin/sh", "/bin/busybox"), (LINK, "./bin/ls", "./bin/busybox"),
+        (DIR, "./tmp", b"", {"mode": 0o1777}), (SYM, "./tmp/up", "../bin"), (DIR, "./proc", b"", {"mode": 0o555}),
+        (FILE, "./implied/by/name", b"x" * 100000, {"mode": 0o640, "mtime": 1234567890}),
+        (FILE, b"./lat\xedn".decode("utf-8", "surrogateescape"), b"")]
+
+
+def packed(path, *members, **options):
+    path.write_bytes(gzip.compress(archive(*members, **options), mtime=0))
+    return str(path)
+
+
+def picture(path):
+    """All there is below a path, down to owners, modes, times, links and contents."""
+    found = {}
+    for folder, folders, files in os.walk(os.fsencode(path)):
+        for name in [b"."] + folders + files:
+            each = os.path.normpath(os.path.join(folder, name))
+            status = os.lstat(each)
+            kind = stat.S_IFMT(status.st_mode)
+            found[os.path.relpath(each, os.fsencode(path))] = (
+                oct(status.st_mode), status.st_uid, status.st_gid, status.st_mtime_ns,
+                status.st_nlink if kind == stat.S_IFREG else None,
+                os.readlink(each) if kind == stat.S_IFLNK else Path(os.fsdecode(each)).read_bytes()
+                if kind == stat.S_IFREG else None)
+    return found
+
+
+def unmade(path):
+    """The picture, but for the time of the directory itself, in which something was made and removed again."""
+    return {name: entry[:3] if name == b"." else entry for name, entry in picture(path).items()}
+
+
+def tree_of(path):
+    """The picture without what the tarball does not decide: the record, the root and the time of an implied directory."""
+    return {name: entry[:3] if name in (b"implied", b"implied/by") else entry for name, entry in picture(path).items()
+            if name not in (b".", b".alpine_rootfs.json")}
+
+
+def act(**params):
+    """A real run, which has to do what check mode, which changes nothing, has told; in failing too."""
+    place = Path(params.get("dest") or params["config"][0]["dest"]).parent
+    before, unmade_before = picture(place), unmade(place)
+    predicted = run_module("alpine_rootfs", check=True, **params)
+    assert picture(place) == before
+    made = run_module("alpine_rootfs", **params)
+    assert {face: getattr(made, face, None) for face in FACES} == {face: getattr(predicted, face, None) for face in FACES}
+    if made.failed:
+        assert unmade(place) == unmade_before
+    return made
+
+
+@pytest.fixture
+def place(tmp_path):
+    """An empty directory for rootfses; the tarballs of a test lie beside it."""
+    made = tmp_path / "place"
+    made.mkdir()
+    return made
+
+
+@pytest.fixture
+def good(tmp_path):
+    return packed(tmp_path / "good.tar.gz", *GOOD)
+
+
+@pytest.fixture
+def other(tmp_path):
+    return packed(tmp_path / "other.tar.gz", (DIR, "etc"), (FILE, "etc/other", b"2"))
+
+
+def test_act_again_check_change_absent(place, good, other):
+    dest = str(place / "new" / "alpine")
+    made = act(dest=dest, src=good)
+    assert made.changed and made.changes == [{"item": f"rootfs {dest}", "action": "create", "fields": []}]
+    assert [entry.name for entry in Path(dest).parent.iterdir()] == ["alpine"]
+    assert stat.S_IMODE(os.stat(dest).st_mode) == stat.S_IMODE(os.stat(place / "new").st_mode) == 0o755
+    busybox = os.stat(f"{dest}/bin/busybox")
+    assert (stat.S_IMODE(busybox.st_mode), busybox.st_uid, busybox.st_gid, busybox.st_mtime) == (0o4755, 3, 7, 1000000000)
+    assert os.stat(f"{dest}/bin/ls").st_ino == busybox.st_ino
+    assert os.readlink(f"{dest}/bin/sh") == "/bin/busybox"
+    assert stat.S_IMODE(os.stat(f"{dest}/tmp").st_mode) == 0o1777 and os.stat(f"{dest}/bin").st_mtime == 1000000000
+
+    whole = picture(place)
+    again = act(dest=dest, src=good)
+    assert not again.changed and again.changes == again.commands == [] and picture(place) == whole
+    assert again.observed == made.observed
+
+    changed = act(dest=dest, src=other)
+    assert [each["action"] for each in changed.changes] == ["recreate"]
+    assert "checksum: " in changed.changes[0]["fields"][0]
+    assert sorted(os.listdir(dest)) == [".alpine_rootfs.json", "etc"] and os.listdir(place / "new") == ["alpine"]
+
+    gone = act(dest=dest, state="absent")
+    assert gone.changed and os.listdir(place / "new") == []
+    assert not act(dest=dest, state="absent").changed
+
+
+@pytest.mark.skipif(not ALPINE.exists(), reason=f"there is no {ALPINE.name} in ../shared/data")
+def test_a_real_tarball_is_unpacked_as_tar_does(place, tmp_path):
+    reference = tmp_path / "reference"
+    reference.mkdir()
+    sh(f"tar -xzpf {ALPINE} --numeric-owner -C {reference}")
+    made = act(dest=str(place / "alpine"), src=str(ALPINE))
+    assert made.observed[0]["version"] == "3.20.3" and made.observed[0]["arch"] == _releases.host_arch()
+    expected = picture(reference)
+    expected.pop(b".")
+    assert tree_of(place / "alpine") == expected
+    if platform.machine() == _releases.host_arch():
+        assert sh(f"chroot {place}/alpine /bin/cat /etc/alpine-release") == "3.20.3\n"
+
+
+def test_the_commands_do_the_same(place, good, other, tmp_path):
+    """On an equal host: the same directory, moved aside in between."""
+    dest = str(place / "new" / "alpine")
+    steps = [{"src": good}, {"src": other}, {"state": "absent"}]
+    applied = []
+    for step in steps:
+        applied.append((act(dest=dest, **step).commands, tree_of(dest) if os.path.exists(dest) else None))
+    shutil.rmtree(place / "new")
+    for commands, expected in applied:
+        for command in commands:
+            sh(command)
+        assert (tree_of(dest) if os.path.exists(dest) else None) == expected
+        assert os.listdir(place / "new") == (["alpine"] if expected else [])
+        if expected:
+            assert stat.S_IMODE(os.stat(dest).st_mode) == 0o755
+            src = good if expected is applied[0][1] else other
+            assert not run_module("alpine_rootfs", dest=dest, src=src).changed
+
+
+def test_many_in_one_call_and_prune(place, good, other):
+    config = [{"dest": str(place / name), "src": good} for name in ("a", "b", "c")]
+    assert len(act(config=config).changes) == 3
+    (place / "foreign").mkdir()
+    (place / "foreign" / "file").touch()
+    pruned = act(config=[config[0], {"dest": str(place / "b"), "src": other}], prune=True)
+    assert [(each["item"].rsplit("/", 1)[1], each["action"]) for each in pruned.changes] == [("c", "delete"), ("b", "recreate")]
+    assert sorted(os.listdir(place)) == ["a", "b", "foreign"]
+    twice = act(config=[config[0], config[0]])
+    assert twice.failed and "given twice" in twice.msg
+    nested = act(config=[config[0], {"dest": str(place / "a" / "b"), "src": good}])
+    assert nested.failed and "inside of" in nested.msg
+
+
+def test_the_same_tarball_under_another_name_is_no_change(place, good, tmp_path):
+    act(dest=str(place / "a"), src=good)
+    named = tmp_path / "alpine-minirootfs-9.9.9-x86.tar.gz"
+    shutil.copy(good, named)
+    assert not act(dest=str(place / "a"), src=str(named)).changed
+
+
+def test_a_tarball_that_was_made_of_such_a_tree(place, good, tmp_path):
+    act(dest=str(place / "a"), src=good)
+    sh(f"tar -czf {tmp_path}/again.tar.gz -C {place}/a .")
+    act(dest=str(place / "b"), src=f"{tmp_path}/again.tar.gz")
+    assert json.loads((place / "b" / ".alpine_rootfs.json").read_text())["source"] == f"{tmp_path}/again.tar.gz"
+
+
+# What is at dest
+
+def test_an_empty_directory_is_taken(place, good):
+    (place / "a").mkdir()
+    assert not act(dest=str(place / "a"), state="absent").changed and (place / "a").is_dir()
+    assert act(dest=str(place / "a"), src=good).changed
+
+
+def foreign_file(path):
+    path.mkdir()
+    (path / "precious").write_text("x")
+
+
+def foreign_record(path):
+    path.mkdir()
+    (path / ".alpine_rootfs.json").write_text(json.dumps({"owner": "fromscratch.containers", "checksum": "1" * 64}))
+    os.chown(path / ".alpine_rootfs.json", 65534, 65534)
+
+
+def broken_record(path):
+    path.mkdir()
+    (path / ".alpine_rootfs.json").write_text("{")
+
+
+def linked_record(path):
+    act(dest=str(path.parent / "ours"), src=packed(path.parent.parent / "o.tar.gz", *GOOD))
+    path.mkdir()
+    (path / ".alpine_rootfs.json").symlink_to(path.parent / "ours" / ".alpine_rootfs.json")
+
+
+@pytest.mark.parametrize("state", ["present", "absent"])
+@pytest.mark.parametrize("make, words", [
+    (foreign_file, "not made by this collection"), (foreign_record, "not made by this collection"),
+    (broken_record, "not made by this collection"), (linked_record, "not made by this collection"),
+    (lambda path: path.write_text("x"), "not made by this collection"),
+    (lambda path: path.symlink_to("/srv"), "symbolic link"), (lambda path: path.symlink_to("nowhere"), "symbolic link"),
+    (lambda path: os.mkfifo(path), "not made by this collection"),
+    (lambda path: (path.parent / ".a.partial").mkdir(0o755), "not made by this collection"),
+    (lambda path: (path.parent / ".a.partial").symlink_to("/srv"), "not made by this collection"),
+])
+def test_what_is_not_ours_is_left_alone(place, good, make, words, state):
+    make(place / "a")
+    result = act(dest=str(place / "a"), src=good, state=state)
+    assert result.failed and words in result.msg and str(place) in result.msg
+
+
+def test_a_parent_that_is_a_file_or_a_rootfs_or_leads_to_the_system(place, good, tmp_path):
+    (place / "file").touch()
+    assert "is not a directory" in act(dest=str(place / "file" / "a"), src=good).msg
+    act(dest=str(place / "a"), src=good)
+    assert "inside of the rootfs" in act(dest=str(place / "a" / "srv" / "b"), src=good).msg
+    (place / "link").symlink_to("/usr")
+    assert "/usr/b belongs to the system" in run_module("alpine_rootfs", dest=str(place / "link" / "b"), src=good).msg
+
+
+def test_mounts(place, good, other, monkeypatch):
+    warnings = []
+    monkeypatch.setattr("ansible.module_utils.basic.AnsibleModule.warn", lambda self, text: warnings.append(text))
+    dest = str(place / "a")
+    os.mkdir(dest)
+    with mounted("-t tmpfs none", dest):
+        assert "mount point" in run_module("alpine_rootfs", dest=dest, src=good).msg
+    act(dest=dest, src=good)
+    with mounted("-t tmpfs none", f"{dest}/proc"):
+        Path(dest, "proc", "precious").touch()
+        for options in {"src": other}, {"state": "absent"}:
+            assert not run_module("alpine_rootfs", check=True, dest=dest, **options).failed
+            assert f"{dest}/proc is a mount point" in warnings.pop()
+            failed = run_module("alpine_rootfs", dest=dest, **options)
+            assert failed.failed and f"{dest}/proc is a mount point" in failed.msg
+        assert not act(dest=dest, src=good).changed
+        assert os.listdir(f"{dest}/proc") == ["precious"]
+    assert act(dest=dest, state="absent").changed
+
+
+@contextlib.contextmanager
+def mounted(what, where):
+    sh(f"mount {what} {where}")
+    try:
+        yield
+    finally:
+        sh(f"umount {where}")
+
+
+# Tarballs that are refused
+
+def cut(path, at):
+    path.write_bytes(gzip.compress(archive(*GOOD, (FILE, "random", os.urandom(30000))))[:at])
+
+
+def flipped(path):
+    data = bytearray(gzip.compress(archive(*GOOD)))
+    data[-8] ^= 1  # gzip's own checksum
+    path.write_bytes(data)
+
+
+def giant_header(path):
+    header = tarfile.TarInfo("x")
+    header.type, header.size = tarfile.XHDTYPE, 1 << 32
+    path.write_bytes(gzip.compress(header.tobuf(tarfile.GNU_FORMAT)))
+
+
+def negative_size(path):
+    header = bytearray(tarfile.TarInfo("x").tobuf(tarfile.GNU_FORMAT))
+    header[124:136] = b"\xff" * 10 + struct.pack(">H", 0x10000 - 1024)
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    path.write_bytes(gzip.compress(bytes(header) + bytes(1024)))
+
+
+def raw(data):
+    return lambda path: path.write_bytes(data)
+
+
+def holding(*members, **options):
+    return lambda path: packed(path, *members, **options)
+
+
+BAD = {
+    "a member outside": (holding((FILE, "../evil", b"x")), "leads outside"),
+    "a member deep outside": (holding((FILE, "a/../../evil", b"x")), "leads outside"),
+    "an absolute member": (holding((FILE, "/tmp/evil", b"x")), "absolute path"),
+    "a relative symlink outside": (holding((SYM, "a/b", "../../x")), "leads outside"),
+    "a hard link outside": (holding((LINK, "a", "../good.tar.gz")), "leads outside"),
+    "an absolute hard link": (holding((LINK, "a", "/etc/passwd")), "absolute path"),
+    "a hard link to nothing": (holding((LINK, "a", "b")), "no file before it"),
+    "a hard link to a directory": (holding((DIR, "b"), (LINK, "a", "b")), "no file before it"),
+    "a hard link through a symlink": (holding((SYM, "a", "/etc"), (LINK, "b", "a/passwd")), "no file before it"),
+    "through an absolute symlink": (holding((SYM, "a", "/tmp"), (FILE, "a/evil", b"x")), "behind a, which is a symlink"),
+    "through a relative symlink": (holding((DIR, "b"), (SYM, "a", "b"), (FILE, "a/evil", b"x")), "which is a symlink"),
+    "a directory over a symlink": (holding((SYM, "a", "/tmp"), (DIR, "a")), "twice"),
+    "a symlink over a directory": (holding((DIR, "a"), (SYM, "a", "/tmp"), (FILE, "a/evil", b"x")), "twice"),
+    "a file over a symlink": (holding((SYM, "a", "/tmp/evil"), (FILE, "a", b"x")), "twice"),
+    "a file twice": (holding((FILE, "a", b"1"), (FILE, "./a", b"2")), "twice"),
+    "a file behind a file": (holding((FILE, "a", b"1"), (FILE, "a/b", b"2")), "which is a file"),
+    "a root that is a symlink": (holding((SYM, "./", "/tmp"), (FILE, "evil", b"x")), "for its root"),
+    "a character device": (holding((tarfile.CHRTYPE, "dev/mem", b"", {"devmajor": 1, "devminor": 1})), "device node"),
+    "a block device": (holding((tarfile.BLKTYPE, "dev/sda", b"", {"devmajor": 8})), "device node"),
+    "a FIFO": (holding((tarfile.FIFOTYPE, "run/fifo")), "FIFO"),
+    "an unknown type": (holding((b"Z", "a")), "unknown thing"),
+    "an impossible owner": (holding((FILE, "a", b"", {"uid": 2 ** 32 - 1})), "impossible owner"),
+    "a gzip cut in its data": (lambda path: cut(path, 20000), "cut short"),
+    "a gzip cut in its trailer": (lambda path: cut(path, -4), "cut short"),
+    "a wrong checksum of gzip": (flipped, "damaged"),
+    "a tar cut short": (lambda path: path.write_bytes(gzip.compress(archive(*GOOD, (FILE, "a", b"x" * 9999))[:-6000])), "damaged"),
+    "a tar without an end": (holding(*GOOD, end=False), "no end of archive"),
+    "rubbish between members": (holding(*GOOD, end=False, tail=b"rubbish!" * 64 + bytes(1024)), "no end of archive"),
+    "another archive behind it": (holding(*GOOD, tail=archive((FILE, "b", b"x"))), "after its end"),
+    "rubbish behind the gzip": (lambda path: path.write_bytes(gzip.compress(archive(*GOOD)) + b"rubbish"), "damaged"),
+    "a tar without gzip": (raw(archive(*GOOD)), "not a gzip file"),
+    "text in a gzip": (raw(gzip.compress(b"no tar at all" * 99)), "not a tar archive"),
+    "an empty file": (raw(b""), "not a"),
+    "an archive of nothing": (raw(gzip.compress(bytes(10240))), "empty archive"),
+    "a header of 4 GiB": (giant_header, "damaged|impossible length|cut short"),
+    "a negative size": (negative_size, "size -|damaged|begins before"),
+}
+
+
+@pytest.mark.parametrize("make, words", BAD.values(), ids=BAD)
+def test_a_bad_tarball_changes_nothing(place, good, tmp_path, make, words):
+    dest, bad = str(place / "alpine"), tmp_path / "bad.tar.gz"
+    make(bad)
+    beside = sorted(os.listdir(tmp_path))
+    fresh = act(dest=str(place / "deep" / "fresh"), src=str(bad))
+    act(dest=dest, src=good)
+    replacing = act(dest=dest, src=str(bad))
+    # The same again where it is found out only after a download: nothing is half-made then either.
+    with served() as server:
+        server.offer("x86_64", bad.read_bytes())
+        before = unmade(place)
+        downloaded = run_module("alpine_rootfs", dest=dest, mirror=server.url, arch="x86_64", checksum=digest(bad))
+        assert unmade(place) == before
+    for result in fresh, replacing, downloaded:
+        assert result.failed and any(word in result.msg for word in words.split("|")), result.msg
+    assert fresh.msg.startswith(f"src: {bad} ") and "Nothing was changed; " in fresh.msg
+    assert downloaded.msg.startswith(f"mirror: {server.url}/v3.21/") and downloaded.msg.split(" ", 2)[2] == (
+        fresh.msg.split(" ", 2)[2])
+    assert os.listdir(place) == ["alpine"] and sorted(os.listdir(tmp_path)) == beside
+
+
+def test_a_source_that_is_not_there_or_another(place, good, tmp_path):
+    dest = str(place / "a")
+    for path, words in ("/nowhere/x.tar.gz", "No such file"), (str(tmp_path), "Is a directory"), ("/dev/null", "not a file"), ("x.tar.gz", "absolute"):
+        result = act(dest=dest, src=path)
+        assert result.failed and result.msg.startswith("src: ") and words in result.msg
+    wrong = act(dest=dest, src=good, checksum="sha256:" + "0" * 64)
+    assert wrong.failed and "0" * 64 in wrong.msg and f"set checksum: sha256:{digest(good)}" in wrong.msg
+    assert act(dest=dest, src=good, checksum=digest(good)).changed
+    # A tarball by the name of a known release has to be that release.
+    named = tmp_path / "alpine-minirootfs-3.21.3-x86_64.tar.gz"
+    shutil.copy(good, named)
+    assert "1a694899" in act(dest=dest, src=str(named)).msg
+    assert not act(dest=dest, src=str(named), checksum=digest(named)).changed
+
+
+def digest(path):
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+# Full disks
+
+@pytest.fixture
+def small(place):
+    def mount(options):
+        sh(f"mount -t tmpfs -o {options} none {place}")
+        return place
+    yield mount
+    sh(f"umount {place}")
+
+
+def test_a_bomb(small, tmp_path):
+    place = small("size=2m")
+    bomb = packed(tmp_path / "bomb.tar.gz", *GOOD, *[(FILE, f"bomb{each}", bytes(1 << 20)) for each in range(4)])
+    result = act(dest=str(place / "a"), src=bomb)
+    assert result.failed and "more room than there is" in result.msg and "choose another dest" in result.msg
+    assert os.listdir(place) == []
+
+
+@pytest.mark.parametrize("options, count", [("size=2m,nr_inodes=40", 100), ("size=400k,nr_inodes=9999", 200)])
+def test_a_disk_that_fills_up_while_unpacking(small, good, tmp_path, options, count):
+    """What cannot be counted beforehand: inodes, and the room that directories take."""
+    place = small(options)
+    act(dest=str(place / "a"), src=good)
+    many = packed(tmp_path / "many.tar.gz", *[(SYM, f"{each:04}", "x" * 3000) for each in range(count)])
+    before = unmade(place)
+    result = run_module("alpine_rootfs", dest=str(place / "a"), src=many)
+    assert result.failed and "No space left" in result.msg and "make room" in result.msg
+    assert unmade(place) == before
+
+
+def test_a_disk_that_fills_up_while_downloading(small, server):
+    place = small("size=1m")
+    server.offer("x86_64", os.urandom(2 << 20))
+    result = run_module("alpine_rootfs", dest=str(place / "new" / "a"), mirror=server.url, arch="x86_64")
+    assert result.failed and "No space left" in result.msg
+    assert os.listdir(place) == []
+
+
+# Mirrors
+
+class Server:
+    """A mirror on 127.0.0.1. ``routes``: path to (status, headers, body)."""
+
+    def __init__(self):
+        self.routes, self.asked = {}, []
+        outer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                outer.asked.append(self.path)
+                status, headers, body = outer.routes.get(self.path, (404, {}, b"nothing here"))
+                self.send_response(status)
+                for name, value in {"Content-Length": str(len(body)), **headers}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *unused):
+                pass
+
+        self.httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.httpd.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.httpd.server_port}"
+        threading.Thread(target=self.httpd.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+
+    def offer(self, arch, body, release="9.9.9", publish=True, **headers):
+        for each in {release, "3.21.3"}:
+            path = self.path(arch, each)
+            self.routes[path] = (200, headers, body)
+        if publish:
+            path = self.path(arch, release)
+            self.routes[path + ".sha256"] = (
+                200, {}, f"{hashlib.sha256(body).hexdigest()}  {path.rsplit('/', 1)[1]}\n".encode())
+
+    @staticmethod
+    def path(arch, release):
+        return _releases.url("", release, arch)
+
+
+@contextlib.contextmanager
+def served():
+    made = Server()
+    try:
+        yield made
+    finally:
+        made.httpd.shutdown()
+        made.httpd.server_close()
+
+
+@pytest.fixture
+def server():
+    with served() as made:
+        yield made
+
+
+def test_a_download_with_a_published_checksum(place, server, good):
+    server.offer("x86", Path(good).read_bytes(), **{"Content-Encoding": "gzip"})
+    wanted = {"dest": str(place / "a"), "mirror": server.url + "/", "arch": "x86", "version": "9.9.9", "http_agent": "me"}
+    predicted = run_module("alpine_rootfs", check=True, **wanted)
+    assert server.asked == [server.path("x86", "9.9.9") + ".sha256"]  # the tarball is not for check mode
+    made = act(**wanted)
+    assert made.changed and made.commands == predicted.commands
+    assert made.observed[0]["checksum"] == digest(good)
+    assert made.observed[0]["source"] == server.url + server.path("x86", "9.9.9")
+
+    server.asked.clear()
+    assert not act(**wanted).changed
+    assert server.asked == []
+    # Another checksum of the same release is another tarball.
+    other = act(**{**wanted, "checksum": "0" * 64, "state": "absent"})
+    assert other.changed
+    if shutil.which("curl"):
+        for command in made.commands:
+            sh(command)
+        assert not run_module("alpine_rootfs", **wanted).changed
+
+
+def test_a_known_release_asks_for_no_checksum_and_takes_no_other(place, server, good):
+    server.offer("x86_64", Path(good).read_bytes(), release="3.21.3")
+    result = run_module("alpine_rootfs", dest=str(place / "a"), mirror=server.url, arch="x86_64")
+    assert server.asked == [server.path("x86_64", "3.21.3")]
+    assert result.failed and "1a694899" in result.msg and digest(good) in result.msg and os.listdir(place) == []
+    assert run_module("alpine_rootfs", dest=str(place / "a"), mirror=server.url, arch="x86_64", checksum=digest(good)).changed
+
+
+def test_a_redirect(place, server, good):
+    server.offer("x86", Path(good).read_bytes())
+    here = server.path("x86", "9.9.9")
+    for suffix in "", ".sha256":
+        server.routes["/elsewhere" + suffix] = server.routes[here + suffix]
+        server.routes[here + suffix] = (302, {"Location": "/elsewhere" + suffix}, b"")
+    assert act(dest=str(place / "a"), mirror=server.url, arch="x86", version="9.9.9").changed
+    assert "/elsewhere" in server.asked
+
+
+def test_a_mirror_that_is_a_directory(place, tmp_path, good):
+    mirror = tmp_path / "the mirror"
+    tarball = Path(str(mirror) + _releases.url("", "9.9.9", "x86"))
+    wanted = {"dest": str(place / "a"), "arch": "x86", "version": "9.9.9",
+              "mirror": "file://" + str(mirror).replace(" ", "%20")}
+    assert "No such file" in act(**wanted).msg
+    tarball.parent.mkdir(parents=True)
+    Path(f"{tarball}.sha256").write_text(f"{digest(good)}  {tarball.name}\n")
+    missing = act(**wanted)
+    assert missing.failed and missing.msg.startswith("mirror: ") and "No such file" in missing.msg
+    shutil.copy(good, tarball)
+    assert act(**wanted).changed
+    shutil.rmtree(mirror)
+    assert not act(**wanted).changed
+
+
+def unreachable(server, body):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        server.url = f"http://127.0.0.1:{probe.getsockname()[1]}"
+
+
+def shortened(server, body):
+    server.offer("x86", body, **{"Content-Length": str(len(body) + 5)})
+
+
+def answering(text, suffix=".sha256", status=200):
+    def change(server, body):
+        server.offer("x86", body)
+        server.routes[server.path("x86", "9.9.9") + suffix] = (status, {}, text)
+    return change
+
+
+def another_tarball(server, body):
+    server.offer("x86", body)
+    server.routes[server.path("x86", "9.9.9")] = (200, {}, body + b"!")
+
+
+@pytest.mark.parametrize("change, words, in_check", [
+    (unreachable, "cannot be reached", True),
+    (lambda server, body: None, "answers 404", True),
+    (lambda server, body: server.offer("x86", body, publish=False), ".sha256 answers 404", True),
+    (answering(b"<html>"), "is not the checksum of that tarball", True),
+    (answering(b"\xff" * 9999), "is not the checksum of that tarball", True),
+    (answering(b"1" * 64 + b"  other.tar.gz\n"), "is not the checksum of that tarball", True),
+    (answering(b"no", suffix="", status=503), "answers 503", False),
+    (shortened, "broke off after", False),
+    (another_tarball, "has the SHA-256", False),
+], ids=["unreachable", "404", "no checksum", "garbage", "binary garbage", "another's checksum", "503", "truncated", "tampered"])
+def test_a_mirror_that_fails(place, server, good, other, change, words, in_check):
+    act(dest=str(place / "a"), src=other)
+    change(server, Path(good).read_bytes())
+    before = unmade(place)
+    wanted = {"mirror": server.url, "arch": "x86", "version": "9.9.9", "timeout": 5}
+    for dest in str(place / "a"), str(place / "new" / "b"):
+        checked = run_module("alpine_rootfs", check=True, dest=dest, **wanted)
+        failed = run_module("alpine_rootfs", dest=dest, **wanted)
+        assert failed.failed and words in failed.msg and server.url in failed.msg and failed.msg.startswith("mirror: ")
+        assert "checksum" in failed.msg or "mirror, or give a tarball as src" in failed.msg
+        assert (getattr(checked, "msg", None) == failed.msg) is in_check
+        assert unmade(place) == before
+    # With a checksum that is known, a mirror that does not answer is not asked.
+    assert not run_module("alpine_rootfs", dest=str(place / "a"), checksum=digest(other), **wanted).changed
+
+
+def test_a_timeout_that_is_none(place, good):
+    assert "timeout: 0 is not valid" in act(dest=str(place / "a"), src=good, timeout=0).msg
+
+
+# Whole or untouched
+
+def killed_at(moment, **params):
+    """A run that is killed when it comes to the function ``moment`` of _staging or _tarball."""
+    child = os.fork()
+    if child == 0:
+        owner, name = moment
+        setattr(owner, name, lambda *unused: os.kill(os.getpid(), signal.SIGKILL))
+        with contextlib.suppress(BaseException):
+            run_module("alpine_rootfs", **params)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+
+
+@pytest.mark.parametrize("name, moment, old, action", [
+    ("while unpacking", (_tarball, "_write"), True, "recreate"),
+    ("before the rename", (_staging.Staging, "put"), True, "recreate"),
+    ("between two renames", (_staging, "remove"), False, "update"),
+])
+def test_a_killed_run_leaves_it_whole_and_the_next_cleans_up(place, good, other, name, moment, old, action):
+    dest = str(place / "a")
+    act(dest=dest, src=good)
+    whole = tree_of(dest)
+    killed_at(moment, dest=dest, src=other)
+    assert (tree_of(dest) == whole) is old
+    assert stat.S_IMODE(os.stat(place / ".a.partial").st_mode) == 0o700
+    after = act(dest=dest, src=other)
+    assert [each["action"] for each in after.changes] == [action]
+    assert f"leftover: {place}/.a.partial vs none" in after.changes[0]["fields"]
+    assert os.listdir(place) == ["a"] and Path(dest, "etc", "other").exists()
+
+    killed_at((_staging.Staging, "put"), dest=str(place / "b"), src=good)
+    assert sorted(os.listdir(place)) == [".b.partial", "a"]
+    assert act(dest=str(place / "b"), state="absent").changed
+    assert os.listdir(place) == ["a"]
+
+
+def test_killed_at_any_time(place, good, other):
+    """Both trees have 300 files more, so that a kill hits the work and not only the start."""
+    trees = {}
+    for name, src in ("one", good), ("two", other):
+        more = packed(Path(src), (FILE, name, b"x"), *[(FILE, f"{name}/../{name}{each}".replace(f"{name}/../", ""), b"x" * 5000)
+                                                        for each in range(300)])
+        act(dest=str(place / "a"), src=more)
+        trees[name] = set(os.listdir(place / "a"))
+    for turn in range(24):
+        child = os.fork()
+        if child == 0:
+            with contextlib.suppress(BaseException):
+                run_module("alpine_rootfs", dest=str(place / "a"), src=(good, other)[turn % 2])
+            os._exit(0)
+        time.sleep(turn * 0.006)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        assert set(os.listdir(place / "a")) in trees.values()
+    act(dest=str(place / "a"), src=good)
+    assert set(os.listdir(place / "a")) == trees["one"] and os.listdir(place) == ["a"]
+
+
+def test_two_runs_at_once(place, good, other):
+    act(dest=str(place / "a"), src=good)
+    with _staging.Staging(str(place / "a")):
+        before = picture(place)
+        result = run_module("alpine_rootfs", dest=str(place / "a"), src=other)
+        assert result.failed and "another run is at work" in result.msg
+        assert picture(place) == before
+    assert os.listdir(place) == ["a"]
+
+
+def test_there_is_no_moment_without_it(place, good, other):
+    act(dest=str(place / "a"), src=good)
+    stop, gone = threading.Event(), []
+
+    def watch():
+        while not stop.is_set():
+            if not os.path.exists(place / "a" / ".alpine_rootfs.json"):
+                gone.append(True)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        for src in (other, good) * 5:
+            assert run_module("alpine_rootfs", dest=str(place / "a"), src=src).changed
+    finally:
+        stop.set()
+        watcher.join()
+    assert not gone
+
+
+def test_where_names_cannot_be_exchanged(place, good, other, monkeypatch):
+    monkeypatch.setattr(_staging, "_exchange", lambda one, other: False)
+    assert act(dest=str(place / "a"), src=good).changed
+    assert act(dest=str(place / "a"), src=other).changed
+    assert os.listdir(place) == ["a"] and Path(place, "a", "etc", "other").exists()
+    before = tree_of(place / "a")
+    # The second of the two renames fails: the first is undone.
+    monkeypatch.setattr(_staging, "_exchange", lambda one, other: shutil.rmtree(one))
+    assert run_module("alpine_rootfs", dest=str(place / "a"), src=good).failed
+    assert os.listdir(place) == ["a"] and tree_of(place / "a") == before
+    # Killed between them: what was there comes back before anything else.
+    os.mkdir(place / ".a.partial", 0o700)
+    os.rename(place / "a", place / ".a.partial" / "old")
+    with pytest.raises(ZeroDivisionError), _staging.Staging(str(place / "a")):
+        assert tree_of(place / "a") == before
+        raise ZeroDivisionError
+    assert os.listdir(place) == ["a"] and tree_of(place / "a") == before
+
+
+def test_on_the_lower_layer_of_an_overlay(tmp_path, place, good, other):
+    """Such a directory cannot be renamed, as in the lab, whose hosts are overlays of this one."""
+    for name in "lower", "upper", "work":
+        (tmp_path / name).mkdir()
+    act(dest=str(tmp_path / "lower" / "a"), src=good)
+    options = f"-t overlay none -o redirect_dir=off,lowerdir={tmp_path}/lower,upperdir={tmp_path}/upper,workdir={tmp_path}/work"
+    if subprocess.run(f"mount {options} {place}", shell=True, check=False, capture_output=True).returncode:
+        pytest.skip("no overlay can be mounted here")
+    try:
+        before = tree_of(place / "a")
+        result = run_module("alpine_rootfs", dest=str(place / "a"), src=other)
+        assert result.failed and "lower layer" in result.msg and "state: absent" in result.msg
+        assert tree_of(place / "a") == before and os.listdir(place) == ["a"]
+        assert act(dest=str(place / "a"), state="absent").changed and os.listdir(place) == []
+        assert act(dest=str(place / "a"), src=good).changed
+        assert act(dest=str(place / "a"), src=other).changed
+    finally:
+        sh(f"umount {place}")
