@@ -46,7 +46,9 @@ def exists(netns):
 
 def is_namespace(path):
     # Every namespace file is on nsfs, whose device differs from that of the directory that it is mounted in.
-    return path.startswith("/proc/") and os.path.exists(path) or os.stat(path).st_dev == os.stat("/proc/self/ns/net").st_dev
+    if path.startswith("/proc/") and os.path.exists(path):
+        return True
+    return os.stat(path).st_dev == os.stat("/proc/self/ns/net").st_dev
 
 
 def same(one, other):

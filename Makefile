@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# `make` lists the targets. All of them work from a fresh clone, as root or as a user who may call sudo: only what makes
+# namespaces runs as root.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+
+# Any Python from 3.11 that runs, as a version manager's shims do not all do; by its path, outside of any environment.
+BASE_PYTHON := $(shell for each in $(or $(PYTHON),python3 python3.13 python3.12 python3.11 /usr/bin/python3); do \
+	$$each -c 'import sys; sys.version_info >= (3, 11) or sys.exit(1); print(sys._base_executable)' 2>/dev/null \
+	&& break; done)
+
+BIN := .venv/bin
+STAMP := .venv/.made
+
+# Programs that find each other, administrators' ones too, and the locale that Ansible insists on.
+export PATH := $(CURDIR)/$(BIN):$(PATH):/usr/local/sbin:/usr/sbin:/sbin
+export LC_ALL := C.UTF-8
+# Named, because Ansible ignores the file in a checkout that everybody may write to.
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+export OVERLAY_ROOTFS_SRC
+
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+# sudo drops the environment; and root leaves no caches in a user's checkout.
+AS_ROOT = $(SUDO) env PATH="$(PATH)" LC_ALL=C.UTF-8 ANSIBLE_CONFIG="$(ANSIBLE_CONFIG)" PYTHONDONTWRITEBYTECODE=1 \
+	OVERLAY_ROOTFS_SRC="$${OVERLAY_ROOTFS_SRC-}"
+
+# The tarball that containers are made of, where the download that is the default does not work; of busybox, if need be.
+find-rootfs = OVERLAY_ROOTFS_SRC=$${OVERLAY_ROOTFS_SRC:-$$(scripts/find-rootfs \
+	|| { scripts/tools "$(BASE_PYTHON)" rootfs >&2 && scripts/find-rootfs; })}
+playbook = $(find-rootfs) && $(AS_ROOT) $(BIN)/ansible-playbook $${OVERLAY_ROOTFS_SRC:+-e "overlay_rootfs_src=$$OVERLAY_ROOTFS_SRC"}
+
+comma := ,
+header = @printf '\n=== %s ===\n' '$(1)'
+
+.PHONY: help venv tools demo demo-down test lint sanity molecule pytest unit kernel bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+venv: $(STAMP) ## make .venv with all Python tools, once for each change of the requirements
+
+$(STAMP): requirements.txt requirements-dev.txt
+	$(call header,venv)
+	@[ "$(BASE_PYTHON)" ] || { echo 'No Python from 3.11 found; name one: make PYTHON=/path/to/python3' >&2; exit 1; }
+	$(BASE_PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check -r requirements-dev.txt
+	$(BIN)/python -m pip check
+	@touch $@
+
+tools: ## check the system's tools, and install what is missing where that is possible
+	@scripts/tools "$(BASE_PYTHON)"
+
+demo: tools venv ## build a lab of two hosts on this machine, the overlay on them, and prove that it works
+	$(call header,the lab: two hosts and their network)
+	@$(playbook) playbooks/lab.yml
+	$(call header,the overlay: bridges$(comma) containers$(comma) VXLAN)
+	@$(playbook) -i inventory/lab site.yml
+	$(call header,the proof: each container from each host)
+	@$(playbook) -i inventory/lab playbooks/verify.yml
+	@printf '\nThe lab is up. Take it away with: make demo-down\n'
+
+demo-down: venv ## take the lab away
+	@$(AS_ROOT) $(BIN)/ansible-playbook playbooks/lab.yml -e lab_state=absent
+
+test: tools venv lint sanity molecule pytest ## run all checks and tests; the last line is pytest's
+
+lint: tools venv ## style of Python, YAML, shell and documentation, rules of Ansible, licences
+	$(call header,lint)
+	ruff check --no-cache .
+	yamllint --strict .
+	ansible-lint --offline
+	antsibull-docs lint-collection-docs --plugin-docs --validate-collection-refs=all \
+		--disallow-unknown-collection-refs .
+	antsibull-changelog lint
+	git ls-files -z --cached --others --exclude-standard .ci scripts '*.sh' \
+		| xargs -0 grep -slE '^#!.*[/ ](ba)?sh( |$$)' | xargs shellcheck
+	reuse lint --quiet || reuse lint
+
+sanity: tools venv ## ansible-test sanity on every supported Python of this machine
+	$(call header,sanity)
+	$(BIN)/python scripts/ansible-test sanity
+
+molecule: tools venv ## the scenarios below molecule/
+	$(call header,molecule)
+	@$(find-rootfs) && $(AS_ROOT) MOLECULE_GLOB='molecule/*/molecule.yml' $(BIN)/molecule test --all --report
+
+pytest: tools venv
+	$(call header,unit and kernel tests)
+	@$(find-rootfs) && $(AS_ROOT) $(BIN)/python -m pytest tests/unit tests/kernel
+
+unit: venv ## the unit tests: no kernel, no root
+	$(call header,unit tests)
+	$(BIN)/python -m pytest tests/unit
+
+kernel: tools venv ## the tests on this machine's kernel, in throwaway namespaces
+	$(call header,kernel tests)
+	@$(find-rootfs) && $(AS_ROOT) $(BIN)/python -m pytest tests/kernel
+
+bench: tools venv ## time the role beside the article's commands and a playbook of loops; COUNT="10 100" containers
+	$(call header,bench)
+	@$(find-rootfs) && $(AS_ROOT) $(BIN)/python tests/bench/bench.py $(COUNT)
+
+clean: ## remove what the targets above have made in the checkout
+	$(SUDO) rm -rf .venv .ansible .cache .pytest_cache .ruff_cache .hypothesis .coverage build tests/output
+	$(SUDO) find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
