@@ -124,7 +124,7 @@ def interface_address(option, value):
         address = ipaddress.ip_interface(value)
     except ValueError as error:
         raise Invalid(option, value, f"it is not an address with a prefix length ({error})") from None
-    if address.is_multicast or address.is_unspecified or (address.version == 6 and address.is_link_local):
+    if address.ip.is_multicast or address.ip.is_unspecified or (address.version == 6 and address.ip.is_link_local):
         raise Invalid(option, value, "an interface carries a unicast address, and the kernel sets link-local IPv6 "
                                      "addresses itself")
     return address.with_prefixlen

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Who may import whom, so that planning stays pure and the kernel stays behind one door."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PLUGINS = Path(__file__).resolve().parents[2] / "plugins"
+HERE = "ansible_collections.fromscratch.containers.plugins.module_utils"
+UTILS = {path.stem: path for path in (PLUGINS / "module_utils").glob("_*.py")}
+MODULES = sorted((PLUGINS / "modules").glob("*.py"))
+SOURCES = sorted(PLUGINS.rglob("*.py"))
+
+PURE = {"_model", "_errors", "_plan", "_steps", "_commands", "_argspec"}
+# A module names its kind of thing, which alone knows the kernel; the other files here are about values.
+KINDS = {"_bridge", "_vxlan", "_veth", "_process", "_archive"}
+FOR_MODULES = {"_run", "_model", "_argspec", "_errors", "_container", "_rootfs", "_releases", "_download"}
+# What would be the kernel: system calls, sockets, processes, and files other than by their names.
+KERNEL = {"ctypes", "fcntl", "subprocess", "pyroute2"}
+
+
+def imports(path):
+    """Absolute names of what a file imports; the collection's own by their stem."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (each.name for each in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            origin = HERE + ("." + node.module if node.module else "") if node.level else node.module
+            if origin == HERE:
+                yield from (each.name for each in node.names)
+            else:
+                yield origin[len(HERE) + 1:] if origin.startswith(HERE + ".") else origin
+
+
+def roots(path):
+    return {name.split(".")[0] for name in imports(path)}
+
+
+def reached(stem):
+    """All files of the collection that one imports, directly or not."""
+    found, todo = set(), [stem]
+    while todo:
+        new = roots(UTILS[todo.pop()]) & set(UTILS) - found
+        found |= new
+        todo += new
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_a_module_imports_the_run_the_values_and_one_kind(path):
+    own = roots(path) & set(UTILS)
+    assert len(own & KINDS) == 1 and "_run" in own
+    assert own <= KINDS | FOR_MODULES
+    assert {each for each in imports(path) if each.startswith("ansible.")} == {"ansible.module_utils.basic"}
+
+
+def test_pyroute2_has_three_importers():
+    assert {path.stem for path in SOURCES if "pyroute2" in roots(path)} <= {"_link", "_netns", "_deps"}
+
+
+@pytest.mark.parametrize("stem", sorted(PURE))
+def test_planning_and_rendering_are_pure(stem):
+    assert reached(stem) <= PURE
+    for each in reached(stem) | {stem}:
+        assert not roots(UTILS[each]) & (KERNEL | {"ansible"}), each
+
+
+def test_the_model_imports_the_standard_library_only():
+    assert reached("_model") == set()
+
+
+def test_run_knows_no_kernel():
+    assert reached("_run") <= PURE
+
+
+def test_check_mode_is_asked_for_once():
+    asked = [path.stem for path in SOURCES for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+             if isinstance(node, ast.Attribute) and node.attr == "check_mode"]
+    assert asked == ["_run"]
+
+
+def test_only_run_fails_or_exits_a_module():
+    calls = {(path.stem, node.attr) for path in SOURCES for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+             if isinstance(node, ast.Attribute) and node.attr in ("fail_json", "exit_json")}
+    assert calls == {("_run", "fail_json"), ("_run", "exit_json")}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_manners(path):
+    text = path.read_text(encoding="utf-8")
+    tree = ast.parse(text)
+    if path.stem != "__init__":
+        assert "# SPDX-License-Identifier: GPL-3.0-or-later" in text.splitlines()[:2]
+    assert not [node.lineno for node in ast.walk(tree) if isinstance(node, (ast.Assert, ast.Match))]

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Planning is pure: what is observed and what is wanted go in, changes and commands come out; no kernel is asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import FrozenSet, Optional
+
+import pytest
+import yaml
+
+from ansible_collections.fromscratch.containers.plugins.module_utils import _model as model
+from ansible_collections.fromscratch.containers.plugins.module_utils._bridge import Bridges
+from ansible_collections.fromscratch.containers.plugins.module_utils._errors import Foreign
+from ansible_collections.fromscratch.containers.plugins.module_utils._plan import Difference, diff, words
+from ansible_collections.fromscratch.containers.plugins.module_utils._veth import VethPairs
+from ansible_collections.fromscratch.containers.plugins.module_utils._vxlan import Vxlans
+
+KINDS = {"bridge": Bridges, "vxlan": Vxlans, "veth": VethPairs}
+PLANS = sorted((Path(__file__).parent / "plans").glob("*.yml"))
+OURS = model.OWNER
+
+
+@dataclass(frozen=True)
+class Thing(model.Item):
+    word = "thing"
+
+    name: str = model.identity()
+    netns: Optional[str] = model.identity()
+    colour: Optional[str] = model.settable()
+    size: Optional[int] = model.fixed()
+    sign: Optional[int] = model.fixed(where=lambda have, want: have * want < 0)
+    parts: Optional[FrozenSet[str]] = model.settable()
+    friends: Optional[FrozenSet[str]] = model.at_least()
+    owner: Optional[str] = model.fact()
+
+
+def plan(wanted, *observed, prune=False):
+    return diff({"thing a": wanted}, {each.key: each for each in observed}, prune)
+
+
+def have(name="a", **values):
+    return Thing(name=name, owner=OURS, **values)
+
+
+def only(found):
+    assert len(found.changes) == 1
+    return found.changes[0]
+
+
+def test_nothing_to_do():
+    assert not plan(Thing("a", colour="red"), have(colour="red", size=3))
+    assert not plan(None)
+
+
+def test_create_and_delete():
+    assert only(plan(Thing("a", size=1))).shown() == {"item": "thing a", "action": "create", "fields": []}
+    gone = plan(None, have(size=1))
+    assert only(gone).action == "delete" and gone.before() and not gone.after()
+
+
+def test_what_is_settable_is_updated_and_the_rest_is_kept():
+    found = plan(Thing("a", colour="red"), have(colour="blue", size=3))
+    assert only(found).shown() == {"item": "thing a", "action": "update", "fields": ["colour: blue vs red"]}
+    assert found.after() == {"thing a": {"name": "a", "colour": "red", "size": 3}}
+
+
+def test_what_is_fixed_makes_it_anew_with_all_that_is_not_managed():
+    change = only(plan(Thing("a", size=2), have(colour="blue", size=1)))
+    assert (change.action, [str(each) for each in change.differences]) == ("recreate", ["size: 1 vs 2"])
+    assert change.after.colour == "blue"
+
+
+@pytest.mark.parametrize("sign, action", [(2, "update"), (-2, "recreate")])
+def test_fixed_for_some_differences_only(sign, action):
+    assert only(plan(Thing("a", sign=sign), have(sign=1))).action == action
+
+
+def test_a_set_is_exact_and_at_least_is_not():
+    parts, more = frozenset("x"), frozenset("xy")
+    assert not plan(Thing("a", friends=parts), have(friends=more))
+    assert only(plan(Thing("a", parts=parts), have(parts=more))).shown()["fields"] == ["parts: x, y vs x"]
+    change = only(plan(Thing("a", friends=frozenset("z")), have(friends=more)))
+    assert change.after.friends == frozenset("xyz")
+    assert not plan(Thing("a", parts=frozenset()), have(parts=frozenset()))
+
+
+def test_prune_deletes_ours_and_nothing_else():
+    others = have("b"), Thing("c", owner="somebody")
+    assert not plan(Thing("a"), have(), *others)
+    found = plan(Thing("a"), have(), *others, prune=True)
+    assert only(found).shown() == {"item": "thing b", "action": "delete", "fields": []}
+
+
+@pytest.mark.parametrize("wanted", [Thing("a"), None])
+@pytest.mark.parametrize("owner", ["somebody", "", None])
+def test_a_thing_of_somebody_else_is_refused(wanted, owner):
+    with pytest.raises(Foreign, match="thing a exists and was not made by this collection; it is left alone"):
+        plan(wanted, Thing("a", owner=owner))
+
+
+def test_what_a_killed_run_left_is_marked():
+    left = Thing("a", colour="red", owner=model.UNMARKED)
+    assert only(plan(Thing("a", colour="red"), left)).shown()["fields"] == [f"owner: none vs {OURS}"]
+    assert only(plan(None, left)).action == "delete"
+
+
+@pytest.mark.parametrize("value, text", [
+    (None, "none"), ("", "none"), (frozenset(), "none"), ((), "none"), (0, "0"), (True, "on"), (False, "off"),
+    (frozenset(["b", "a"]), "a, b"), (("b", "a"), "b, a"), (model.FdbEntry("m", "d"), "m dst d"),
+    (frozenset([model.Route("default", "g"), model.Route("n")]), "default via g, n"),
+])
+def test_words(value, text):
+    assert words(value) == text
+    assert str(Difference("vni", 1, value)) == f"vni: 1 vs {text}"
+
+
+def test_keys_tell_namespaces_apart():
+    assert Thing("a").key == "thing a" and Thing("a", "n").key == "thing a in netns n"
+
+
+def test_shown_leaves_out_what_is_hidden_or_not_managed():
+    assert have(parts=frozenset("ba")).shown() == {"name": "a", "parts": ["a", "b"]}
+    entry = model.Vxlan(name="v", fdb=frozenset([model.FdbEntry("m", "d")]))
+    assert entry.shown() == {"name": "v", "fdb": [{"mac": "m", "dst": "d"}]}
+
+
+def test_derived_names_and_macs():
+    assert model.derived_ifname("ve-", "container-a") == "ve-container-a"
+    one, two = (model.derived_ifname("ve-", "a-long-container-" + end) for end in "ab")
+    assert one != two and {len(one), len(two)} == {15}
+    mac = model.derived_mac("vxlan", 100, "172.31.89.40")
+    assert mac == model.derived_mac("vxlan", "100", "172.31.89.40") != model.derived_mac("vxlan", 10, "0172.31.89.40")
+    assert mac.startswith("02:") and len(mac) == 17
+
+
+@pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
+def test_planned_case(path):
+    """tests/unit/plans: a kind, items observed and wanted, and the changes and commands between them."""
+    case = yaml.safe_load(path.read_text(encoding="utf-8"))
+    kind = KINDS[case["kind"]]()
+    observed = {each.key: each for each in (item(kind, {"owner": OURS, **each}) for each in case["observed"])}
+    wanted = {}
+    for each in case["wanted"]:
+        absent = each.pop("state", "present") == "absent"
+        found = item(kind, each)
+        wanted[found.key] = None if absent else found
+    found = diff(wanted, observed, case.get("prune", False))
+    shown = [f"{each['action']} {each['item']}" + (f" ({'; '.join(each['fields'])})" if each["fields"] else "")
+             for each in (change.shown() for change in found.changes)]
+    assert (shown, kind.commands(found)) == (case["changes"], case["commands"])
+
+
+def item(kind, values):
+    names = {each.name for each in fields(kind.item)}
+    assert set(values) <= names, set(values) - names
+    return kind.item(**{name: typed(name, value) for name, value in values.items()})
+
+
+def typed(name, value):
+    if name in ("ends", "held"):
+        return tuple(model.FdbEntry(**each) if isinstance(each, dict) else tuple(each) if isinstance(each, list) else each
+                     for each in value)
+    if not isinstance(value, list):
+        return value
+    make = {"fdb": lambda each: model.FdbEntry(**each), "routes": lambda each: model.Route(**each)}.get(name, str)
+    return frozenset(make(each) for each in value)
