@@ -104,7 +104,8 @@ class Rootfses(Kind):
             lines += [["mv", "-T", dest, staging.old]] if old and old.checksum else []
             lines += [["mv", "-T", staging.tree, dest], ["rm", "-rf", staging.path]]
         elif change.action == DELETE and old.checksum:
-            lines += [["mkdir", "-m", "0700", staging.path], ["mv", "-T", dest, staging.old], ["rm", "-rf", staging.path]]
+            lines += [["mkdir", "-m", "0700", staging.path], ["mv", "-T", dest, staging.old],
+                      ["rm", "-rf", staging.path]]
         return [line if isinstance(line, str) else shlex.join(line) for line in lines]
 
     def _making(self, item, staging):
@@ -234,7 +235,8 @@ def neighbours(paths):
     found = set()
     for parent in {os.path.dirname(path) for path in paths}:
         with contextlib.suppress(FileNotFoundError), os.scandir(parent) as entries:
-            found |= {entry.path for entry in entries if entry.is_dir(follow_symlinks=False) and read_record(entry.path)}
+            found |= {entry.path for entry in entries
+                      if entry.is_dir(follow_symlinks=False) and read_record(entry.path)}
     return sorted(found)
 
 
@@ -271,8 +273,8 @@ def sha256(file):
 
 def verified(option, source, found, wanted):
     if wanted and found != wanted:
-        raise Problem(f"{option}: {source} has the SHA-256 {found}, and not {wanted}: it is damaged, or another tarball. "
-                      f"Get it again; or, if you know that it is the right one, set checksum: sha256:{found}")
+        raise Problem(f"{option}: {source} has the SHA-256 {found}, and not {wanted}: it is damaged, or another "
+                      f"tarball. Get it again; or, if you know that it is the right one, set checksum: sha256:{found}")
     return found
 
 

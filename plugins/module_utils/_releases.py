@@ -54,7 +54,8 @@ def mirror(option, value):
         port_is_a_number = url.port is None or url.port > 0
     except ValueError as error:
         raise Invalid(option, value, f"it is not a URL ({error})") from None
-    if url.scheme not in ("http", "https", "file") or not port_is_a_number or bool(url.netloc) == (url.scheme == "file"):
+    fitting = bool(url.netloc) != (url.scheme == "file")
+    if url.scheme not in ("http", "https", "file") or not port_is_a_number or not fitting:
         raise Invalid(option, value, "give an http or https URL such as " + MIRROR + ", or file:///an/absolute/path")
     if url.query or url.fragment or re.search(r"\s", value):
         raise Invalid(option, value, "it is the start of a URL, so it has no query, fragment or white space")

@@ -12,10 +12,11 @@ from ._errors import Invalid
 from ._model import Item, fact, fixed, identity, settable
 
 # Never replaced or removed by one wrong option ...
-SYSTEM = frozenset("""/ /home /media /mnt /opt /root /run /srv /tmp /usr/local /var /var/cache /var/lib /var/local /var/lock
-                      /var/log /var/mail /var/opt /var/run /var/spool /var/tmp""".split())
+SYSTEM = frozenset("""/ /home /media /mnt /opt /root /run /srv /tmp /usr/local /var /var/cache /var/lib /var/local
+                      /var/lock /var/log /var/mail /var/opt /var/run /var/spool /var/tmp""".split())
 # ... nor anything inside of these.
-SYSTEM_TREES = ("/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/proc", "/sbin", "/sys", "/usr")
+SYSTEM_TREES = ("/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/proc", "/sbin", "/sys",
+                "/usr")
 
 BASENAME_MAX = 200  # of 255: the temporary directory beside it has a longer name
 
@@ -61,8 +62,8 @@ def refuse_system(option, value, path):
     inside = any(path == tree or path.startswith(tree + "/") for tree in SYSTEM_TREES)
     if path in SYSTEM or (inside and not path.startswith("/usr/local/")):
         where = "it" if path == value else path
-        raise Invalid(option, value, f"{where} belongs to the system of this host; give a directory of its own, such as "
-                                     "/var/lib/rootfs/alpine")
+        raise Invalid(option, value, f"{where} belongs to the system of this host; give a directory of its own, such "
+                                     "as /var/lib/rootfs/alpine")
     return path
 
 

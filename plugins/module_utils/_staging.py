@@ -52,7 +52,8 @@ def mounts_below(path):
     """The mount points at or below a directory, as this process sees them."""
     top = os.path.realpath(path)
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        points = [re.sub(r"\\([0-7]{3})", lambda found: chr(int(found.group(1), 8)), line.split(" ")[4]) for line in file]
+        points = [re.sub(r"\\([0-7]{3})", lambda found: chr(int(found.group(1), 8)), line.split(" ")[4])
+                  for line in file]
     return sorted({each for each in points if each == top or each.startswith(top + "/")})
 
 
@@ -175,7 +176,7 @@ class Staging:
             raise
 
     def take(self, record):
-        """What is at dest comes here. Where it cannot be renamed it is removed in place, what tells that it is ours last."""
+        """What is at dest comes here. Where it cannot be renamed it is removed in place, the record last."""
         try:
             os.rename(self.dest, self.old)
         except OSError as error:

@@ -75,14 +75,14 @@ def members(file):
     """(archive, member) for each member in turn."""
     stream = Stream(file)
     with reasons(), tarfile.open(fileobj=stream, mode="r:", encoding="utf-8", errors="surrogateescape") as archive:
+        if archive.firstmember is None:
+            raise Unfit("is an empty archive")
         while True:
             member = archive.next()
             if member is None:
                 break
             yield archive, member
             archive.members.clear()  # tarfile keeps them all
-        if not archive.offset:
-            raise Unfit("is an empty archive")
         stream.finish()
 
 
@@ -179,7 +179,8 @@ class Judge:
         if member.isreg():
             self.size += -(-member.size // BLOCK) * BLOCK
         if self.room is not None and self.size > self.room:
-            raise Unfit(f"needs more room than there is, at least {self.size >> 20} MiB where {self.room >> 20} MiB are free")
+            raise Unfit(f"needs more room than there is, at least {self.size >> 20} MiB "
+                        f"where {self.room >> 20} MiB are free")
 
 
 def _kind(member):
@@ -225,8 +226,8 @@ def unpack(file, tree):
             os.utime(path, ns=_times(member), follow_symlinks=False)
         else:
             os.link(_path(top, target), path, follow_symlinks=False)
-    # Last, from the inside out: what is made in a directory changes its time.
-    for parts, member in sorted(directories.items(), key=lambda entry: -len(entry[0])):
+    # Last: what is made in a directory changes its time.
+    for parts, member in directories.items():
         path = _path(top, parts)
         tells = member is not None and parts  # the root is root's, whatever the tarball says
         os.chown(path, *((member.uid, member.gid) if tells else (0, 0)))

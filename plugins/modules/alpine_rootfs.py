@@ -8,10 +8,10 @@ DOCUMENTATION = r"""
 module: alpine_rootfs
 short_description: Unpack Alpine Linux root file systems for containers
 description:
-  - Downloads the minimal root file system that Alpine Linux publishes, verifies its checksum, and unpacks it; or does the
-    same with a tarball that is on the host.
-  - The tree is made in a temporary directory beside O(dest) and renamed, so that O(dest) is whole or as it was, also where
-    the module is killed. A rootfs of another release is replaced in the same way.
+  - Downloads the minimal root file system that Alpine Linux publishes, verifies its checksum, and unpacks it; or does
+    the same with a tarball that is on the host.
+  - The tree is made in a temporary directory beside O(dest) and renamed, so that O(dest) is whole or as it was, also
+    where the module is killed. A rootfs of another release is replaced in the same way.
   - Takes one rootfs by its options, or any number of them as a list under O(config), in one call.
 version_added: 0.1.0
 author:
@@ -21,7 +21,8 @@ extends_documentation_fragment:
 options:
   dest: &dest
     description:
-      - Absolute path of the directory that becomes the root file system. It must be absent, empty or made by this module.
+      - Absolute path of the directory that becomes the root file system. It must be absent, empty or made by
+        this module.
       - Parent directories that are missing are made, those that exist are left as they are.
     type: path
   state: &state
@@ -51,8 +52,8 @@ options:
   checksum: &checksum
     description:
       - The SHA-256 of the tarball, as C(sha256:) with the hexadecimal digits, or the digits alone.
-      - By default that which this module knows of the release. For a release that it does not know, that which the mirror
-        publishes beside the tarball; for another tarball given as O(src), none is asked for.
+      - By default that which this module knows of the release. For a release that it does not know, that which the
+        mirror publishes beside the tarball; for another tarball given as O(src), none is asked for.
     type: str
   config:
     description: Any number of root file systems, each with the options above. Excludes those options beside it.
@@ -70,8 +71,8 @@ options:
       checksum: *checksum
   prune:
     description:
-      - Remove the root file systems that this module made, in the directories that hold those of the items, and that are
-        not among the items.
+      - Remove the root file systems that this module made, in the directories that hold those of the items, and that
+        are not among the items.
     type: bool
     default: false
   validate_certs:
@@ -92,11 +93,11 @@ options:
     default: 30
 notes:
   - Runs as root. Use C(become) where the connection does not log in as root.
-  - What the tree was made of is recorded in C(.alpine_rootfs.json) inside of it. While that tells of the wanted tarball,
-    nothing is downloaded.
+  - What the tree was made of is recorded in C(.alpine_rootfs.json) inside of it. While that tells of the wanted
+    tarball, nothing is downloaded.
   - Check mode downloads no tarball. It reads the checksum that a mirror publishes where it knows no other.
-  - Symlinks with an absolute target, setuid bits, owners and times are kept. A tarball with device nodes, or with anything
-    that leads outside of the tree, is refused. Extended attributes are not unpacked.
+  - Symlinks with an absolute target, setuid bits, owners and times are kept. A tarball with device nodes, or with
+    anything that leads outside of the tree, is refused. Extended attributes are not unpacked.
   - Stop the containers that use a rootfs before it is replaced or removed.
 seealso:
   - module: fromscratch.containers.ns_container

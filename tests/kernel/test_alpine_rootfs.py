@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Root file systems on real file systems: unpacked, replaced, refused, killed half-way, downloaded from a real server."""
+"""Root file systems on real file systems: unpacked, replaced, refused, killed half-way, downloaded."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def unmade(path):
 
 
 def tree_of(path):
-    """The picture without what the tarball does not decide: the record, the root and the time of an implied directory."""
+    """The picture without what the tarball does not decide: record, root and the times of implied directories."""
     return {name: entry[:3] if name in (b"implied", b"implied/by") else entry for name, entry in picture(path).items()
             if name not in (b".", b".alpine_rootfs.json")}
 
@@ -99,7 +99,7 @@ def act(**params):
     predicted = run_module("alpine_rootfs", check=True, **params)
     assert picture(place) == before
     made = run_module("alpine_rootfs", **params)
-    assert {face: getattr(made, face, None) for face in FACES} == {face: getattr(predicted, face, None) for face in FACES}
+    assert [getattr(made, face, None) for face in FACES] == [getattr(predicted, face, None) for face in FACES]
     if made.failed:
         assert unmade(place) == unmade_before
     return made
@@ -130,7 +130,8 @@ def test_act_again_check_change_absent(place, good, other):
     assert [entry.name for entry in Path(dest).parent.iterdir()] == ["alpine"]
     assert stat.S_IMODE(os.stat(dest).st_mode) == stat.S_IMODE(os.stat(place / "new").st_mode) == 0o755
     busybox = os.stat(f"{dest}/bin/busybox")
-    assert (stat.S_IMODE(busybox.st_mode), busybox.st_uid, busybox.st_gid, busybox.st_mtime) == (0o4755, 3, 7, 1000000000)
+    assert (stat.S_IMODE(busybox.st_mode), busybox.st_uid, busybox.st_gid) == (0o4755, 3, 7)
+    assert busybox.st_mtime == 1000000000
     assert os.stat(f"{dest}/bin/ls").st_ino == busybox.st_ino
     assert os.readlink(f"{dest}/bin/sh") == "/bin/busybox"
     assert stat.S_IMODE(os.stat(f"{dest}/tmp").st_mode) == 0o1777 and os.stat(f"{dest}/bin").st_mtime == 1000000000
@@ -189,12 +190,14 @@ def test_many_in_one_call_and_prune(place, good, other):
     (place / "foreign").mkdir()
     (place / "foreign" / "file").touch()
     pruned = act(config=[config[0], {"dest": str(place / "b"), "src": other}], prune=True)
-    assert [(each["item"].rsplit("/", 1)[1], each["action"]) for each in pruned.changes] == [("c", "delete"), ("b", "recreate")]
+    assert [(each["item"].rsplit("/", 1)[1], each["action"]) for each in pruned.changes] == [
+        ("c", "delete"), ("b", "recreate")]
     assert sorted(os.listdir(place)) == ["a", "b", "foreign"]
     twice = act(config=[config[0], config[0]])
     assert twice.failed and "given twice" in twice.msg
-    nested = act(config=[config[0], {"dest": str(place / "a" / "b"), "src": good}])
-    assert nested.failed and "inside of" in nested.msg
+    nested = act(config=[{"dest": str(place / "fresh"), "src": good},
+                         {"dest": str(place / "fresh" / "b"), "src": good}])
+    assert nested.failed and "another rootfs of this task" in nested.msg
 
 
 def test_the_same_tarball_under_another_name_is_no_change(place, good, tmp_path):
@@ -339,7 +342,7 @@ BAD = {
     "a hard link to nothing": (holding((LINK, "a", "b")), "no file before it"),
     "a hard link to a directory": (holding((DIR, "b"), (LINK, "a", "b")), "no file before it"),
     "a hard link through a symlink": (holding((SYM, "a", "/etc"), (LINK, "b", "a/passwd")), "no file before it"),
-    "through an absolute symlink": (holding((SYM, "a", "/tmp"), (FILE, "a/evil", b"x")), "behind a, which is a symlink"),
+    "through an absolute symlink": (holding((SYM, "a", "/tmp"), (FILE, "a/evil", b"x")), "behind a, which is a sym"),
     "through a relative symlink": (holding((DIR, "b"), (SYM, "a", "b"), (FILE, "a/evil", b"x")), "which is a symlink"),
     "a directory over a symlink": (holding((SYM, "a", "/tmp"), (DIR, "a")), "twice"),
     "a symlink over a directory": (holding((DIR, "a"), (SYM, "a", "/tmp"), (FILE, "a/evil", b"x")), "twice"),
@@ -355,7 +358,7 @@ BAD = {
     "a gzip cut in its data": (lambda path: cut(path, 20000), "cut short"),
     "a gzip cut in its trailer": (lambda path: cut(path, -4), "cut short"),
     "a wrong checksum of gzip": (flipped, "damaged"),
-    "a tar cut short": (lambda path: path.write_bytes(gzip.compress(archive(*GOOD, (FILE, "a", b"x" * 9999))[:-6000])), "damaged"),
+    "a tar cut short": (raw(gzip.compress(archive(*GOOD, (FILE, "a", b"x" * 9999))[:-6000])), "damaged"),
     "a tar without an end": (holding(*GOOD, end=False), "no end of archive"),
     "rubbish between members": (holding(*GOOD, end=False, tail=b"rubbish!" * 64 + bytes(1024)), "no end of archive"),
     "another archive behind it": (holding(*GOOD, tail=archive((FILE, "b", b"x"))), "after its end"),
@@ -393,7 +396,8 @@ def test_a_bad_tarball_changes_nothing(place, good, tmp_path, make, words):
 
 def test_a_source_that_is_not_there_or_another(place, good, tmp_path):
     dest = str(place / "a")
-    for path, words in ("/nowhere/x.tar.gz", "No such file"), (str(tmp_path), "Is a directory"), ("/dev/null", "not a file"), ("x.tar.gz", "absolute"):
+    for path, words in (("/nowhere/x.tar.gz", "No such file"), (str(tmp_path), "Is a directory"),
+                        ("/dev/null", "not a file"), ("x.tar.gz", "absolute")):
         result = act(dest=dest, src=path)
         assert result.failed and result.msg.startswith("src: ") and words in result.msg
     wrong = act(dest=dest, src=good, checksum="sha256:" + "0" * 64)
@@ -508,7 +512,8 @@ def server():
 
 def test_a_download_with_a_published_checksum(place, server, good):
     server.offer("x86", Path(good).read_bytes(), **{"Content-Encoding": "gzip"})
-    wanted = {"dest": str(place / "a"), "mirror": server.url + "/", "arch": "x86", "version": "9.9.9", "http_agent": "me"}
+    wanted = {"dest": str(place / "a"), "mirror": server.url + "/", "arch": "x86", "version": "9.9.9",
+              "http_agent": "me"}
     predicted = run_module("alpine_rootfs", check=True, **wanted)
     assert server.asked == [server.path("x86", "9.9.9") + ".sha256"]  # the tarball is not for check mode
     made = act(**wanted)
@@ -533,7 +538,8 @@ def test_a_known_release_asks_for_no_checksum_and_takes_no_other(place, server, 
     result = run_module("alpine_rootfs", dest=str(place / "a"), mirror=server.url, arch="x86_64")
     assert server.asked == [server.path("x86_64", "3.21.3")]
     assert result.failed and "1a694899" in result.msg and digest(good) in result.msg and os.listdir(place) == []
-    assert run_module("alpine_rootfs", dest=str(place / "a"), mirror=server.url, arch="x86_64", checksum=digest(good)).changed
+    assert run_module("alpine_rootfs", dest=str(place / "a"), mirror=server.url, arch="x86_64",
+                      checksum=digest(good)).changed
 
 
 def test_a_redirect(place, server, good):
@@ -594,7 +600,8 @@ def another_tarball(server, body):
     (answering(b"no", suffix="", status=503), "answers 503", False),
     (shortened, "broke off after", False),
     (another_tarball, "has the SHA-256", False),
-], ids=["unreachable", "404", "no checksum", "garbage", "binary garbage", "another's checksum", "503", "truncated", "tampered"])
+], ids=["unreachable", "404", "no checksum", "garbage", "binary garbage", "another's checksum", "503",
+        "truncated", "tampered"])
 def test_a_mirror_that_fails(place, server, good, other, change, words, in_check):
     act(dest=str(place / "a"), src=other)
     change(server, Path(good).read_bytes())
@@ -656,8 +663,7 @@ def test_killed_at_any_time(place, good, other):
     """Both trees have 300 files more, so that a kill hits the work and not only the start."""
     trees = {}
     for name, src in ("one", good), ("two", other):
-        more = packed(Path(src), (FILE, name, b"x"), *[(FILE, f"{name}/../{name}{each}".replace(f"{name}/../", ""), b"x" * 5000)
-                                                        for each in range(300)])
+        more = packed(Path(src), (FILE, name, b"x"), *[(FILE, f"{name}{each}", b"x" * 5000) for each in range(300)])
         act(dest=str(place / "a"), src=more)
         trees[name] = set(os.listdir(place / "a"))
     for turn in range(24):
@@ -728,7 +734,8 @@ def test_on_the_lower_layer_of_an_overlay(tmp_path, place, good, other):
     for name in "lower", "upper", "work":
         (tmp_path / name).mkdir()
     act(dest=str(tmp_path / "lower" / "a"), src=good)
-    options = f"-t overlay none -o redirect_dir=off,lowerdir={tmp_path}/lower,upperdir={tmp_path}/upper,workdir={tmp_path}/work"
+    options = ("-t overlay none -o redirect_dir=off,"
+               f"lowerdir={tmp_path}/lower,upperdir={tmp_path}/upper,workdir={tmp_path}/work")
     if subprocess.run(f"mount {options} {place}", shell=True, check=False, capture_output=True).returncode:
         pytest.skip("no overlay can be mounted here")
     try:

@@ -42,23 +42,29 @@ def test_from_options_to_the_wanted_item():
     assert parsed(dest="/srv//a/./b/", arch="armv7", version="3.22.0_rc1", mirror="http://m:8080/alpine//") == Rootfs(
         dest="/srv/a/b", version="3.22.0_rc1", arch="armv7",
         source="http://m:8080/alpine/v3.22/releases/armv7/alpine-minirootfs-3.22.0_rc1-armv7.tar.gz")
-    assert parsed(dest="/srv/a", src="/t/alpine-minirootfs-3.20.3-aarch64.tar.gz", checksum=f" SHA256:{'A' * 64}") == Rootfs(
+    assert parsed(dest="/srv/a", src="/t/alpine-minirootfs-3.20.3-aarch64.tar.gz",
+                  checksum=f" SHA256:{'A' * 64}") == Rootfs(
         dest="/srv/a", version="3.20.3", arch="aarch64", checksum="a" * 64,
         source="/t/alpine-minirootfs-3.20.3-aarch64.tar.gz")
     # The default version is not that of a tarball of any name: the label of another release must not stick to it.
-    assert parsed(dest="/srv/a", src="/t/mine.tar.gz") == Rootfs(dest="/srv/a", version="", arch="", source="/t/mine.tar.gz")
+    assert parsed(dest="/srv/a", src="/t/mine.tar.gz") == Rootfs(
+        dest="/srv/a", version="", arch="", source="/t/mine.tar.gz")
     assert parsed(dest="/srv/a", state="absent") == Rootfs(dest="/srv/a")
     assert parsed(dest="/srv/a").key == "rootfs /srv/a"
 
 
 @pytest.mark.parametrize("option, value, rule", [
-    ("dest", "srv/a", "absolute"), ("dest", "", "absolute"), ("dest", "/srv/../etc", "'..'"), ("dest", "/srv/\0", "absolute"),
+    ("dest", "srv/a", "absolute"), ("dest", "", "absolute"), ("dest", "/srv/../etc", "'..'"),
+    ("dest", "/srv/\0", "absolute"),
     ("dest", "/", "system"), ("dest", "//", "system"), ("dest", "/tmp/", "system"), ("dest", "/var/lib", "system"),
     ("dest", "/usr/share/alpine", "system"), ("dest", "/usr/local", "system"), ("dest", "/etc/alpine", "system"),
     ("dest", "/proc/1/root", "system"), ("dest", "/srv/" + "x" * 201, "200 bytes"),
-    ("version", "3.21", "three numbers"), ("version", "../../3.21.3", "three numbers"), ("version", "edge", "three numbers"),
-    ("mirror", "ftp://m/alpine", "http or https"), ("mirror", "m/alpine", "http or https"), ("mirror", "http://", "http or"),
-    ("mirror", "file://host/x", "http or https"), ("mirror", "http://m:port/", "not a URL"), ("mirror", "http://m/?x", "query"),
+    ("version", "3.21", "three numbers"), ("version", "../../3.21.3", "three numbers"),
+    ("version", "edge", "three numbers"),
+    ("mirror", "ftp://m/alpine", "http or https"), ("mirror", "m/alpine", "http or https"),
+    ("mirror", "http://", "http or"),
+    ("mirror", "file://host/x", "http or https"), ("mirror", "http://m:port/", "not a URL"),
+    ("mirror", "http://m/?x", "query"),
     ("mirror", "http://m/a b", "white space"), ("mirror", "http://me:secret@m/", "netrc"),
     ("src", "a.tar.gz", "absolute"), ("checksum", "md5:" + "1" * 32, "64 hexadecimal"), ("checksum", "1" * 63, "64"),
     ("checksum", "sha256:" + "g" * 64, "64"), ("checksum", "", "64")])
@@ -69,7 +75,8 @@ def test_a_value_that_breaks_a_rule_is_named(option, value, rule):
     assert "secret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("dest", ["/alpine", "/srv/a", "/usr/local/alpine", "/home/me/alpine", "/var/lib/a", "/library/a"])
+@pytest.mark.parametrize("dest", ["/alpine", "/srv/a", "/usr/local/alpine", "/home/me/alpine",
+                                  "/var/lib/a", "/library/a"])
 def test_places_that_are_fine(dest):
     assert _rootfs.dest("dest", dest) == dest
 
@@ -85,7 +92,8 @@ def test_a_published_checksum(text):
     assert _releases.published(text, TARBALL) == ONE
 
 
-@pytest.mark.parametrize("text", ["", "<html>not here</html>", "1" * 40, f"{ONE}  another.tar.gz", f"{ONE} a b", "x" * 64])
+@pytest.mark.parametrize("text", ["", "<html>not here</html>", "1" * 40, f"{ONE}  another.tar.gz",
+                                  f"{ONE} a b", "x" * 64])
 def test_a_published_checksum_that_is_garbage(text):
     with pytest.raises(Problem, match="mirror: http://m/.*sha256 is not the checksum .* set checksum"):
         _releases.published(text, TARBALL)
@@ -112,7 +120,8 @@ def test_plans():
     wanted = Rootfs(dest="/a", version="3.21.3", arch="x86", checksum=ONE, source="http://m", leftover="")
     have = Rootfs(dest="/a", version="3.21.3", arch="x86", checksum=ONE, source="/elsewhere", leftover="", owner=OWNER)
     older = Rootfs(dest="/a", version="3.20.3", arch="x86", checksum=OTHER, source="/t", leftover="", owner=OWNER)
-    killed = Rootfs(dest="/a", version="3.21.3", arch="x86", checksum=ONE, source="/t", leftover="/.a.partial", owner=OWNER)
+    killed = Rootfs(dest="/a", version="3.21.3", arch="x86", checksum=ONE, source="/t", leftover="/.a.partial",
+                    owner=OWNER)
     assert planned(wanted, have) == []
     assert [each["action"] for each in planned(wanted, None)] == ["create"]
     assert planned(wanted, older) == [{"item": "rootfs /a", "action": "recreate", "fields": [
