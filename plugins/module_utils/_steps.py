@@ -121,9 +121,11 @@ def link(change, data=(), peer=None):
     if change.action == CREATE:
         return [LinkAdd(item.netns, item.name, item.kind, item.mac, item.mtu, data, peer),
                 LinkSet(item.netns, item.name, alias=OWNER)]
-    return some(LinkSet(item.netns, item.name, item.kind if data else None, data=data, alias=mark(change, OWNER),
-                        mac=item.mac if concerns(change, "mac") else None,
-                        mtu=item.mtu if concerns(change, "mtu") else None))
+    # A VXLAN device refuses an MTU that comes along with its own attributes.
+    return (some(LinkSet(item.netns, item.name, alias=mark(change, OWNER),
+                         mac=item.mac if concerns(change, "mac") else None,
+                         mtu=item.mtu if concerns(change, "mtu") else None))
+            + some(LinkSet(item.netns, item.name, item.kind if data else None, data=data)))
 
 
 def mark(change, alias):

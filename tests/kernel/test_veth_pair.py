@@ -5,6 +5,8 @@ import subprocess
 
 import pytest
 
+from ansible_collections.fromscratch.containers.plugins.module_utils import _netns
+
 from .conftest import addresses, js, link, run_module, sh
 from .faces import converge, lasting, same_by_commands
 
@@ -99,6 +101,8 @@ DRIFTS = {
     "address extra": ("ip -n {1} address add 10.0.0.7/24 dev eth0", ["addresses"]),
     "address first": ("ip -n {1} address flush dev eth0; ip -n {1} address add 10.0.0.7/24 dev eth0;"
                       "ip -n {1} address add 10.0.0.100/24 dev eth0", None),
+    "addresses extra": ("ip -n {1} address flush dev eth0; for n in 7 8 9; do ip -n {1} address add 10.0.0.$n/24 dev eth0;"
+                        "done", None),
     "IPv6 address gone": ("ip -n {1} address delete fd00::100/64 dev eth0", None),
     "IPv6 address extra": ("ip -n {1} address add fd00::7/64 dev eth0 nodad", ["addresses"]),
     "route gone": ("ip -n {1} route delete 10.1.0.0/16", ["routes"]),
@@ -185,12 +189,14 @@ def test_equal_indices_of_two_hosts_are_not_mistaken(scene):
 def test_prune_spares_inner_ends_and_strangers(scene):
     names = [host(scene), scene.netns(), scene.netns()]
     sh(f"ip -n {names[0]} link add foreign type veth peer name foreign2")
-    one, two = item(names[0], names[1]), item(names[0], names[2], name="ve-b", addresses=["10.0.0.101/24"], routes=[])
-    converge("veth_pair", *names, config=[one, two])
-    pruned = converge("veth_pair", *names, config=[one], prune=True)
-    assert [(each["item"], each["action"]) for each in pruned.changes] == [
-        (f"veth_pair ve-b in netns {names[0]}", "delete")]
+    one, two = item(None, names[1]), item(None, names[2], name="ve-b", addresses=["10.0.0.101/24"], routes=[])
+    nested = {"netns": names[1], "namespace": names[2], "name": "ve-c", "inner_name": "eth1"}
+    with _netns.entered(names[0]):  # pruning looks into the host's own namespace, too
+        converge("veth_pair", *names, config=[one, two, nested])
+        pruned = converge("veth_pair", *names, config=[one, nested], prune=True)
+    assert [(each["item"], each["action"]) for each in pruned.changes] == [("veth_pair ve-b", "delete")]
     assert link(names[0], "foreign") and link(names[1], "eth0") and link(names[2], "eth0") is None
+    assert link(names[2], "eth1")
 
 
 @pytest.mark.parametrize("marks", [0, 1])

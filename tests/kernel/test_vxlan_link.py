@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import pytest
 
+from ansible_collections.fromscratch.containers.plugins.module_utils import _netns
+
 from .conftest import js, link, run_module, sh
 from .faces import converge, lasting, same_by_commands
 
@@ -62,21 +64,22 @@ def test_act_again_check_change_absent(scene):
 
 @pytest.mark.parametrize("local, remote, mtu", [("192.0.2.1", "192.0.2.2", 1450), ("2001:db8::1", "2001:db8::2", 1430)])
 def test_peers_one_many_one_none(scene, local, remote, mtu):
-    netns = host(scene)
+    netns, twin = host(scene), host(scene)
     other = remote[:-1] + "3"
-    act(netns, local=local, remotes=[remote])
+    same_by_commands(act(netns, local=local, remotes=[remote]), [netns], [twin])
     assert link(netns, "vxlan0")["mtu"] == mtu
     index = link(netns, "vxlan0")["ifindex"]
     for remotes in [remote, other], [other], [other, remote], [remote], []:
-        changes = act(netns, local=local, remotes=remotes).changes
-        assert [each["action"] for each in changes] == ["update"]
+        made = act(netns, local=local, remotes=remotes)
+        assert [each["action"] for each in made.changes] == ["update"]
+        same_by_commands(made, [netns], [twin])
         assert fdb(netns) == sorted((ZERO, each, "enX0") for each in remotes)
     assert link(netns, "vxlan0")["ifindex"] == index
 
 
 def test_multicast_group(scene):
-    netns = host(scene)
-    act(netns, remotes=None, group="239.1.1.1", learning=True)
+    netns, twin = host(scene), host(scene)
+    same_by_commands(act(netns, remotes=None, group="239.1.1.1", learning=True), [netns], [twin])
     assert data(netns)["group"] == "239.1.1.1"
     changes = act(netns, remotes=["192.0.2.2"]).changes
     assert changes[0]["action"] == "recreate" and "group: 239.1.1.1 vs none" in changes[0]["fields"]
@@ -100,6 +103,20 @@ def test_what_cannot_change_in_place_is_made_anew_and_restored(scene, change, wo
     assert link(netns, "vxlan0")["master"] == "br0" and data(netns)["ageing"] == 77
     assert [entry[0] for entry in fdb(netns)] == ([ZERO] if "fdb" in change else [ZERO, MAC])
     same_by_commands(made, [netns], [twin])
+
+
+def test_what_changes_in_place(scene):
+    netns, twin = host(scene), host(scene)
+    for each in netns, twin:
+        sh(f"ip -n {each} address add 192.0.2.5/24 dev enX0")
+    same_by_commands(act(netns, ttl=1, ageing=1), [netns], [twin])
+    index = link(netns, "vxlan0")["ifindex"]
+    for change in ({"local": "192.0.2.5"}, {"ttl": 0}, {"ageing": 300}, {"learning": False}, {"mtu": 1400},
+                   {"mac": "02:00:00:00:00:42"}, {"bridge": "br0"}, {"bridge": ""}, {"remotes": ["192.0.2.7"]}):
+        made = act(netns, **change)
+        assert [each["action"] for each in made.changes] == ["update"]
+        same_by_commands(made, [netns], [twin])
+    assert link(netns, "vxlan0")["ifindex"] == index
 
 
 DRIFTS = {
@@ -207,9 +224,11 @@ def test_two_items_cannot_share_a_vni_but_can_swap(scene):
 def test_prune(scene):
     netns = host(scene)
     sh(f"ip -n {netns} link add foreign type vxlan id 9 dstport 4790")
-    converge("vxlan_link", netns, config=[item(netns, vni=1), item(netns, vni=2, name="vxlan1")])
-    pruned = converge("vxlan_link", netns, config=[item(netns, vni=1)], prune=True)
-    assert [(each["item"], each["action"]) for each in pruned.changes] == [(f"vxlan vxlan1 in netns {netns}", "delete")]
+    with _netns.entered(netns):  # pruning looks into the host's own namespace, too
+        converge("vxlan_link", netns, config=[item(None, vni=1), item(None, vni=2, name="vxlan1")])
+        pruned = converge("vxlan_link", netns, config=[item(None, vni=1)], prune=True)
+    assert [(each["item"], each["action"]) for each in pruned.changes] == [("vxlan vxlan1", "delete")]
+    assert pruned.commands == ["ip link delete vxlan1"]
     assert link(netns, "foreign") and link(netns, "vxlan0")
 
 
