@@ -174,6 +174,20 @@ class Vxlan(Item):
     owner: Optional[str] = fact()
     held: Optional[Tuple[FdbEntry, ...]] = fact()
 
+    def over(self, observed):
+        """Where ``local`` goes to another address family, what is not managed of the former one has to go."""
+        item = super().over(observed)
+        if not item.local:
+            return item
+
+        def kept(address):
+            return not address or (":" in address) == (":" in item.local)
+
+        return replace(item, remote=item.remote if kept(item.remote) else "",
+                       group=item.group if kept(item.group) else "",
+                       remotes=item.remotes and frozenset(filter(kept, item.remotes)),
+                       fdb=item.fdb and frozenset(each for each in item.fdb if kept(each.dst)))
+
 
 @dataclass(frozen=True)
 class VethPair(Item):

@@ -105,6 +105,16 @@ def test_what_cannot_change_in_place_is_made_anew_and_restored(scene, change, wo
     same_by_commands(made, [netns], [twin])
 
 
+def test_what_is_not_managed_cannot_follow_to_another_address_family(scene):
+    netns, twin = host(scene), host(scene)
+    entries = [{"mac": MAC, "dst": "192.0.2.2"}]
+    same_by_commands(act(netns, remotes=["192.0.2.2", "192.0.2.3"], fdb=entries), [netns], [twin])
+    made = converge("vxlan_link", netns, name="vxlan0", netns=netns, vni=100, local="2001:db8::1")
+    assert made.observed[0]["remotes"] == made.observed[0]["fdb"] == [] == fdb(netns)
+    assert made.diff["after"][f"vxlan vxlan0 in netns {netns}"]["remotes"] == []
+    same_by_commands(made, [netns], [twin])
+
+
 def test_what_changes_in_place(scene):
     netns, twin = host(scene), host(scene)
     for each in netns, twin:
