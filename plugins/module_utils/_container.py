@@ -19,9 +19,10 @@ STATE = "/var/lib/fromscratch/containers"
 RUN = "/run/fromscratch/containers"
 STARTED, STOPPED, RESTARTED = "started", "stopped", "restarted"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-# What Docker leaves to root in a container; all others are out of reach for good.
+# What Docker leaves to root in a container, but for mknod: no device cgroup stands between a device node and the host's
+# disks here. All others are out of reach for good.
 CAPABILITIES = ("chown", "dac_override", "fowner", "fsetid", "kill", "setgid", "setuid", "setpcap", "net_bind_service",
-                "net_raw", "sys_chroot", "mknod", "audit_write", "setfcap")
+                "net_raw", "sys_chroot", "audit_write", "setfcap")
 
 
 class Bind(NamedTuple):
@@ -111,10 +112,11 @@ def digest(files):
 
 
 def fstab(container):
-    """The mounts below the container's root, in the order in which they are made."""
+    """The file systems below the container's root, in the order in which they are mounted."""
     root = f"{container.directory}/root"
     lines = [
-        ("proc", "/proc", "proc", "nosuid,nodev,noexec"),
+        # Root may write to /proc/sys whatever its capabilities, and most of that is the whole host's.
+        ("proc", "/proc", "proc", ("" if container.privileged else "ro,") + "nosuid,nodev,noexec"),
         ("sysfs", "/sys", "sysfs", "ro,nosuid,nodev,noexec"),
         ("tmpfs", "/dev", "tmpfs", "nosuid,mode=755,size=64k"),
         ("devpts", "/dev/pts", "devpts", "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620"),
@@ -124,10 +126,7 @@ def fstab(container):
     for each in container.tmpfs:
         dest, unused, options = each.partition(":")
         lines.append(("tmpfs", dest, "tmpfs", ",".join(["nosuid", "nodev", *filter(None, [options])])))
-    for each in container.binds:
-        # Mounts below the source stay out of a read-only bind: they would be writable.
-        lines.append((each.source, each.dest, "none", "bind,ro" if each.read_only else "rbind"))
-    return f"# The mounts of {container.name}, in a mount namespace of its own. Made by {OWNER}.\n" + "".join(
+    return f"# The file systems of {container.name}, in a mount namespace of its own. Made by {OWNER}.\n" + "".join(
         f"{source} {root}{dest} {kind} {options},X-mount.mkdir 0 0\n" for source, dest, kind, options in lines)
 
 
@@ -136,25 +135,37 @@ def script(container):
     quoted = {name: shlex.quote(value) for name, value in {
         "name": container.name, "dir": container.directory, "record": f"{RUN}/{container.name}",
         "hostname": container.hostname, "workdir": container.workdir, "rootfs": container.rootfs}.items()}
-    drop = "" if container.privileged else (
-        "setpriv --no-new-privs --bounding-set=-all," + ",".join(f"+{each}" for each in CAPABILITIES) + " -- \\\n        ")
+    # The container's environment and rights, and the present directory as its root. Two paths, because the PATH is already
+    # the container's.
+    become = ["env -i " + " ".join(shlex.quote(each) for each in container.env), "/usr/sbin/chroot ."]
+    if not container.privileged:
+        become.insert(1, "/usr/bin/setpriv --no-new-privs --inh-caps=-all --bounding-set=-all,"
+                      + ",".join(f"+{each}" for each in CAPABILITIES) + " --")
+    device = "" if container.privileged else "nodev,"
+    overlay = f'mount -t overlay -o "{device}{OVERLAY}" overlay "$root"'
     return SCRIPT.format(
-        **quoted, owner=OWNER, timeout=container.stop_timeout, drop=drop,
-        env=" ".join(shlex.quote(each) for each in container.env),
-        layer={"none": 'mount --bind {rootfs} "$root"',
-               "disk": '[ -d "$dir/layer/work" ] || mkdir -p "$dir/layer/upper" "$dir/layer/work"\n    ' + OVERLAY,
+        **quoted, owner=OWNER, timeout=container.stop_timeout, become=" \\\n        ".join(become),
+        layer={"none": f'mount -o {device}bind "$rootfs" "$root"',
+               "disk": '[ -d "$dir/layer/work" ] || mkdir -p "$dir/layer/upper" "$dir/layer/work"\n    ' + overlay,
                "tmpfs": 'mount -t tmpfs -o mode=700,X-mount.mkdir layer "$dir/layer"\n'
-                        '    mkdir "$dir/layer/upper" "$dir/layer/work"\n    ' + OVERLAY,
-               }[container.layer].format(rootfs=shlex.quote(container.rootfs)),
-        freeze='mount -o remount,bind,ro "$root"' if container.read_only else ":",
-        first=INIT if container.init else 'cd "$1" && shift && exec "$@"',
+                        '    mkdir "$dir/layer/upper" "$dir/layer/work"\n    ' + overlay,
+               }[container.layer],
+        # Mounts below the source stay out of a read-only bind: they would be writable.
+        binds="".join(f"\n    bind {shlex.quote(each.source)} {shlex.quote(each.dest)} {'bind,ro' if each.read_only else 'rbind'}"
+                      for each in container.binds),
+        freeze='\n    mount -o remount,bind,ro "$root"' if container.read_only else "",
+        first=INIT if container.init else FIRST,
         command=" ".join(shlex.quote(each) for each in container.command))
 
 
-OVERLAY = 'mount -t overlay -o lowerdir={rootfs},upperdir="$dir/layer/upper",workdir="$dir/layer/work" overlay "$root"'
+OVERLAY = "lowerdir=$rootfs,upperdir=$dir/layer/upper,workdir=$dir/layer/work"
 
-# Process 1: it passes the signals on that ask a container to end, and reaps what its children leave behind.
-INIT = r"""cd "$1" || exit 127
+# Process 1: the end of descriptor 4 tells the host that the start is over.
+FIRST = 'exec </dev/null 4<&- && cd "$1" && shift && exec "$@"'
+
+# Process 1 with an init: it passes the signals on that ask a container to end, and reaps what its children leave behind.
+INIT = r"""exec </dev/null 4<&-
+cd "$1" || exit 127
 shift
 trap "kill -TERM \$child" TERM INT QUIT HUP
 "$@" &
@@ -175,97 +186,103 @@ umask 022
 name={name}
 dir={dir}
 record={record} # its process 1, the time that started, and the boot: a pid alone is soon somebody else's
+rootfs={rootfs}
 root=$dir/root
-
-# Becomes the command, with the rights of the container and the present directory as its root.
-become() {{
-    exec env -i {env} \
-        {drop}chroot . "$@" 3<&-
-}}
+PATH=${{PATH-}}:/usr/sbin:/sbin
 
 # Sets pid. A process that has ended but was not waited for does not run any more.
 running() {{
     [ -r "$record" ] && read -r pid start boot <"$record" && [ -r "/proc/$pid/stat" ] || return 1
     read -r this_boot </proc/sys/kernel/random/boot_id
-    {{ read -r stat <"/proc/$pid/stat"; }} 2>/dev/null || return 1
+    stat=
+    {{ while read -r line; do stat="$stat $line"; done <"/proc/$pid/stat"; }} 2>/dev/null || return 1
+    # shellcheck disable=SC2086  # what follows the name in brackets, as words
     set -- ${{stat##*) }}
-    [ "$boot" = "$this_boot" ] && [ "$start" = "${{20}}" ] && [ "$1" != Z ] && [ "$1" != X ]
+    [ "$boot" = "$this_boot" ] && [ "$start" = "${{20-}}" ] && [ "$1" != Z ] && [ "$1" != X ]
 }}
 
-# Refuses a mount point that a symbolic link in the root filesystem would lead elsewhere; makes those that are files.
-mount_points() {{
-    while read -r source point kind rest; do
-        case $source in "#"*) continue ;; esac
-        path=$point
-        while [ "$path" != "$root" ]; do
-            [ ! -L "$path" ] || {{ echo "${{path#"$root"}} in {rootfs} is a symbolic link: nothing is mounted there" >&2; exit 1; }}
-            path=${{path%/*}}
-        done
-        if [ "$kind" = none ] && [ ! -d "$source" ] && [ ! -e "$point" ]; then
-            mkdir -p "${{point%/*}}"
-            : >"$point"
-        fi
-    done <"$dir/fstab"
+# Whether the container ends within so many tenths of a second.
+ends_within() {{
+    left=$1
+    nap=0.01 # most end at once
+    while running; do
+        [ "$left" -gt 0 ] || return 1
+        sleep $nap
+        nap=0.1
+        left=$((left - 1))
+    done
+}}
+
+# Refuses a mount point that a symbolic link in the container's files would lead elsewhere.
+mount_point() {{
+    path=$1
+    while [ "$path" != "$root" ]; do
+        [ ! -L "$path" ] || {{ echo "${{path#"$root"}} in $rootfs is a symbolic link: nothing is mounted there" >&2; exit 1; }}
+        path=${{path%/*}}
+    done
+}}
+
+# Shows the container $1 of the host at $2, with the mount options $3.
+bind() {{
+    mount_point "$root$2"
+    if [ ! -d "$1" ] && [ ! -e "$root$2" ]; then
+        mkdir -p "$root${{2%/*}}"
+        : >"$root$2"
+    fi
+    mount -o "$3,X-mount.mkdir" "$1" "$root$2"
 }}
 
 # Process 1 of the container: it still sees the host's files, though its mounts are its own affair.
 begin() {{
     read -r stat </proc/self/stat
     read -r boot </proc/sys/kernel/random/boot_id
+    # shellcheck disable=SC2086  # what follows the name in brackets, as words
     set -- ${{stat##*) }}
     echo "${{stat%% *}} ${{20}} $boot" >"$record"
     echo {hostname} >/proc/sys/kernel/hostname
     {layer}
-    mount_points
+    while read -r source point rest; do
+        [ "$source" = "#" ] || mount_point "$point"
+    done <"$dir/fstab"
     mount --all --fstab "$dir/fstab"
     cp -a /dev/null /dev/zero /dev/full /dev/random /dev/urandom /dev/tty \
         /dev/fd /dev/stdin /dev/stdout /dev/stderr "$root/dev"
-    ln -s pts/ptmx "$root/dev"
-    {freeze}
-    # From here the tools are found in the host's tree, and the present directory is the container's root.
-    exec nsenter --root=/proc/self/fd/3 --wd="$root" -- "$0" pivot
+    ln -s pts/ptmx "$root/dev"{binds}{freeze}
+    # From here the tools are found in the host's tree, and the present directory is the container's root: it has no name
+    # there, which a shell complains about.
+    PWD=/proc/self/cwd exec nsenter --root=/proc/self/fd/3 --wd="$root" -- "$dir/container" pivot
 }}
 
 case ${{1-}} in
 start)
     if running; then exit 0; fi
-    [ -d "${{record%/*}}" ] && [ -d "$root" ] || mkdir -p "${{record%/*}}" "$root"
-    exec 3</ # the host's tree, where the tools are
+    {{ [ -d "${{record%/*}}" ] && [ -d "$root" ]; }} || mkdir -p "${{record%/*}}" "$root"
+    # The host's tree, where the tools are; and the standard input, which a shell takes from what it starts by "&".
+    exec 3</ 4<&0
     cgroup=
     [ ! -e /proc/self/ns/cgroup ] || cgroup=--cgroup
-    exec nsenter --net="/run/netns/$name" -- unshare --mount --uts --ipc $cgroup --pid -- "$0" fork
+    exec nsenter --net="/run/netns/$name" -- unshare --mount --uts --ipc $cgroup --pid -- "$dir/container" fork
     ;;
 fork) # in the new namespaces, but for that of processes, which the next one begins
-    begin <&0 &
+    begin &
     ;;
 pivot) # the old root goes on top of the new one, and away
     nsenter --mount=/proc/self/ns/mnt -- pivot_root "$root" "$root"
     umount --namespace /proc/self/ns/mnt --lazy /
-    become /bin/sh -c '{first}' \
-        init {workdir} {command} </dev/null # the end of the former standard input says that the start is over
+    exec {become} /bin/sh -c '{first}' \
+        init {workdir} {command} 3<&-
     ;;
 exec)
     shift
     running || {{ echo "$name does not run" >&2; exit 125; }}
-    exec nsenter --target "$pid" --mount --uts --ipc --net --pid --root=/ --wd="/proc/$pid/root" -- \
-        setpriv --pdeathsig HUP -- "$0" enter "$@"
-    ;;
-enter)
-    shift
-    become "$@"
+    exec nsenter --target "$pid" --all --root=/ --wd="/proc/$pid/root" -- \
+        setpriv --pdeathsig HUP -- {become} "$@"
     ;;
 stop)
     running || exit 0
-    kill -TERM "$pid"
-    tries={timeout}0
-    nap=0.01 # most end at once
-    while running && [ $tries -gt 0 ]; do
-        sleep $nap
-        nap=0.1
-        tries=$((tries - 1))
-    done
-    ! running || kill -KILL "$pid"
-    while running; do sleep 0.01; done
+    kill -TERM "$pid" || : # it may be gone by now
+    ends_within {timeout}0 || kill -KILL "$pid" || :
+    ends_within 600 || {{ echo "$name: process $pid does not die" >&2; exit 1; }}
     rm -f "$record"
     ;;
 status)

@@ -94,7 +94,7 @@ def create(name):
         finally:
             _call("setns", home, CLONE_NEWNET)
     except OSError:
-        os.unlink(path)
+        remove(name)
         raise
     finally:
         os.close(home)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import select
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -60,11 +61,14 @@ class Containers(Kind):
             return Container(name=name, owner="another program") if _netns.exists(name) else None
         pid, pinned = running(name), _netns.exists(name)
         if pid and pinned:
-            pinned = _netns.same(name, f"/proc/{pid}/ns/net")
+            try:
+                pinned = _netns.same(name, f"/proc/{pid}/ns/net")
+            except FileNotFoundError:
+                pid = None  # it ended just now
         files = {}
         for each in MODES:
             try:
-                files[each] = (directory / each).read_text(encoding="utf-8")
+                files[each] = (directory / each).read_text(encoding="utf-8", errors="replace")
             except OSError:
                 files[each] = None
         recorded = Container(name=name, owner=OWNER)  # of a run that was killed before it wrote the record
@@ -77,8 +81,11 @@ class Containers(Kind):
         return recorded.with_(state=STARTED if pid else STOPPED, files=digest(files), namespace=pinned, pid=pid)
 
     def missing(self, plan):
-        return [f"{change.item}: there is no root filesystem in {change.after.rootfs} (make it with alpine_rootfs)"
-                for change in plan.changes if change.after and not os.path.isdir(change.after.rootfs)]
+        wanted = [change.after for change in plan.changes if change.after]
+        return [f"{each.key}: there is no root filesystem in {each.rootfs} (make it with alpine_rootfs)"
+                for each in wanted if not os.path.isdir(each.rootfs)] + [
+                f"{each.key}: there is no {bind.source} to bind to {bind.dest}"
+                for each in wanted for bind in each.binds if not os.path.exists(bind.source)]
 
     def commands(self, plan):
         return [line for change in plan.changes for line in self._commands(change)]
@@ -101,32 +108,32 @@ class Containers(Kind):
         stop = [change.before for change in plan.changes
                 if change.before and change.before.state == STARTED and not _keeps_running(change)]
         with ThreadPoolExecutor(32) as pool:  # stopping is waiting
-            list(pool.map(self._stop, stop))
+            _raise_all(pool.map(self._stop, stop))
+        for change in plan.changes:
+            if change.action == DELETE:
+                self._remove(change.before)
+            else:
+                self._prepare(change)
+        start = [change.after for change in plan.changes
+                 if change.after and change.after.state != STOPPED and not _keeps_running(change)]
         with ThreadPoolExecutor(2 * (os.cpu_count() or 1)) as pool:
-            for change in plan.changes:
-                if change.action == DELETE:
-                    self._remove(change.before)
-                else:
-                    self._prepare(change)
-            start = [change.after for change in plan.changes
-                     if change.after and change.after.state != STOPPED and not _keeps_running(change)]
-            list(pool.map(self._start, start))
+            failures = list(pool.map(self._start, start))
         if start:
             time.sleep(GRACE)
-        for each in start:
-            if running(each.name) is None:
-                raise Problem(f"{each.key}: its command ended at once: {' '.join(each.command)}. "
-                              f"Its last output: {_last_output(each)}")
+        _raise_all(failure or (f"{each.key}: it ended at once. Its command: {' '.join(each.command)}. Its last output: "
+                               f"{_last_output(each)}" if running(each.name) is None else None)
+                   for each, failure in zip(start, failures))
 
     def _stop(self, container):
+        """What went wrong, in words."""
         done = subprocess.run([container.script, "stop"], capture_output=True, text=True, check=False,
                               stdin=subprocess.DEVNULL)
-        if done.returncode:
-            raise Problem(f"{container.key}: stopping it failed: {done.stderr.strip()}")
+        return f"{container.key}: stopping it failed: {done.stderr.strip()}" if done.returncode else None
 
     def _remove(self, container):
         if container.namespace:
             _netns.remove(container.name)
+        Path(RUN, container.name).unlink(missing_ok=True)  # of one that ended by itself
         shutil.rmtree(container.directory)
         for directory in (STATE, os.path.dirname(STATE), RUN, os.path.dirname(RUN)):
             try:
@@ -146,21 +153,25 @@ class Containers(Kind):
             _netns.create(container.name)
 
     def _start(self, container):
-        """Runs the script and waits until the container's command takes over, or its process 1 is gone."""
-        over, signal = os.pipe()
+        """Runs the script and waits until the container's process 1 takes over, or is gone; what went wrong, in words."""
+        over, held = os.pipe()
         try:
             with open(f"{container.directory}/log", "wb", opener=_private) as log:
-                started = subprocess.Popen([container.script, "start"], stdin=signal, stdout=log, stderr=log,
+                started = subprocess.Popen([container.script, "start"], stdin=held, stdout=log, stderr=log,
                                            start_new_session=True, cwd="/")
-            os.close(signal)
-            ready = select.select([over], [], [], SETUP)[0]
-            code = started.wait(SETUP)
-        except subprocess.TimeoutExpired:
-            code = None
+            os.close(held)
+            if not select.select([over], [], [], SETUP)[0]:
+                os.killpg(started.pid, signal.SIGKILL)
+            code = started.wait()
         finally:
             os.close(over)
-        if code != 0 or not ready:
-            raise Problem(f"{container.key}: starting it failed: {_last_output(container)}")
+        return f"{container.key}: starting it failed: {_last_output(container)}" if code else None
+
+
+def _raise_all(failures):
+    failures = [each for each in failures if each]
+    if failures:
+        raise Problem("; ".join(failures))
 
 
 def _keeps_running(change):

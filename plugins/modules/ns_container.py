@@ -14,8 +14,9 @@ description:
     util-linux. C(container start), C(container stop), C(container exec COMMAND) and C(container status) work by hand too.
   - Its network namespace is C(/run/netns/NAME), so that C(ip netns exec NAME) works. It outlives the container's processes,
     so that a restart keeps links and addresses; M(fromscratch.containers.veth_pair) connects it.
-  - The root is changed with C(pivot_root) and the old one is gone. Root inside has the capabilities that Docker leaves it,
-    and no program inside gains any; O(privileged) lifts that.
+  - The root is changed with C(pivot_root) and the old one is gone. Root inside has the capabilities that Docker leaves it
+    but for C(CAP_MKNOD), no program inside gains any, C(/proc) is read-only, and device nodes work in C(/dev) alone;
+    O(privileged) lifts all that.
 version_added: 0.1.0
 author:
   - The fromscratch.containers engineers (@fromscratch)
@@ -99,7 +100,7 @@ options:
     type: bool
     default: false
   privileged: &privileged
-    description: Whether root inside keeps all capabilities, as a container that plays a host needs.
+    description: Whether root inside keeps all capabilities and writes to C(/proc), as a container that plays a host needs.
     type: bool
     default: false
   init: &init
@@ -242,14 +243,15 @@ def container(options):
         name=name, hostname=hostname, namespace=True, state=options["state"],
         rootfs=rule.path("rootfs", rule.required("rootfs", options["rootfs"])),
         command=rule.arguments("command", options["command"]),
-        env=tuple(f"{key}={value}" for key, value in sorted(env.items())),
+        env=rule.arguments("env", [f"{key}={value}" for key, value in sorted(env.items())]),
         workdir=rule.path("workdir", options["workdir"]),
         binds=tuple(Bind(rule.path("binds.source", each["source"]), rule.path("binds.dest", each["dest"], below="/"),
                          each["read_only"]) for each in options["binds"]),
         tmpfs=tuple(rule.tmpfs("tmpfs", each) for each in options["tmpfs"]),
         stop_timeout=rule.in_range("stop_timeout", options["stop_timeout"], 0, 3600),
         **{key: options[key] for key in ("layer", "read_only", "privileged", "init")})
-    rule.refuse_duplicates("binds", [each.dest for each in wanted.binds])
+    rule.refuse_duplicates("binds and tmpfs", [each.dest for each in wanted.binds] + [
+        each.partition(":")[0] for each in wanted.tmpfs])
     return wanted.with_(files=digest(files_of(wanted)))
 
 

@@ -9,14 +9,20 @@ import io
 import itertools
 import json
 import os
+import platform
 import shlex
+import shutil
+import signal
+import stat
 import subprocess
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
 
 MODULES = "ansible_collections.fromscratch.containers.plugins.modules"
+CLONE_NEWNS = 0x00020000
 
 
 def pytest_collection_modifyitems(items):
@@ -129,3 +135,76 @@ def scene():
     made = Scene()
     yield made
     made.close()
+
+
+def _utils(name):
+    return importlib.import_module(MODULES.replace(".modules", f".module_utils.{name}"))
+
+
+class Host:
+    """A machine's /run and /var/lib, empty and private, in a mount namespace that shares mounts as systemd has it."""
+
+    def __init__(self, directory):
+        self.home = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY)
+        os.makedirs(f"{directory}/lib")
+        _utils("_netns")._call("unshare", CLONE_NEWNS)
+        sh("mount --make-rprivate /", "mount --make-rshared /", "mount -t tmpfs -o mode=755 run /run",
+           f"mount --bind {directory}/lib /var/lib",
+           "mkdir -p /run/mount")  # mount's own
+
+    def picture(self):
+        """All files with modes and contents, and all mounts."""
+        def content(path, status):
+            if stat.S_ISLNK(status.st_mode):
+                return os.readlink(path)
+            return path.read_bytes() if stat.S_ISREG(status.st_mode) and path.parent.name != "netns" else status.st_ino
+
+        found = {}
+        for each in sorted([*Path("/run").rglob("*"), *Path("/var/lib").rglob("*")]):
+            status = os.lstat(each)
+            found[str(each)] = (oct(status.st_mode), status.st_uid, content(each, status))
+        return found, Path("/proc/thread-self/mountinfo").read_text(encoding="ascii")
+
+    def clear(self):
+        """Ends what a test left behind."""
+        for record in Path(_utils("_container").RUN).glob("*"):
+            pid = _utils("_process").running(record.name)
+            if pid:
+                os.kill(pid, signal.SIGKILL)
+        sh("umount -l /run/netns/* /run/netns 2>/dev/null; rm -rf /run/* /var/lib/*; mkdir -p /run/mount", check=False)
+
+    def close(self):
+        self.clear()
+        _utils("_netns")._call("setns", self.home, CLONE_NEWNS)
+        os.close(self.home)
+
+
+@pytest.fixture(scope="module")
+def apart(tmp_path_factory):
+    """What a module's tests do to /run and /var/lib is their own affair."""
+    made = Host(tmp_path_factory.mktemp("host"))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def rootfs(tmp_path_factory):
+    """A root filesystem for containers: Alpine's from a tarball at hand, else one of a static busybox."""
+    directory = tmp_path_factory.mktemp("rootfs") / "rootfs"
+    directory.mkdir()
+    shared = Path(__file__).resolve().parents[3] / "shared" / "data"
+    tarballs = [os.environ.get("ALPINE_ROOTFS"), shared / f"alpine-minirootfs-3.20.3-{platform.machine()}.tar.gz"]
+    for tarball in tarballs:
+        if tarball and os.path.exists(tarball):
+            sh(f"tar -xzf {tarball} -C {directory} --no-same-owner")
+            return str(directory)
+    busybox = shutil.which("busybox", path="/bin:/usr/bin")
+    if not busybox or "statically" not in sh(f"file -L {busybox}; ldd {busybox} 2>&1 || echo statically", check=False):
+        pytest.skip("no root filesystem: set ALPINE_ROOTFS to a minirootfs tarball, or install busybox-static")
+    for name in "bin", "sbin", "etc", "root", "usr/bin", "usr/sbin", "tmp", "srv", "var":
+        os.makedirs(directory / name)
+    shutil.copy(busybox, directory / "bin" / "busybox")
+    sh(f"{busybox} --install -s {directory}/bin", f"chroot {directory} /bin/busybox --install -s")
+    (directory / "etc" / "passwd").write_text("root:x:0:0:root:/root:/bin/sh\n", encoding="ascii")
+    (directory / "etc" / "alpine-release").write_text("busybox\n", encoding="ascii")
+    return str(directory)

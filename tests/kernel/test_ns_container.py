@@ -1,0 +1,694 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Containers on the real kernel, on a host whose /run and /var/lib are the tests' own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.fromscratch.containers.plugins.module_utils import _process
+from ansible_collections.fromscratch.containers.plugins.module_utils._container import CAPABILITIES, RUN, STATE
+
+from .conftest import addresses, link, run_module, sh
+
+FACES = ("changed", "changes", "commands", "diff")
+CAPABILITY = {name: number for number, name in enumerate(
+    "chown dac_override dac_read_search fowner fsetid kill setgid setuid setpcap linux_immutable net_bind_service "
+    "net_broadcast net_admin net_raw ipc_lock ipc_owner sys_module sys_rawio sys_chroot sys_ptrace sys_pacct sys_admin "
+    "sys_boot sys_nice sys_resource sys_time sys_tty_config mknod lease audit_write audit_control setfcap".split())}
+
+
+@pytest.fixture(autouse=True)
+def host(apart):
+    yield apart
+    apart.clear()
+
+
+def act(**options):
+    """A real run, which must do what check mode predicted and leave nothing to a second one."""
+    predicted = run_module("ns_container", check=True, **options)
+    made = run_module("ns_container", **options)
+    assert not made.failed, made.msg
+    assert [getattr(made, each) for each in FACES] == [getattr(predicted, each) for each in FACES]
+    again = run_module("ns_container", **options)
+    if options.get("state") != "restarted":
+        assert not again.failed and (again.changed, again.changes, again.commands) == (False, [], []), again
+    return made
+
+
+def pid(name="c1"):
+    found = _process.running(name)
+    assert found, f"{name} does not run; its log: {log(name)}"
+    return found
+
+
+def log(name="c1"):
+    return Path(STATE, name, "log").read_text(encoding="utf-8")
+
+
+def script(name="c1"):
+    return f"{STATE}/{name}/container"
+
+
+def run_in(command, name="c1", **options):
+    return subprocess.run([script(name), "exec", "/bin/sh", "-c", command], capture_output=True, text=True, check=False,
+                          **options)
+
+
+def inside(command, name="c1"):
+    done = run_in(command, name)
+    assert done.returncode == 0, f"{command}: {done.returncode}: {done.stderr or done.stdout}"
+    return done.stdout.strip()
+
+
+def members(process):
+    """The processes of a container: those of its pid namespace."""
+    space, found = os.readlink(f"/proc/{process}/ns/pid"), []
+    for each in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if os.readlink(f"/proc/{each}/ns/pid") == space:
+                found.append(int(each))
+        except OSError:
+            pass
+    return sorted(found)
+
+
+def eventually(condition, what):
+    """What other processes do, they do in their own time."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, f"not in a minute: {what}"
+        time.sleep(0.02)
+
+
+def gone(process):
+    """Dead; whose child it was has yet to look."""
+    try:
+        return Path("/proc", str(process), "stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] in "ZX"
+    except OSError:
+        return True
+
+
+def refused(host, *words, check=False, **options):
+    """Fails with these words, and leaves everything as it was."""
+    before = host.picture()
+    result = run_module("ns_container", check=check, **options)
+    assert result.failed and not result.changed
+    for each in words:
+        assert each in result.msg, result.msg
+    assert host.picture() == before
+    return result
+
+
+# The life of a container
+
+def test_act_again_check_change_absent(host, rootfs):
+    empty = host.picture()
+    predicted = run_module("ns_container", check=True, name="c1", rootfs=rootfs)
+    assert predicted.changed and host.picture() == empty, "check mode changed something"
+    made = act(name="c1", rootfs=rootfs)
+    assert [(each["item"], each["action"]) for each in made.changes] == [("container c1", "create")]
+    assert made.commands == ["ip netns add c1", "ip -n c1 link set lo up", f"{script()} start"]
+    assert made.observed[0]["state"] == "started" and made.observed[0]["rootfs"] == rootfs
+    first = pid()
+
+    changed = act(name="c1", rootfs=rootfs, hostname="other")
+    assert "hostname: c1 vs other" in changed.changes[0]["fields"] and changed.changes[0]["action"] == "recreate"
+    assert changed.commands == [f"{script()} stop", f"{script()} start"]
+    assert changed.diff["before"]["container c1"]["hostname"] == "c1"
+    assert changed.diff["after"]["container c1"]["hostname"] == "other"
+    assert pid() != first and gone(first) and inside("hostname") == "other"
+
+    last = act(name="c1", state="absent")
+    assert last.commands == [f"{script()} stop", "ip netns delete c1", f"rm -r {STATE}/c1"]
+    assert host.picture() == empty, "something was left behind"
+
+
+def test_states(host, rootfs):
+    act(name="c1", rootfs=rootfs, state="stopped")
+    assert _process.running("c1") is None and link("c1", "lo")
+    act(name="c1", rootfs=rootfs)
+    first = pid()
+    stopped = act(name="c1", rootfs=rootfs, state="stopped")
+    assert stopped.commands == [f"{script()} stop"] and gone(first)
+    assert not list(Path(RUN).iterdir())
+    act(name="c1", rootfs=rootfs)
+    second = pid()
+    restarted = run_module("ns_container", name="c1", rootfs=rootfs, state="restarted")
+    assert restarted.changed and restarted.commands == [f"{script()} stop", f"{script()} start"]
+    assert restarted.observed[0]["state"] == "started" and pid() != second and gone(second)
+    assert run_module("ns_container", name="c1", rootfs=rootfs, state="restarted").changed
+    third = pid()
+    act(name="c1", rootfs=rootfs, stop_timeout=3)
+    assert pid() == third, "a longer stop_timeout does not need a restart"
+    assert "SIGKILL after 3 s" in Path(script()).read_text(encoding="utf-8")
+    act(name="c1", state="absent")
+    assert gone(third)
+
+
+def test_links_and_addresses_survive_a_restart_and_a_new_command(scene, rootfs):
+    act(name="c1", rootfs=rootfs)
+    switch = scene.netns()
+    sh(f"ip -n {switch} link add ve type veth peer name eth0 netns c1", "ip -n c1 address add 10.0.0.100/24 dev eth0",
+       "ip -n c1 link set eth0 up")
+    namespace = os.stat("/run/netns/c1").st_ino
+    assert os.stat(f"/proc/{pid()}/ns/net").st_ino == namespace
+    act(name="c1", rootfs=rootfs, state="restarted")
+    act(name="c1", rootfs=rootfs, command=["sleep", "1000"])
+    assert os.stat(f"/proc/{pid()}/ns/net").st_ino == namespace
+    assert addresses("c1", "eth0") == {"10.0.0.100/24"}
+    assert "10.0.0.100/24" in inside("ip address show eth0")
+
+
+def test_many_in_one_call_and_prune(host, rootfs):
+    empty = host.picture()
+    config = [{"name": f"c{number}", "rootfs": rootfs} for number in range(30)]
+    made = act(config=config)
+    assert len(made.changes) == 30 and len({pid(each["name"]) for each in config}) == 30
+    kept = pid("c7")
+    pruned = act(config=[config[7]], prune=True)
+    assert len(pruned.changes) == 29 and pid("c7") == kept and os.listdir("/run/netns") == ["c7"]
+    act(config=[], prune=True)
+    assert host.picture() == empty
+
+
+def test_one_that_fails_does_not_keep_the_others_from_starting(host, rootfs):
+    result = run_module("ns_container", config=[
+        {"name": "bad1", "rootfs": rootfs, "command": ["/no/such/program"]}, {"name": "good", "rootfs": rootfs},
+        {"name": "bad2", "rootfs": rootfs, "command": ["sh", "-c", "echo sorry; exit 3"]}])
+    assert result.failed and "bad1" in result.msg and "bad2" in result.msg and "sorry" in result.msg
+    assert pid("good")
+
+
+# What it is like inside
+
+def test_namespaces_of_its_own(rootfs):
+    act(config=[{"name": "c1", "rootfs": rootfs}, {"name": "c2", "rootfs": rootfs}])
+    spaces = [each for each in ("pid", "mnt", "uts", "ipc", "net", "cgroup") if os.path.exists(f"/proc/self/ns/{each}")]
+    for space in spaces:
+        inodes = {os.stat(f"/proc/{each}/ns/{space}").st_ino for each in ("self", pid("c1"), pid("c2"))}
+        assert len(inodes) == 3, f"{space} is shared"
+        assert inside(f"readlink /proc/self/ns/{space}") == os.readlink(f"/proc/{pid()}/ns/{space}"), f"exec: {space}"
+
+
+def test_processes(rootfs):
+    act(name="c1", rootfs=rootfs)
+    assert len(members(pid())) == 2, "an init and the command, and nobody else"
+    assert [Path(f"/proc/{each}/cmdline").read_bytes().split(b"\0")[0] for each in members(pid())] == [b"/bin/sh", b"sleep"]
+    assert len(inside("echo /proc/[0-9]*").split()) == 3, "these two, and the shell that looks"
+    assert inside("cat /proc/1/comm") == "sh"
+
+
+def test_no_descriptors_of_the_host_but_the_log(rootfs):
+    with open("/etc/hostname", "rb"):  # as any program that starts one may have some open
+        act(config=[{"name": "c1", "rootfs": rootfs}, {"name": "c2", "rootfs": rootfs, "init": False}])
+    for process in members(pid("c1")) + members(pid("c2")):
+        found = {each: os.readlink(f"/proc/{process}/fd/{each}") for each in os.listdir(f"/proc/{process}/fd")}
+        own = {each: path for each, path in found.items() if path != "/bin/busybox"}
+        assert own.pop("0") == "/dev/null"
+        assert set(own) == {"1", "2"} and all(path.endswith("/log") for path in own.values()), found
+    assert set(inside("ls /proc/self/fd").split()) <= {"0", "1", "2", "3"}
+
+
+def test_mounts(rootfs):
+    act(name="c1", rootfs=rootfs, tmpfs=["/tmp:mode=1777,size=1m"])
+    mounts = [line.split() for line in inside("cat /proc/self/mountinfo").splitlines()]
+    assert sorted(each[4] for each in mounts) == [
+        "/", "/dev", "/dev/mqueue", "/dev/pts", "/dev/shm", "/proc", "/sys", "/tmp"]
+    kinds = {each[4]: each[each.index("-") + 1] for each in mounts}
+    assert (kinds["/"], kinds["/proc"], kinds["/tmp"]) == ("overlay", "proc", "tmpfs")
+    assert not any("shared:" in field or "master:" in field for each in mounts for field in each), "mounts propagate"
+    flags = {each[4]: each[5].split(",") for each in mounts}
+    assert "nodev" in flags["/"] and "ro" in flags["/sys"] and "ro" in flags["/proc"]
+    assert {"nosuid", "nodev"} <= set(flags["/tmp"])
+    assert inside("stat -c %a /tmp") == "1777" and inside("df -k /tmp | awk 'NR == 2 {print $2}'") == "1024"
+
+
+def test_the_devices(rootfs):
+    act(name="c1", rootfs=rootfs)
+    assert inside("head -c 3 /dev/zero | od -An -tx1") == "00 00 00"
+    assert inside("head -c 8 /dev/random | wc -c; head -c 8 /dev/urandom | wc -c").split() == ["8", "8"]
+    assert inside("echo gone >/dev/null; wc -c </dev/null") == "0"
+    assert "No space" in run_in("echo x >/dev/full").stderr
+    assert "tty" in run_in("echo x >/dev/tty").stderr
+    assert inside("echo x >/dev/shm/x && cat /dev/shm/x") == "x"
+    assert inside("echo x | cat /dev/stdin; echo y >/dev/stdout; readlink /dev/fd; readlink /dev/ptmx").split() == [
+        "x", "y", "/proc/self/fd", "pts/ptmx"]
+    assert inside("stat -c %t:%T /dev/pts/ptmx /dev/null").split() == ["5:2", "1:3"]
+    inside("exec 3<>/dev/ptmx && ls /dev/pts/0")
+    assert sorted(inside("ls /dev").split()) == ["fd", "full", "mqueue", "null", "ptmx", "pts", "random", "shm", "stderr",
+                                                 "stdin", "stdout", "tty", "urandom", "zero"]
+    inside("rm /dev/null")
+    assert stat.S_ISCHR(os.stat("/dev/null").st_mode), "the host's own /dev"
+
+
+def test_host_name_environment_and_working_directory(rootfs, monkeypatch):
+    monkeypatch.setenv("SECRET", "of the host")
+    hostile = """a'b"c $HOME `id` \\ ü
+    next line"""
+    act(name="c1", rootfs=rootfs, hostname="web.example", workdir="/etc", env={"WORD": hostile, "NUMBER": 7},
+        command=["sh", "-c", 'env >/env; printf "%s" "$WORD" >/word; printf "%s|" "$@" >/arguments; pwd >/pwd; exec sleep 1000',
+                 "sh", hostile, "", "-n", "*"])
+    assert sorted(line for line in inside("grep -v -e WORD -e 'next line' /env").splitlines()
+                  if not line.startswith(("PWD=", "SHLVL=", "OLDPWD="))) == [
+        "HOME=/root", "HOSTNAME=web.example", "NUMBER=7", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
+    assert inside("cat /word") == hostile
+    assert run_in("cat /arguments").stdout == f"{hostile}||-n|*|"
+    assert inside("cat /pwd; hostname; cat /proc/sys/kernel/hostname").split() == ["/etc", "web.example", "web.example"]
+    assert socket.gethostname() != "web.example"
+    assert inside('echo "$HOME $NUMBER $HOSTNAME ${SECRET-none}"') == "/root 7 web.example none"
+
+
+def test_a_path_of_its_own(rootfs):
+    act(name="c1", rootfs=rootfs, env={"PATH": "/bin"})
+    assert inside("echo $PATH") == "/bin"
+
+
+def test_layers(rootfs, tmp_path):
+    private = tmp_path / "rootfs"
+    shutil.copytree(rootfs, private, symlinks=True)
+    act(config=[{"name": layer, "rootfs": str(private), "layer": layer} for layer in ("none", "disk", "tmpfs")])
+    for layer in ("none", "disk", "tmpfs"):
+        inside(f"echo {layer} >/root/{layer} && rm /etc/passwd", layer)
+        shutil.copy(f"{rootfs}/etc/passwd", private / "etc" / "passwd")
+    assert os.listdir(private / "root") == ["none"]
+    act(config=[{"name": layer, "rootfs": str(private), "layer": layer, "hostname": "x"} for layer in ("none", "disk", "tmpfs")])
+    assert inside("ls /root", "none") == "none"
+    assert inside("ls /root; ls /etc/passwd 2>&1 | grep -c 'No such'", "disk").split() == ["disk", "none", "1"]
+    assert inside("ls /root /etc/passwd", "tmpfs").split() == ["/etc/passwd", "/root:", "none"]
+    assert (private / "root" / "none").read_text(encoding="ascii") == "none\n"
+
+
+def test_two_of_one_root_do_not_see_each_other(rootfs):
+    before = sorted(os.listdir(rootfs))
+    act(config=[{"name": "c1", "rootfs": rootfs}, {"name": "c2", "rootfs": rootfs}])
+    inside("echo one >/shared; rm -r /etc", "c1")
+    assert run_in("cat /shared", "c2").returncode == 1 and inside("ls -d /etc", "c2") == "/etc"
+    assert sorted(os.listdir(rootfs)) == before
+
+
+def test_binds(rootfs, tmp_path):
+    folder, file = tmp_path / "folder", tmp_path / "file"
+    folder.mkdir()
+    file.write_text("of the host\n", encoding="ascii")
+    act(name="c1", rootfs=rootfs, tmpfs=["/run"], binds=[
+        {"source": str(folder), "dest": "/data/rw"}, {"source": str(folder), "dest": "/data/ro", "read_only": True},
+        {"source": str(file), "dest": "/etc/of/host"}, {"source": str(file), "dest": "/run/deep/file", "read_only": True},
+        {"source": str(file), "dest": "/data/rw/below"}])
+    inside("echo inside >/data/rw/x; echo more >>/etc/of/host")
+    assert (folder / "x").read_text(encoding="ascii") == "inside\n"
+    assert file.read_text(encoding="ascii") == "of the host\nmore\n"
+    for command in "echo >/data/ro/y", "rm /data/ro/x", "echo >/run/deep/file", "mount -o remount,rw /data/ro":
+        assert run_in(command).returncode != 0, command
+    assert inside("cat /data/ro/x; wc -l </run/deep/file; wc -l </data/rw/below").split() == ["inside", "2", "2"]
+
+
+def test_a_read_only_root(rootfs):
+    act(name="c1", rootfs=rootfs, read_only=True, tmpfs=["/tmp"])
+    assert "Read-only" in run_in("echo >/x").stderr
+    inside("echo x >/tmp/x; echo x >/dev/shm/x")
+    assert run_in("mount -o remount,rw /").returncode != 0
+
+
+def status_of(process, *names):
+    lines = Path("/proc", str(process), "status").read_text(encoding="utf-8").splitlines()
+    found = dict(line.split(":\t") for line in lines if ":\t" in line)
+    return [found[name].strip() for name in names]
+
+
+def test_capabilities(rootfs):
+    act(config=[{"name": "c1", "rootfs": rootfs}, {"name": "c2", "rootfs": rootfs, "privileged": True}])
+    allowed = f"{sum(1 << CAPABILITY[name] for name in CAPABILITIES):016x}"
+    assert len(CAPABILITIES) == 13
+    sets = ("CapPrm", "CapEff", "CapBnd", "CapInh", "CapAmb", "NoNewPrivs")
+    for process in members(pid("c1")):
+        assert status_of(process, *sets) == [allowed] * 3 + ["0" * 16] * 2 + ["1"]
+    expected = "\n".join(inside(f"grep {each} /proc/self/status") for each in sets)
+    assert expected.split()[1::2] == [allowed] * 3 + ["0" * 16] * 2 + ["1"], "exec has other rights"
+    mine = status_of("self", "CapBnd")
+    for process in members(pid("c2")):
+        assert status_of(process, "CapEff", "CapBnd", "NoNewPrivs") == mine * 2 + ["0"]
+    for attempt in ("mount -t tmpfs x /tmp", "ip link add br9 type bridge", "mknod /disk b 254 0", "mknod /dev/disk b 254 0",
+                    "umount /proc", "hostname other", "echo 1 >/proc/sys/net/ipv4/ip_forward", "chroot / unshare -m true"):
+        assert run_in(attempt).returncode != 0, attempt
+        if not attempt.startswith(("umount", "mknod /dev")):
+            inside(attempt, "c2")
+
+
+@pytest.mark.parametrize("path", ["/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger", "/sys/kernel/uevent_helper"])
+def test_root_inside_does_not_set_the_hosts_kernel(rootfs, path):
+    act(name="c1", rootfs=rootfs)
+    if not os.path.exists(path):
+        pytest.skip(f"this kernel has no {path}")
+    assert "Read-only" in run_in(f": >>{path}").stderr
+
+
+# Processes and signals
+
+def test_the_init_reaps(rootfs):
+    act(name="c1", rootfs=rootfs)
+    inside("for each in 1 2 3 4 5; do (sh -c 'sleep 0.05 &' &); done")
+    eventually(lambda: len(members(pid())) == 2, "zombies are reaped")
+
+
+def test_sigterm_reaches_the_command(rootfs):
+    act(name="c1", rootfs=rootfs, command=["sh", "-c", "trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 0.05; done"])
+    eventually(lambda: "up" in log(), "the command runs")
+    act(name="c1", rootfs=rootfs, state="stopped", command=["true"])
+    assert log() == "up\nbye\n"
+
+
+def test_without_init_the_command_is_process_1(rootfs):
+    act(name="c1", rootfs=rootfs, init=False, command=["sleep", "1000"])
+    assert members(pid()) == [pid()]
+    assert Path(f"/proc/{pid()}/cmdline").read_bytes() == b"sleep\x001000\0"
+
+
+def test_sigkill_after_the_timeout(rootfs):
+    act(name="c1", rootfs=rootfs, stop_timeout=1, command=["sh", "-c", "trap '' TERM; sleep 1000; sleep 1000"])
+    mine = members(pid())
+    act(name="c1", state="absent")
+    assert all(gone(each) for each in mine)
+
+
+def test_no_time_to_end(rootfs):
+    act(name="c1", rootfs=rootfs, stop_timeout=0, init=False, command=["sleep", "1000"])
+    act(name="c1", rootfs=rootfs, stop_timeout=0, init=False, command=["sleep", "1000"], state="stopped")
+
+
+@pytest.mark.parametrize("init", [True, False])
+@pytest.mark.parametrize("command, words", [
+    (["sh", "-c", "echo out; echo wrong >&2; exit 3"], ["sh -c", "out", "wrong"]),
+    (["/no/such/program", "x"], ["/no/such/program x", "not found"]), (["/etc"], ["/etc", "ermission denied"])])
+def test_a_command_that_ends_at_once(rootfs, init, command, words):
+    result = run_module("ns_container", name="c1", rootfs=rootfs, command=command, init=init)
+    assert result.failed and not result.changed and "container c1: it ended at once" in result.msg
+    for each in words:
+        assert each in result.msg, result.msg
+    assert _process.running("c1") is None
+    act(name="c1", rootfs=rootfs)
+    act(name="c1", state="absent")
+
+
+def test_absent_after_the_command_ended_by_itself(host, rootfs):
+    empty = host.picture()
+    act(name="c1", rootfs=rootfs, command=["sleep", "0.5"])
+    eventually(lambda: _process.running("c1") is None, "the command ends")
+    act(name="c1", state="absent")
+    assert host.picture() == empty
+
+
+def test_a_rootfs_without_a_shell(rootfs, tmp_path):
+    result = run_module("ns_container", name="c1", rootfs=str(tmp_path))
+    assert result.failed and "/bin/sh" in result.msg
+
+
+def test_a_rootfs_that_is_not_there(host, tmp_path, capsys):
+    missing = str(tmp_path / "none")
+    refused(host, "container c1", missing, "alpine_rootfs", name="c1", rootfs=missing)
+    result = run_module("ns_container", check=True, name="c1", rootfs=missing)
+    assert not result.failed and result.changed and missing in capsys.readouterr().err
+
+
+def test_a_bind_that_is_not_there(host, rootfs, tmp_path, capsys):
+    missing = str(tmp_path / "none")
+    wanted = {"name": "c1", "rootfs": rootfs, "binds": [{"source": missing, "dest": "/x"}]}
+    refused(host, "container c1", missing, "/x", **wanted)
+    assert not run_module("ns_container", check=True, **wanted).failed and missing in capsys.readouterr().err
+
+
+# What happened to it meanwhile
+
+@pytest.mark.parametrize("what", ["start", "boot"])
+def test_the_pid_of_somebody_else(rootfs, what):
+    """After a reboot, or much later, the recorded pid is that of another process: it stays alone."""
+    act(name="c1", rootfs=rootfs)
+    record = Path(RUN, "c1")
+    process, start, boot = record.read_text(encoding="ascii").split()
+    with subprocess.Popen(["sleep", "1000"]) as other:
+        stat_ = Path(f"/proc/{other.pid}/stat").read_text(encoding="ascii").split()
+        record.write_text(f"{other.pid} {start} {boot}\n" if what == "start"
+                          else f"{other.pid} {stat_[21]} 00000000-0000-0000-0000-000000000000\n", encoding="ascii")
+        assert _process.running("c1") is None
+        done = subprocess.run([script(), "status"], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (3, "c1 does not run\n")
+        assert subprocess.run([script(), "stop"], check=False).returncode == 0
+        os.kill(int(process), signal.SIGKILL)
+        act(name="c1", rootfs=rootfs)
+        assert pid() not in (other.pid, int(process))
+        act(name="c1", state="absent")
+        assert other.poll() is None, "a foreign process was ended"
+        other.kill()
+
+
+@pytest.mark.parametrize("record", ["", "\n", "x y z\n", "1\n", "0 0 0\n", "-1 5 5\n", "../1 5 5\n", "99999999 5 5\n"])
+def test_a_record_that_makes_no_sense(host, rootfs, record):
+    act(name="c1", rootfs=rootfs, state="stopped")
+    Path(RUN).mkdir(parents=True, exist_ok=True)
+    Path(RUN, "c1").write_text(record, encoding="ascii")
+    assert _process.running("c1") is None
+    done = subprocess.run([script(), "status"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (3, "c1 does not run\n", "")
+    act(name="c1", rootfs=rootfs)
+
+
+def test_a_process_1_with_a_strange_name(rootfs):
+    """A name is up to the process; one with brackets and line ends hides nothing."""
+    act(name="c1", rootfs=rootfs, privileged=True, init=False,
+        command=["sh", "-c", "printf 'a) Z 1\\nb) X 1\\n' >/proc/1/comm; while :; do sleep 0.05; done"])
+    eventually(lambda: b"b)" in Path(f"/proc/{pid()}/stat").read_bytes(), "the name is set")
+    assert subprocess.run([script(), "status"], check=False, capture_output=True).returncode == 0
+    act(name="c1", state="absent")
+
+
+def test_process_1_killed_by_hand(rootfs):
+    act(name="c1", rootfs=rootfs)
+    first = pid()
+    os.kill(first, signal.SIGKILL)
+    eventually(lambda: _process.running("c1") is None, "it dies")
+    repaired = act(name="c1", rootfs=rootfs)
+    assert repaired.changes[0]["fields"] == ["state: stopped vs started"] and pid() != first
+
+
+@pytest.mark.parametrize("state", ["started", "stopped"])
+@pytest.mark.parametrize("again", [True, False])
+def test_the_network_namespace_deleted_by_hand(rootfs, state, again):
+    act(name="c1", rootfs=rootfs, state=state)
+    sh("ip netns delete c1")
+    if again:
+        sh("touch /run/netns/c1")  # what a crash leaves
+    repaired = act(name="c1", rootfs=rootfs, state=state)
+    assert "namespace: off vs on" in repaired.changes[0]["fields"] and link("c1", "lo")["flags"][-1] != "DOWN"
+    if state == "started":
+        assert os.stat(f"/proc/{pid()}/ns/net").st_ino == os.stat("/run/netns/c1").st_ino
+
+
+@pytest.mark.parametrize("name", ["container", "fstab"])
+@pytest.mark.parametrize("tamper", ["echo '# by hand' >>", "rm "])
+def test_a_file_edited_by_hand(rootfs, name, tamper):
+    act(name="c1", rootfs=rootfs)
+    first, content = pid(), Path(STATE, "c1", name).read_bytes()
+    sh(f"{tamper}{STATE}/c1/{name}")
+    repaired = act(name="c1", rootfs=rootfs)
+    assert repaired.changes[0]["action"] == "update" and repaired.commands == []
+    assert Path(STATE, "c1", name).read_bytes() == content and pid() == first
+
+
+@pytest.mark.parametrize("record", ["", "{", "[]", "{}", "\xff", '{"name": 5}', "null"])
+def test_a_corrupt_record_of_the_settings(host, rootfs, record):
+    act(name="c1", rootfs=rootfs)
+    Path(STATE, "c1", "container.json").write_text(record, encoding="latin-1")
+    for state in "started", "absent":
+        refused(host, f"{STATE}/c1/container.json", "restore it, or remove", name="c1", rootfs=rootfs, state=state)
+    assert pid()
+
+
+def test_a_run_that_was_killed_before_it_wrote_the_settings(host, rootfs):
+    empty = host.picture()
+    os.makedirs(f"{STATE}/c1", mode=0o700)
+    os.chmod(STATE, 0o700)
+    act(name="c1", rootfs=rootfs)
+    assert pid()
+    act(name="c1", state="absent")
+    os.makedirs(f"{STATE}/c1")
+    act(name="c1", state="absent")
+    assert host.picture() == empty
+
+
+def test_a_namespace_of_somebody_else(host, rootfs):
+    sh("ip netns add c1")
+    for state in "started", "stopped", "restarted", "absent":
+        for check in True, False:
+            refused(host, "container c1", "not made by this collection", check=check, name="c1", rootfs=rootfs, state=state)
+    act(config=[], prune=True)
+    act(name="c2", rootfs=rootfs)
+    act(name="c2", state="absent")
+    assert os.listdir("/run/netns") == ["c1"] and link("c1", "lo")
+    sh("ip netns delete c1")
+
+
+def test_files_are_roots_alone(rootfs):
+    old = os.umask(0)
+    try:
+        act(name="c1", rootfs=rootfs, env={"PASSWORD": "x"})
+    finally:
+        os.umask(old)
+    modes = {each.name: (oct(each.stat().st_mode & 0o7777), each.stat().st_uid)
+             for each in (Path(STATE), Path(STATE, "c1"), *Path(STATE, "c1").iterdir()) if each.name not in ("root", "layer")}
+    assert modes == {"containers": ("0o700", 0), "c1": ("0o700", 0), "container": ("0o700", 0), "fstab": ("0o600", 0),
+                     "container.json": ("0o600", 0), "log": ("0o600", 0)}
+
+
+# Symbolic links that would lead a mount out of the container
+
+@pytest.mark.parametrize("layer", ["none", "disk", "tmpfs"])
+@pytest.mark.parametrize("link_, options", [
+    ("srv", {"binds": [{"source": "/tmp", "dest": "/srv"}]}), ("srv", {"tmpfs": ["/srv/www"]}),
+    ("srv", {"binds": [{"source": "/etc/passwd", "dest": "/srv/deep/file"}]}), ("proc", {}), ("dev", {}), ("sys", {})])
+def test_a_link_at_a_mount_point(rootfs, tmp_path, layer, link_, options):
+    private, outside = tmp_path / "rootfs", tmp_path / "outside"
+    outside.mkdir()
+    shutil.copytree(rootfs, private, symlinks=True)
+    shutil.rmtree(private / link_, ignore_errors=True)
+    (private / link_).symlink_to(outside)
+
+    def mounts():
+        return [line for line in Path("/proc/thread-self/mountinfo").read_text(encoding="ascii").splitlines()
+                if " /run/netns" not in line]
+
+    before = mounts()
+    result = run_module("ns_container", name="c1", rootfs=str(private), layer=layer, **options)
+    assert result.failed and f"/{link_} in {private} is a symbolic link" in result.msg
+    assert os.listdir(outside) == [] and mounts() == before
+    assert _process.running("c1") is None
+
+
+def test_a_link_that_the_container_made_itself(rootfs, tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    wanted = {"name": "c1", "rootfs": rootfs, "tmpfs": ["/data/cache"]}
+    act(**wanted)
+    inside(f"mv /data /old; ln -s {outside} /data")
+    result = run_module("ns_container", state="restarted", **wanted)
+    assert result.failed and "/data in" in result.msg and os.listdir(outside) == []
+    act(name="c1", state="absent")
+
+
+def test_a_link_below_a_bind(rootfs, tmp_path):
+    folder, outside = tmp_path / "folder", tmp_path / "outside"
+    folder.mkdir(), outside.mkdir()
+    (folder / "x").symlink_to(outside)
+    result = run_module("ns_container", name="c1", rootfs=rootfs, binds=[
+        {"source": str(folder), "dest": "/data"}, {"source": "/etc/passwd", "dest": "/data/x/passwd"}])
+    assert result.failed and "/data/x in" in result.msg and os.listdir(outside) == []
+
+
+# By hand
+
+def test_exec(rootfs):
+    act(name="c1", rootfs=rootfs)
+
+    def run(*command, **options):
+        return subprocess.run([script(), "exec", *command], capture_output=True, check=False, **options)
+
+    assert run("sh", "-c", "exit 42").returncode == 42
+    assert run("/no/such/program").returncode == 127 and run("/etc").returncode == 126
+    assert run("sh", "-c", "kill -KILL $$").returncode == -signal.SIGKILL
+    assert run("sh", "-c", "kill -TERM $$").returncode == -signal.SIGTERM
+    data = bytes(range(256)) * 4096
+    assert run("cat", input=data).stdout == data
+    assert run("sh", "-c", 'printf "%s|" "$@"', "sh", "a b", "", "*", "$HOME").stdout == b"a b||*|$HOME|"
+    assert run("pwd").stdout == b"/\n"
+    assert len(members(pid())) == 2, "exec left somebody behind"
+
+
+def test_exec_ends_with_its_caller(rootfs):
+    act(name="c1", rootfs=rootfs)
+    with subprocess.Popen([script(), "exec", "sleep", "1000"]) as caller:
+        eventually(lambda: len(members(pid())) == 3, "it runs")
+        caller.terminate()
+    eventually(lambda: len(members(pid())) == 2, "it ends")
+
+
+def test_by_hand(rootfs, tmp_path):
+    act(name="c1", rootfs=rootfs)
+
+    def run(*words, **options):
+        done = subprocess.run([*words], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, **options)
+        return done.returncode, done.stdout, done.stderr
+
+    assert run(script(), "status") == (0, f"c1 runs, process {pid()}\n", "")
+    first = pid()
+    assert run(script(), "start") == (0, "", "") and pid() == first
+    assert run(script(), "stop") == (0, "", "") and run(script(), "stop") == (0, "", "")
+    assert run(script(), "status") == (3, "c1 does not run\n", "")
+    assert run(script(), "exec", "true") == (125, "", "c1 does not run\n")
+    for words in ["./container", "start"], ["sh", "container", "start"]:
+        with open(tmp_path / "out", "w+", encoding="utf-8") as out:
+            done = subprocess.run(words, cwd=f"{STATE}/c1", stdin=subprocess.DEVNULL, stdout=out, stderr=out, check=False,
+                                  env={"PATH": "/usr/bin:/bin"})
+            assert done.returncode == 0
+        eventually(lambda: _process.running("c1"), "started by hand: " + (tmp_path / "out").read_text(encoding="utf-8"))
+        eventually(lambda: len(members(pid())) == 2, "its command runs")
+        assert run(script(), "stop")[0] == 0
+    for words in [], ["restart"]:
+        assert run(script(), *words)[0] == 64
+
+
+@pytest.mark.parametrize("shell", ["dash", "bash"])
+def test_the_script_in_the_shells_that_may_be_sh(rootfs, shell, tmp_path):
+    path = shutil.which(shell)
+    if path is None:
+        pytest.skip(f"{shell} is not installed")
+    act(name="c1", rootfs=rootfs, state="stopped", stop_timeout=1)
+    text = Path(script()).read_text(encoding="utf-8")
+    Path(script()).write_text(text.replace("#!/bin/sh", f"#!{path}", 1), encoding="utf-8")
+    reader, writer = os.pipe()
+    with open(tmp_path / "out", "wb") as out:
+        subprocess.run([script(), "start"], stdin=writer, stdout=out, stderr=out, check=False)
+    os.close(writer)
+    assert os.read(reader, 1) == b"", "held until the container's process 1 has taken over"
+    os.close(reader)
+    assert pid() and inside("echo $HOME") == "/root"
+    assert "/bin/sh" in Path(f"/proc/{pid()}/cmdline").read_text(encoding="utf-8"), "told before it was ready"
+    assert subprocess.run([script(), "status"], check=False, capture_output=True).returncode == 0
+    assert subprocess.run([script(), "stop"], check=False, capture_output=True).returncode == 0
+    assert _process.running("c1") is None and (tmp_path / "out").read_bytes() in (b"", b"Terminated\n")
+
+
+# Values that break a rule
+
+GOOD = {"name": "c1", "rootfs": "/rootfs"}
+
+
+@pytest.mark.parametrize("option, value, shown", [
+    ("name", "", "''"), ("name", "../x", "'../x'"), ("name", "a b", "'a b'"), ("name", "-a", "'-a'"), ("name", "x" * 64, "xxx"),
+    ("name", "a\n", "a\\n"), ("state", "running", "running"), ("rootfs", "relative", "relative"), ("rootfs", "/a/../b", "/a/../b"),
+    ("rootfs", "/a,b", "/a,b"), ("rootfs", "/a:b", "/a:b"), ("rootfs", "/a b", "/a b"), ("rootfs", "/a\nb", "/a\\nb"),
+    ("rootfs", "/a'b", "/a'b"), ("rootfs", None, "None"), ("command", [], "[]"), ("command", [""], "['']"),
+    ("command", ["a", "b\0"], "b\\x00"), ("env", {"1A": "x"}, "1A"), ("env", {"A B": "x"}, "A B"), ("env", {"": "x"}, "''"),
+    ("env", {"A": "x\0y"}, "x\\x00y"), ("hostname", "a b", "a b"), ("hostname", "-", "-"), ("workdir", "here", "here"),
+    ("workdir", "/..", "/.."), ("layer", "memory", "memory"), ("binds", [{"source": "/a", "dest": "/"}], "'/'"),
+    ("binds", [{"source": "a", "dest": "/b"}], "'a'"), ("binds", [{"source": "/a", "dest": "b"}], "'b'"),
+    ("binds", [{"source": "/a", "dest": "/b"}, {"source": "/c", "dest": "/b/"}], "/b"), ("binds", [{"source": "/a"}], "dest"),
+    ("tmpfs", ["run"], "run"), ("tmpfs", ["/"], "/"), ("tmpfs", ["/run:size 4"], "size 4"), ("tmpfs", ["/run:"], "/run:"),
+    ("tmpfs", ["/run", "/run:size=1m"], "/run"),
+    ("stop_timeout", -1, "-1"), ("stop_timeout", 3601, "3601"), ("stop_timeout", "soon", "soon"),
+    ("read_only", "maybe", "maybe"), ("privileged", "maybe", "maybe"), ("init", "maybe", "maybe"), ("colour", "red", "colour")])
+def test_bad_input(host, option, value, shown):
+    for options in {**GOOD, option: value}, {"config": [{**GOOD, "name": "c0"}, {**GOOD, option: value}]}:
+        refused(host, option, shown, **options)
+
+
+def test_bad_combinations(host):
+    refused(host, "name", state="started", rootfs="/x")
+    refused(host, "given twice", config=[GOOD, GOOD])
+    refused(host, "command", "inside config", config=[GOOD], command=["x"])
