@@ -11,7 +11,7 @@ from ._kind import Kind
 from ._link import Links
 from ._model import OWNER, UNMARKED
 from ._plan import CREATE, DELETE, RECREATE
-from ._steps import LinkDel
+from ._steps import LinkDel, merged
 
 
 class LinkKind(Kind):
@@ -76,8 +76,8 @@ class LinkKind(Kind):
         going = [change.before for change in plan.changes if change.action in (DELETE, RECREATE)]
         coming = [replace(change, action=CREATE, before=None, differences=()) if change.action == RECREATE else change
                   for change in plan.changes if change.after]
-        return ([step for item in going for step in self.deleted(item)]
-                + [step for change in coming for step in self.changed(change)])
+        return merged([step for item in going for step in self.deleted(item)]
+                      + [step for change in coming for step in self.changed(change)])
 
     def deleted(self, item):
         return [LinkDel(item.netns, item.name)]
@@ -102,4 +102,3 @@ class LinkKind(Kind):
 
     def close(self):
         self.links.close()
-

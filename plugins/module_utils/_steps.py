@@ -8,11 +8,11 @@ both start from the same steps, what is shown is what is done. ``netns`` is a na
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Optional, Tuple
 
 from ._model import OWNER, FdbEntry, Route
-from ._plan import CREATE, UPDATE
+from ._plan import CREATE
 
 Pairs = Tuple[Tuple[str, object], ...]
 
@@ -131,6 +131,20 @@ def link(change, data=(), peer=None):
 def mark(change, alias):
     """The alias, where the link has yet to get it."""
     return alias if change.action == CREATE or "owner" in change.differing() else None
+
+
+def merged(steps):
+    """The same steps, with those that set the same link one after the other as one."""
+    done = []
+    for step in steps:
+        last = done[-1] if done else None
+        if (isinstance(step, LinkSet) and isinstance(last, LinkSet) and not step.data and not last.data
+                and (step.netns, step.name) == (last.netns, last.name)):
+            done[-1] = replace(last, **{name: getattr(step, name) for name in ("mac", "mtu", "master", "alias", "up")
+                                        if getattr(step, name) is not None})
+        else:
+            done.append(step)
+    return done
 
 
 def some(setting):

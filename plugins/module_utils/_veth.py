@@ -100,10 +100,8 @@ class VethPairs(LinkKind):
             mac=pair.inner_mac if not peer and _steps.concerns(change, "inner_mac") else None,
             mtu=pair.inner_mtu if not peer and _steps.concerns(change, "inner_mtu") else None)
         stale, routes = self._routes(change)
-        return (_steps.link(change, peer=peer) + _steps.some(inner)
-                + _steps.membership(change)
-                + _steps.up(change, pair.netns, pair.name)
-                + _steps.up(change, netns, name)
+        return (_steps.link(change, peer=peer) + _steps.membership(change) + _steps.up(change, pair.netns, pair.name)
+                + _steps.some(inner) + _steps.up(change, netns, name)
                 + stale + _steps.addresses(change, netns, name) + routes)
 
     def _routes(self, change):
