@@ -87,7 +87,9 @@ def _host(name, values):
     networks = {}
     flat = {key: values.get(f"overlay_{key}") for key in (*SHARED[1:], "bridge_address", *OPTIONAL)}
     for each in values.get("overlay_networks") or [{"name": "overlay"}]:
-        network = Network(**{**flat, **each})
+        for key in set(each) - set(flat) - {"name"}:
+            raise Invalid("overlay_networks", key, f"a network has name, {', '.join(flat)}")
+        network = Network(**{**flat, "name": None, **each})
         if network.name in networks:
             raise Invalid("overlay_networks", network.name, "two networks of the host have this name")
         _check_network(network)
@@ -100,12 +102,22 @@ def _host(name, values):
 
 
 def _check_network(network):
-    rule.in_range("overlay_vni", network.vni, 1, 16777215)
-    rule.in_range("overlay_port", network.port, 1, 65535)
+    if not network.name:
+        raise Invalid("overlay_networks.name", network.name, "every network has a name")
+    network.vni = _number("overlay_vni", network.vni, 1, 16777215)
+    network.port = _number("overlay_port", network.port, 1, 65535)
     rule.interface_name("overlay_bridge", network.bridge)
     rule.interface_name("overlay_vxlan", network.vxlan)
     if network.bridge_address is not None:
         network.bridge_address = rule.interface_address("overlay_bridge_address", network.bridge_address)
+
+
+def _number(option, value, low, high):
+    """A number; what the command line sets is a string."""
+    try:
+        return rule.in_range(option, int(value), low, high)
+    except (TypeError, ValueError):
+        raise Invalid(option, value, "it must be a number") from None
 
 
 def _check_container(container, networks):
@@ -128,8 +140,12 @@ def _check_container(container, networks):
 
 def _misfits(hosts):
     """What each host by itself cannot know, in words."""
-    underlays, names, vnis = {}, {}, {}
+    underlays, names, vnis, subnets = {}, {}, {}, {}
+    first = next(iter(hosts.values()))
     for host in hosts.values():
+        if (":" in host.underlay_ip) != (":" in first.underlay_ip):
+            yield (f"overlay_underlay_ip: {first.underlay_ip} of {first.name} and {host.underlay_ip} of {host.name} are of "
+                   "different address families: a tunnel has one")
         if host.underlay_ip in underlays:
             yield f"overlay_underlay_ip: {host.underlay_ip} is that of {underlays[host.underlay_ip]} and of {host.name}"
         underlays[host.underlay_ip] = host.name
@@ -141,6 +157,11 @@ def _misfits(hosts):
             if network.port != port:
                 yield (f"overlay_port: {other} has {port} and {host.name} has {network.port} for the network "
                        f"{network.name}: all hosts of a network need the same")
+            if network.subnet is not None:
+                other, subnet = subnets.setdefault((network.name, network.subnet.version), (host.name, network.subnet))
+                if network.subnet != subnet:
+                    yield (f"overlay_bridge_address: {other} has {subnet} and {host.name} has {network.subnet} for the network "
+                           f"{network.name}: all hosts of a network are in one subnet")
         for container in host.containers:
             if container["name"] in names:
                 yield (f"overlay_containers: the name {container['name']} is given twice, on {names[container['name']]} "

@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One host's part of an overlay, worked out from the variables of all hosts."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+from ansible.errors import AnsibleFilterError
+
+from ansible_collections.fromscratch.containers.plugins.filter import overlay as filter_overlay
+from ansible_collections.fromscratch.containers.plugins.module_utils._errors import Problem
+from ansible_collections.fromscratch.containers.plugins.module_utils._overlay import part
+
+DEFAULTS = {"overlay_state": "present", "overlay_networks": [], "overlay_vni": 100, "overlay_port": 4789, "overlay_bridge": "br0",
+            "overlay_vxlan": "vxlan0", "overlay_bridge_address": None, "overlay_mtu": None, "overlay_learning": None,
+            "overlay_containers": [], "overlay_rootfs": "/rootfs"}
+
+
+def host(number, *containers, **options):
+    """The inventory's variables of one host, with others beside them that are none of the overlay's business."""
+    return {"inventory_hostname": f"h{number}", "ansible_host": "x", "overlay_underlay_ip": f"172.31.0.{number}",
+            "overlay_bridge_address": f"10.0.0.{number}/24",
+            "overlay_containers": [{"name": name, "address": f"10.0.0.{number}{at}/24"} for at, name in enumerate(containers)],
+            **{f"overlay_{key}": value for key, value in options.items()}}
+
+
+def two():
+    return {"h1": host(1, "a"), "h2": host(2, "b")}
+
+
+def of(variables, name, tunnels=(), **extra):
+    """As the role calls it: the host's own settings are its variables over the defaults."""
+    settings = {key: variables[name].get(key, default) for key, default in DEFAULTS.items()}
+    return part(variables, name, {**settings, "overlay_underlay_ip": variables[name].get("overlay_underlay_ip"), **extra}, tunnels)
+
+
+def test_two_hosts():
+    assert of(two(), "h1") == {
+        "containers": [{"rootfs": "/rootfs", "name": "a"}],
+        "veths": [{"name": "ve-a", "container": "a", "addresses": ["10.0.0.10/24"]}],
+        "bridges": [{"name": "br0", "ports": ["ve-a"], "addresses": ["10.0.0.1/24"]}],
+        "tunnels": [{"name": "vxlan0", "vni": 100, "local": "172.31.0.1", "remotes": ["172.31.0.2"], "port": 4789, "bridge": "br0"}],
+        "pings": [["-", "h1", "a", "10.0.0.10"], ["-", "h1", "b", "10.0.0.20"], ["a", "a", "b", "10.0.0.20"]]}
+    other = of(two(), "h2")
+    assert other["tunnels"][0]["local"] == "172.31.0.2" and other["tunnels"][0]["remotes"] == ["172.31.0.1"]
+    assert other["containers"][0]["name"] == "b"
+
+
+def test_three_hosts_one_without_containers_and_bridge_address():
+    hosts = {**two(), "h3": host(3, bridge_address=None)}
+    assert of(hosts, "h1")["tunnels"][0]["remotes"] == ["172.31.0.2", "172.31.0.3"]
+    third = of(hosts, "h3")
+    assert third["bridges"] == [{"name": "br0", "ports": [], "addresses": []}]
+    assert (third["containers"], third["veths"], third["pings"]) == ([], [], [])
+    assert third["tunnels"][0]["remotes"] == ["172.31.0.1", "172.31.0.2"]
+
+
+def test_a_single_host():
+    assert of({"h1": host(1, "a")}, "h1")["tunnels"][0]["remotes"] == []
+
+
+def test_several_networks():
+    """Two that overlap in addresses; only the hosts of a network are its peers."""
+    blue = {"name": "blue", "vni": 1, "bridge": "br1", "vxlan": "vx1", "bridge_address": "10.0.0.1/24", "learning": False}
+    green = {"name": "green", "vni": 2, "bridge": "br2", "vxlan": "vx2", "port": 4790, "mtu": 1400}
+    hosts = {
+        "h1": host(1, networks=[blue, green], containers=[
+            {"name": "a", "address": "10.0.0.10/24"}, {"name": "b", "address": "10.0.0.10/24", "network": "green"}]),
+        "h2": host(2, networks=[{**blue, "bridge_address": "10.0.0.2/24"}], containers=[{"name": "c", "address": "10.0.0.20/24"}]),
+        "h3": host(3, networks=[green], bridge_address=None, containers=[{"name": "d", "address": "10.0.0.20/24", "gateway": "10.0.0.1"}])}
+    found = of(hosts, "h1")
+    assert [(each["vni"], each["port"], each["remotes"], each["bridge"]) for each in found["tunnels"]] == [
+        (1, 4789, ["172.31.0.2"], "br1"), (2, 4790, ["172.31.0.3"], "br2")]
+    assert found["tunnels"][0]["learning"] is False and "learning" not in found["tunnels"][1]
+    assert [(each["name"], each["ports"], each.get("mtu")) for each in found["bridges"]] == [
+        ("br1", ["ve-a"], None), ("br2", ["ve-b"], 1400)]
+    assert [(each["container"], each.get("mtu")) for each in found["veths"]] == [("a", None), ("b", 1400)]
+    assert ["a", "a", "c", "10.0.0.20"] in found["pings"] and ["b", "b", "d", "10.0.0.20"] in found["pings"]
+    assert not any(each[:3] in (["a", "a", "d"], ["b", "b", "c"]) for each in found["pings"])
+    assert of(hosts, "h3")["veths"][0]["gateway"] == "10.0.0.1"
+
+
+def test_ipv6_everywhere():
+    hosts = {f"h{at}": host(at, underlay_ip=f"FD00:0::{at}", bridge_address=f"fd01::{at}/64",
+                            containers=[{"name": f"c{at}", "address": f"fd01::{at}0/64"}]) for at in (1, 2)}
+    found = of(hosts, "h1")
+    assert (found["tunnels"][0]["local"], found["tunnels"][0]["remotes"]) == ("fd00::1", ["fd00::2"])
+    assert found["veths"][0]["addresses"] == ["fd01::10/64"]
+
+
+def test_the_options_of_a_container_are_passed_on():
+    hosts = two()
+    hosts["h1"]["overlay_containers"][0].update(command=["x"], binds=[{"source": "/a", "dest": "/b"}], read_only=False, init=None,
+                                               rootfs="/own", gateway="10.0.0.1")
+    assert of(hosts, "h1")["containers"] == [
+        {"rootfs": "/own", "name": "a", "command": ["x"], "binds": [{"source": "/a", "dest": "/b"}], "read_only": False}]
+
+
+def test_mtu_of_the_tunnels_that_were_predicted():
+    found = of(two(), "h1", tunnels=[{"name": "vxlan0", "mtu": 8951}, {"name": "other", "mtu": 9}])
+    assert found["veths"][0]["mtu"] == found["bridges"][0]["mtu"] == 8951 and "mtu" not in found["tunnels"][0]
+    hosts = two()
+    hosts["h1"]["overlay_mtu"] = 1400
+    found = of(hosts, "h1", tunnels=[{"name": "vxlan0", "mtu": 8951}])
+    assert found["veths"][0]["mtu"] == found["bridges"][0]["mtu"] == found["tunnels"][0]["mtu"] == 1400
+    assert "mtu" not in of(two(), "h1", tunnels=[{"name": "vxlan0"}])["veths"][0]
+
+
+def test_long_names_of_containers_get_names_of_links_that_do_not_collide():
+    hosts = {"h1": host(1, "a-container-of-web-one", "a-container-of-web-two")}
+    names = of(hosts, "h1")["bridges"][0]["ports"]
+    assert len(set(names)) == 2 and all(len(each) <= 15 for each in names)
+
+
+@pytest.mark.parametrize("others", [("h2",), ("h2", "h3")])
+def test_an_absent_host_is_nobodys_peer(others):
+    hosts = {**two(), "h3": host(3, "c")}
+    for each in others:
+        hosts[each]["overlay_state"] = "absent"
+        del hosts[each]["overlay_underlay_ip"]  # nothing of it matters any more
+    assert of(hosts, "h1")["tunnels"][0]["remotes"] == [f"172.31.0.{at}" for at in (2, 3) if f"h{at}" not in others]
+    assert not any(each[2] in ("b", "c") and f"h{'bc'.index(each[2]) + 2}" in others for each in of(hosts, "h1")["pings"])
+
+
+def test_a_host_on_its_way_out_knows_what_it_has():
+    hosts = two()
+    hosts["h1"]["overlay_state"] = "absent"
+    found = of(hosts, "h1")
+    assert [each["name"] for kind in ("containers", "veths", "bridges", "tunnels") for each in found[kind]] == [
+        "a", "ve-a", "br0", "vxlan0"]
+    # The teardown of all of them, whose state is that of the play and stands in nobody's variables.
+    assert of(two(), "h1", overlay_state="absent")["tunnels"]
+
+
+def test_nothing_but_the_inventory_counts():
+    """A run with --limit, where only some hosts have facts, or set_fact's, finds the same."""
+    plain = of(two(), "h1")
+    hosts = two()
+    hosts["h2"].update(ansible_facts={"default_ipv4": {"address": "9.9.9.9"}}, ansible_default_ipv4={"address": "9.9.9.9"})
+    hosts["h1"]["ansible_facts"] = {"hostname": "other"}
+    assert of(hosts, "h1") == plain
+    before = copy.deepcopy(hosts)
+    of(hosts, "h1")
+    assert hosts == before, "the inventory's variables were changed"
+
+
+@pytest.mark.parametrize("first, second", [("h1", "h2"), ("h2", "h1")])
+@pytest.mark.parametrize("h1, h2, message", [
+    ({}, {"underlay_ip": "172.31.0.1"}, "overlay_underlay_ip: 172.31.0.1 is that of h1 and of h2"),
+    ({}, {"underlay_ip": None}, "h2: overlay_underlay_ip: None is not valid: every host needs"),
+    ({}, {"underlay_ip": "host"}, "h2: overlay_underlay_ip: 'host' is not valid"),
+    ({}, {"underlay_ip": "172.31.0.2/20"}, "h2: overlay_underlay_ip: '172.31.0.2/20' is not valid"),
+    ({}, {"underlay_ip": "fd00::2"}, "overlay_underlay_ip: 172.31.0.1 of h1 and fd00::2 of h2 are of different address families"),
+    ({"vni": 100}, {"vni": 200}, "overlay_vni: h1 has 100 and h2 has 200 for the network overlay"),
+    ({"port": 4789}, {"port": 8472}, "overlay_port: h1 has 4789 and h2 has 8472 for the network overlay"),
+    ({}, {"vni": 0}, "h2: overlay_vni: 0 is not valid"), ({}, {"vni": 1 << 24}, "h2: overlay_vni: 16777216 is not valid"),
+    ({}, {"vni": "many"}, "h2: overlay_vni: 'many' is not valid"),
+    ({}, {"port": 65536}, "h2: overlay_port: 65536 is not valid"), ({}, {"bridge": "x" * 16}, f"h2: overlay_bridge: '{'x' * 16}' is not"),
+    ({}, {"vxlan": "a b"}, "h2: overlay_vxlan: 'a b' is not valid"), ({}, {"bridge_address": "10.0.0.2"}, "h2: overlay_bridge_address: "),
+    ({}, {"bridge_address": "10.0.0.1/24"}, "the address 10.0.0.1 in the network overlay is that of the bridge of h1 and of the bridge of h2"),
+    ({}, {"bridge_address": "10.0.0.10/24"}, "the address 10.0.0.10 in the network overlay is that of container a and of the bridge of h2"),
+    ({}, {"bridge_address": "10.9.0.2/24", "containers": []},
+     "overlay_bridge_address: h1 has 10.0.0.0/24 and h2 has 10.9.0.0/24 for the network overlay"),
+    ({}, {"containers": [{"name": "a", "address": "10.0.0.30/24"}]}, "the name a is given twice, on h1 and on h2"),
+    ({}, {"containers": [{"name": "b", "address": "10.0.0.10/24"}]}, "is that of container a and of container b"),
+    ({}, {"containers": [{"name": "b", "address": "10.9.0.10/24"}]}, "container b is outside of 10.0.0.0/24"),
+    ({}, {"containers": [{"name": "b", "address": "10.0.0.20"}]}, "h2: overlay_containers.address: '10.0.0.20' is not valid"),
+    ({}, {"containers": [{"name": "b"}]}, "container b needs an address"), ({}, {"containers": [{"address": "10.0.0.9/24"}]}, "has a name"),
+    ({}, {"containers": [{"name": "b/c", "address": "10.0.0.20/24"}]}, "overlay_containers.name: 'b/c' is not valid"),
+    ({}, {"containers": [{"name": "b", "address": "10.0.0.20/24", "network": "red"}]}, "container b names a network that is not one of overlay"),
+    ({}, {"networks": [{"name": "x"}, {"name": "x"}]}, "h2: overlay_networks: 'x' is not valid: two networks"),
+    ({}, {"networks": [{"name": "x"}, {"name": "y", "vni": 2, "bridge": "br2"}]}, "overlay_vxlan: the networks x and y of h2 both have vxlan0"),
+    ({}, {"networks": [{"name": "x"}, {"name": "y", "vxlan": "v2", "bridge": "br2"}]}, "overlay_vni: the networks x and y of h2 both have 100"),
+    ({}, {"networks": [{"name": "x"}, {"name": "y", "vni": 2, "vxlan": "v2"}]}, "overlay_bridge: the networks x and y of h2 both have br0"),
+    ({}, {"networks": [{"vni": 5}]}, "h2: overlay_networks.name: None is not valid"),
+    ({}, {"networks": [{"name": "x", "vnid": 5}]}, "h2: overlay_networks: 'vnid' is not valid"),
+])
+def test_hosts_that_do_not_fit_together(h1, h2, message, first, second):
+    """Each host is told, whichever runs first or alone."""
+    hosts = {"h1": {**host(1, "a"), **{f"overlay_{key}": value for key, value in h1.items()}},
+             "h2": {**host(2, "b"), **{f"overlay_{key}": value for key, value in h2.items()}}}
+    for name in first, second:
+        with pytest.raises(Problem) as found:
+            of(hosts, name)
+        assert message in str(found.value)
+
+
+def test_all_misfits_are_told_at_once():
+    hosts = {"h1": host(1, "a"), "h2": host(2, "a", underlay_ip="172.31.0.1", port=1)}
+    with pytest.raises(Problem) as found:
+        of(hosts, "h1")
+    assert len(str(found.value).split("; ")) == 3
+
+
+def test_two_networks_may_have_the_same_addresses_and_hosts_their_own_names_of_links():
+    hosts = two()
+    hosts["h2"].update(overlay_bridge="br9", overlay_vxlan="vx9")
+    assert of(hosts, "h1")["tunnels"][0]["name"] == "vxlan0" and of(hosts, "h2")["tunnels"][0]["name"] == "vx9"
+
+
+def test_numbers_as_the_command_line_gives_them():
+    """-e overlay_vni=200 is a string, on every host."""
+    hosts = {name: {**each, "overlay_vni": "200"} for name, each in two().items()}
+    assert of(hosts, "h1")["tunnels"][0]["vni"] == 200
+
+
+def test_a_host_that_is_not_of_the_overlay():
+    with pytest.raises(Problem, match="h9 is not one of the hosts of the overlay, h1, h2: put it into the group"):
+        part(two(), "h9", DEFAULTS)
+
+
+def test_the_filter_says_it_in_ansibles_words():
+    function = filter_overlay.FilterModule().filters()["overlay"]
+    variables = {**two(), "localhost": {}}
+    settings = {**DEFAULTS, "overlay_underlay_ip": "172.31.0.1", "overlay_bridge_address": "10.0.0.1/24",
+                "overlay_containers": two()["h1"]["overlay_containers"]}
+    assert function(variables, "h1", ["h1", "h2"], settings) == of(two(), "h1")
+    with pytest.raises(AnsibleFilterError, match="h9 is not one of the hosts"):
+        function(variables, "h9", ["h1", "h2"], settings)
