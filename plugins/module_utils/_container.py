@@ -60,7 +60,7 @@ class Container(Item):
     init: Optional[bool] = fixed()
     stop_timeout: Optional[int] = settable()
     files: Optional[str] = settable()
-    namespace: Optional[bool] = fixed()
+    namespace: Optional[bool] = settable()
     state: Optional[str] = settable()
     pid: Optional[int] = fact()
     owner: Optional[str] = fact()

@@ -22,7 +22,7 @@ from ._container import (RESTARTED, RUN, STARTED, STATE, STOPPED, Container, dig
 from ._errors import Problem
 from ._kind import Kind
 from ._model import OWNER
-from ._plan import CREATE, DELETE, RECREATE
+from ._plan import DELETE, RECREATE
 
 GRACE = 0.1  # seconds that a command has to prove that it does not die at once
 SETUP = 60  # seconds that making the namespaces and mounts may take on a loaded host
@@ -98,7 +98,9 @@ class Containers(Kind):
         if change.action == DELETE:
             return lines + [f"ip netns delete {before.name}"] * before.namespace + [f"rm -r {before.directory}"]
         if not (before and before.namespace):
-            lines += [f"ip netns add {after.name}", f"ip -n {after.name} link set lo up"]
+            lines += [f"ip netns delete {after.name}"] * _netns.exists(after.name)
+            lines += [f"ip netns attach {after.name} {before.pid}"] if _keeps_running(change) and before.pid else [
+                f"ip netns add {after.name}", f"ip -n {after.name} link set lo up"]
         if after.state != STOPPED and not (before and _keeps_running(change)):
             lines.append(f"{after.script} start")
         return lines
@@ -148,8 +150,12 @@ class Containers(Kind):
             os.makedirs(directory, mode=0o700, exist_ok=True)
         for name, text in files_of(container).items():
             _write(os.path.join(container.directory, name), text, MODES[name])
-        if change.action in (CREATE, RECREATE) and not (change.before and change.before.namespace):
-            _netns.remove(container.name)
+        if change.before and change.before.namespace:
+            return
+        _netns.remove(container.name)
+        if _keeps_running(change) and change.before.pid:
+            _netns.attach(container.name, f"/proc/{change.before.pid}/ns/net")  # it and its links are still there
+        else:
             _netns.create(container.name)
 
     def _start(self, container):
