@@ -86,7 +86,8 @@ sanity: tools venv ## ansible-test sanity on every supported Python of this mach
 
 molecule: tools venv ## the scenarios below molecule/
 	$(call header,molecule)
-	@$(find-rootfs) && $(AS_ROOT) MOLECULE_GLOB='molecule/*/molecule.yml' $(BIN)/molecule test --all --report
+	@$(find-rootfs) && $(AS_ROOT) MOLECULE_GLOB='molecule/*/molecule.yml' \
+		scripts/apart $(BIN)/molecule test --all --report
 
 pytest: tools venv
 	$(call header,unit and kernel tests)
