@@ -13,6 +13,7 @@ from ._errors import Problem
 from ._link_kind import LinkKind
 from ._model import OWNER, UNMARKED, VethPair
 from ._plan import CREATE, ours
+from ._process import running
 
 INNER = OWNER + ":inner"  # the alias of inner ends, so that pruning a host's own ends spares them
 
@@ -41,7 +42,7 @@ class VethPairs(LinkKind):
         return self._pair(item, host)
 
     def _pair(self, item, host):
-        there = self.links.namespace(item.inner_netns)
+        there = self.links.namespace(self._whereabouts(item))
         inner = there.links.get(item.inner_name) if there else None
         if inner is None:
             return host
@@ -68,7 +69,13 @@ class VethPairs(LinkKind):
         outer = here.links[item.name]
         # Hosts that are namespaces have the same indices: the id of the peer's namespace tells them apart.
         return (inner.kind == "veth" and outer.peer == inner.index and inner.peer == outer.index
-                and outer.peer_netns == here.id_of(item.inner_netns))
+                and outer.peer_netns == here.id_of(self._whereabouts(item)))
+
+    def _whereabouts(self, item):
+        """The inner namespace; that of the running container where it has lost its name, which ns_container gives back."""
+        netns = item.inner_netns
+        pid = running(netns) if netns and not _netns.exists(netns) and not netns.startswith("/") else None
+        return f"/proc/{pid}/ns/net" if pid else netns
 
     def find(self, namespace, netns, link):
         """The host end by itself, for pruning and as the first half of a pair."""

@@ -693,3 +693,13 @@ def test_bad_combinations(host):
     refused(host, "name", state="started", rootfs="/x")
     refused(host, "given twice", config=[GOOD, GOOD])
     refused(host, "command", "inside config", config=[GOOD], command=["x"])
+
+
+def test_the_cable_of_a_namespace_without_its_name_is_still_seen(rootfs, scene):
+    act(name="c1", rootfs=rootfs)
+    cable = {"name": "ve-c1", "netns": scene.netns(), "container": "c1", "addresses": ["10.0.0.1/24"]}
+    assert run_module("veth_pair", **cable).changed
+    sh("ip netns delete c1")
+    assert not run_module("veth_pair", check=True, **cable).changed
+    act(name="c1", rootfs=rootfs)
+    assert not run_module("veth_pair", **cable).changed
