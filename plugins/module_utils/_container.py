@@ -269,6 +269,8 @@ fork) # in the new namespaces, but for that of processes, which the next one beg
 pivot) # the old root goes on top of the new one, and away
     nsenter --mount=/proc/self/ns/mnt -- pivot_root "$root" "$root"
     umount --namespace /proc/self/ns/mnt --lazy /
+    # shellcheck disable=SC3013  # every sh that is meant here has -ef
+    [ ! . -ef / ] || {{ echo "the root of $name would be the host's" >&2; exit 1; }}
     exec {become} /bin/sh -c '{first}' \
         init {workdir} {command} 3<&-
     ;;

@@ -145,12 +145,15 @@ class Host:
     """A machine's /run and /var/lib, empty and private, in a mount namespace that shares mounts as systemd has it."""
 
     def __init__(self, directory):
-        self.home = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY)
-        os.makedirs(f"{directory}/lib")
+        self.home, self.directory, self.counter = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY), directory, itertools.count()
         _utils("_netns")._call("unshare", CLONE_NEWNS)
-        sh("mount --make-rprivate /", "mount --make-rshared /", "mount -t tmpfs -o mode=755 run /run",
-           f"mount --bind {directory}/lib /var/lib",
-           "mkdir -p /run/mount")  # mount's own
+        sh("mount --make-rprivate /", "mount --make-rshared /")
+        self._cover()
+
+    def _cover(self):
+        lib = f"{self.directory}/lib{next(self.counter)}"
+        os.makedirs(lib)
+        sh("mount -t tmpfs -o mode=755 run /run", f"mount --bind {lib} /var/lib", "mkdir -p /run/mount")  # mount's own
 
     def picture(self):
         """All files with modes and contents, and all mounts."""
@@ -166,12 +169,17 @@ class Host:
         return found, Path("/proc/thread-self/mountinfo").read_text(encoding="ascii")
 
     def clear(self):
-        """Ends what a test left behind."""
+        """Ends what a test left behind. Deletes nothing: should these paths ever be the machine's own, nothing is lost."""
+        assert os.stat("/proc/thread-self/ns/mnt").st_ino != os.fstat(self.home).st_ino
+        for namespace in Path("/run/netns").glob("*"):
+            for pid in sh(f"ip netns pids {namespace.name}", check=False).split():
+                os.kill(int(pid), signal.SIGKILL)
         for record in Path(_utils("_container").RUN).glob("*"):
             pid = _utils("_process").running(record.name)
             if pid:
                 os.kill(pid, signal.SIGKILL)
-        sh("umount -l /run/netns/* /run/netns 2>/dev/null; rm -rf /run/* /var/lib/*; mkdir -p /run/mount", check=False)
+        sh("umount --lazy /run", "umount --lazy /var/lib")
+        self._cover()
 
     def close(self):
         self.clear()

@@ -11,6 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from ansible.errors import AnsibleError
+from ansible.playbook.play_context import PlayContext
+from ansible.plugins.loader import connection_loader
 
 from ansible_collections.fromscratch.containers.plugins.module_utils import _process
 from ansible_collections.fromscratch.containers.plugins.module_utils._container import RUN, STATE
@@ -98,6 +101,21 @@ def test_files(play, tmp_path, pipelining):
     assert fetched["changed"] and missing["failed"]
     assert not os.path.exists(name), "in the container, not on the host"
     assert copied["changed"] and not again["changed"]
+
+
+def test_transfers_by_name(containers, tmp_path):
+    """What no module does, whose temporary files have plain names."""
+    connection = connection_loader.get("fromscratch.containers.ns_container", PlayContext(), "/dev/null")
+    connection.set_options(direct={"remote_addr": "alpine"})
+    (tmp_path / "source").write_bytes(BINARY)
+    connection.put_file(str(tmp_path / "source"), "/root/a b'c \"$x ü")
+    connection.fetch_file("/root/a b'c \"$x ü", str(tmp_path / "back"))
+    assert (tmp_path / "back").read_bytes() == BINARY
+    for call, words in [(lambda: connection.put_file(str(tmp_path / "none"), "/x"), "no file"),
+                        (lambda: connection.put_file(str(tmp_path / "source"), "/no/such/x"), "container alpine failed"),
+                        (lambda: connection.fetch_file("/none", str(tmp_path / "x")), "container alpine failed")]:
+        with pytest.raises(AnsibleError, match=words):
+            call()
 
 
 def test_a_script(play, tmp_path):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -26,8 +27,12 @@ CAPABILITY = {name: number for number, name in enumerate(
     "sys_boot sys_nice sys_resource sys_time sys_tty_config mknod lease audit_write audit_control setfcap".split())}
 
 
+MARKER = "/.root-of-a-test"
+
+
 @pytest.fixture(autouse=True)
-def host(apart):
+def host(apart, rootfs):
+    Path(rootfs + MARKER).touch()
     yield apart
     apart.clear()
 
@@ -59,8 +64,11 @@ def script(name="c1"):
 
 
 def run_in(command, name="c1", **options):
-    return subprocess.run([script(name), "exec", "/bin/sh", "-c", command], capture_output=True, text=True, check=False,
-                          **options)
+    """Never elsewhere: a container that fails to change its root would let a test loose on the machine's."""
+    command = f"[ -e {MARKER} ] || {{ echo 'not the root of the container' >&2; exit 99; }}; {command}"
+    done = subprocess.run([script(name), "exec", "/bin/sh", "-c", command], capture_output=True, text=True, check=False, **options)
+    assert done.returncode != 99, done.stderr
+    return done
 
 
 def inside(command, name="c1"):
@@ -95,6 +103,16 @@ def gone(process):
         return Path("/proc", str(process), "stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] in "ZX"
     except OSError:
         return True
+
+
+@contextlib.contextmanager
+def ended(process):
+    """A process of the test's own, which does not outlive it."""
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 def refused(host, *words, check=False, **options):
@@ -208,7 +226,7 @@ def test_processes(rootfs):
 
 
 def test_no_descriptors_of_the_host_but_the_log(rootfs):
-    with open("/etc/hostname", "rb"):  # as any program that starts one may have some open
+    with open(__file__, "rb"):  # as any program that starts one may have some open
         act(config=[{"name": "c1", "rootfs": rootfs}, {"name": "c2", "rootfs": rootfs, "init": False}])
     for process in members(pid("c1")) + members(pid("c2")):
         found = {each: os.readlink(f"/proc/{process}/fd/{each}") for each in os.listdir(f"/proc/{process}/fd")}
@@ -246,8 +264,8 @@ def test_the_devices(rootfs):
     inside("exec 3<>/dev/ptmx && ls /dev/pts/0")
     assert sorted(inside("ls /dev").split()) == ["fd", "full", "mqueue", "null", "ptmx", "pts", "random", "shm", "stderr",
                                                  "stdin", "stdout", "tty", "urandom", "zero"]
-    inside("rm /dev/null")
-    assert stat.S_ISCHR(os.stat("/dev/null").st_mode), "the host's own /dev"
+    inside(": >/dev/own-of-the-container")
+    assert not os.path.exists("/dev/own-of-the-container"), "the host's /dev"
 
 
 def test_host_name_environment_and_working_directory(rootfs, monkeypatch):
@@ -255,7 +273,7 @@ def test_host_name_environment_and_working_directory(rootfs, monkeypatch):
     hostile = """a'b"c $HOME `id` \\ ü
     next line"""
     act(name="c1", rootfs=rootfs, hostname="web.example", workdir="/etc", env={"WORD": hostile, "NUMBER": 7},
-        command=["sh", "-c", 'env >/env; printf "%s" "$WORD" >/word; printf "%s|" "$@" >/arguments; pwd >/pwd; exec sleep 1000',
+        command=["sh", "-c", f"[ -e {MARKER} ] || exit 99; " 'env >/env; printf "%s" "$WORD" >/word; printf "%s|" "$@" >/arguments; pwd >/pwd; exec sleep 1000',
                  "sh", hostile, "", "-n", "*"])
     assert sorted(line for line in inside("grep -v -e WORD -e 'next line' /env").splitlines()
                   if not line.startswith(("PWD=", "SHLVL=", "OLDPWD="))) == [
@@ -275,24 +293,27 @@ def test_a_path_of_its_own(rootfs):
 def test_layers(rootfs, tmp_path):
     private = tmp_path / "rootfs"
     shutil.copytree(rootfs, private, symlinks=True)
+    (private / "own").touch()
     act(config=[{"name": layer, "rootfs": str(private), "layer": layer} for layer in ("none", "disk", "tmpfs")])
     for layer in ("none", "disk", "tmpfs"):
-        inside(f"echo {layer} >/root/{layer} && rm /etc/passwd", layer)
-        shutil.copy(f"{rootfs}/etc/passwd", private / "etc" / "passwd")
+        inside(f"echo {layer} >/root/{layer} && rm /own", layer)
+        (private / "own").touch()
     assert os.listdir(private / "root") == ["none"]
     act(config=[{"name": layer, "rootfs": str(private), "layer": layer, "hostname": "x"} for layer in ("none", "disk", "tmpfs")])
     assert inside("ls /root", "none") == "none"
-    assert inside("ls /root; ls /etc/passwd 2>&1 | grep -c 'No such'", "disk").split() == ["disk", "none", "1"]
-    assert inside("ls /root /etc/passwd", "tmpfs").split() == ["/etc/passwd", "/root:", "none"]
+    assert inside("ls /root; ls /own 2>&1 | grep -c 'No such'", "disk").split() == ["disk", "none", "1"]
+    assert inside("ls /root /own", "tmpfs").split() == ["/own", "/root:", "none"]
     assert (private / "root" / "none").read_text(encoding="ascii") == "none\n"
 
 
 def test_two_of_one_root_do_not_see_each_other(rootfs):
+    Path(rootfs, "own").mkdir()
     before = sorted(os.listdir(rootfs))
     act(config=[{"name": "c1", "rootfs": rootfs}, {"name": "c2", "rootfs": rootfs}])
-    inside("echo one >/shared; rm -r /etc", "c1")
-    assert run_in("cat /shared", "c2").returncode == 1 and inside("ls -d /etc", "c2") == "/etc"
+    inside("echo one >/shared; rmdir /own", "c1")
+    assert run_in("cat /shared", "c2").returncode == 1 and inside("ls -d /own", "c2") == "/own"
     assert sorted(os.listdir(rootfs)) == before
+    Path(rootfs, "own").rmdir()
 
 
 def test_binds(rootfs, tmp_path):
@@ -326,6 +347,7 @@ def status_of(process, *names):
 
 def test_capabilities(rootfs):
     act(config=[{"name": "c1", "rootfs": rootfs}, {"name": "c2", "rootfs": rootfs, "privileged": True}])
+    act(name="c1", rootfs=rootfs, tmpfs=["/own"])
     allowed = f"{sum(1 << CAPABILITY[name] for name in CAPABILITIES):016x}"
     assert len(CAPABILITIES) == 13
     sets = ("CapPrm", "CapEff", "CapBnd", "CapInh", "CapAmb", "NoNewPrivs")
@@ -336,10 +358,10 @@ def test_capabilities(rootfs):
     mine = status_of("self", "CapBnd")
     for process in members(pid("c2")):
         assert status_of(process, "CapEff", "CapBnd", "NoNewPrivs") == mine * 2 + ["0"]
-    for attempt in ("mount -t tmpfs x /tmp", "ip link add br9 type bridge", "mknod /disk b 254 0", "mknod /dev/disk b 254 0",
-                    "umount /proc", "hostname other", "echo 1 >/proc/sys/net/ipv4/ip_forward", "chroot / unshare -m true"):
+    for attempt in ("mount -t tmpfs x /home", "ip link add br9 type bridge", "mknod /own-node b 254 0", "mknod /dev/own-node b 254 0",
+                    "echo 1 >/proc/sys/net/ipv4/conf/lo/log_martians", "umount /own"):
         assert run_in(attempt).returncode != 0, attempt
-        if not attempt.startswith(("umount", "mknod /dev")):
+        if attempt != "umount /own":
             inside(attempt, "c2")
 
 
@@ -411,6 +433,12 @@ def test_a_rootfs_without_a_shell(rootfs, tmp_path):
     assert result.failed and "/bin/sh" in result.msg
 
 
+def test_the_root_of_the_host_is_never_that_of_a_container(rootfs):
+    """The last guard, whatever should go wrong before it."""
+    result = run_module("ns_container", name="c1", rootfs="/", layer="none", command=["/bin/sleep", "1000"])
+    assert result.failed and "the root of c1 would be the host's" in result.msg and _process.running("c1") is None
+
+
 def test_a_rootfs_that_is_not_there(host, tmp_path, capsys):
     missing = str(tmp_path / "none")
     refused(host, "container c1", missing, "alpine_rootfs", name="c1", rootfs=missing)
@@ -433,7 +461,7 @@ def test_the_pid_of_somebody_else(rootfs, what):
     act(name="c1", rootfs=rootfs)
     record = Path(RUN, "c1")
     process, start, boot = record.read_text(encoding="ascii").split()
-    with subprocess.Popen(["sleep", "1000"]) as other:
+    with ended(subprocess.Popen(["sleep", "1000"])) as other:
         stat_ = Path(f"/proc/{other.pid}/stat").read_text(encoding="ascii").split()
         record.write_text(f"{other.pid} {start} {boot}\n" if what == "start"
                           else f"{other.pid} {stat_[21]} 00000000-0000-0000-0000-000000000000\n", encoding="ascii")
@@ -446,7 +474,6 @@ def test_the_pid_of_somebody_else(rootfs, what):
         assert pid() not in (other.pid, int(process))
         act(name="c1", state="absent")
         assert other.poll() is None, "a foreign process was ended"
-        other.kill()
 
 
 @pytest.mark.parametrize("record", ["", "\n", "x y z\n", "1\n", "0 0 0\n", "-1 5 5\n", "../1 5 5\n", "99999999 5 5\n"])
@@ -484,7 +511,9 @@ def test_the_network_namespace_deleted_by_hand(rootfs, state, again):
     act(name="c1", rootfs=rootfs, state=state)
     first = pid() if state == "started" else None
     sh("ip netns delete c1")
-    if again:
+    if again and state == "started":
+        sh("ip netns add c1")  # somebody made another, which the container is not in
+    elif again:
         sh("touch /run/netns/c1")  # what a crash leaves
     repaired = act(name="c1", rootfs=rootfs, state=state)
     assert "namespace: off vs on" in repaired.changes[0]["fields"] and link("c1", "lo")["flags"][-1] != "DOWN"
@@ -553,7 +582,7 @@ def test_files_are_roots_alone(rootfs):
 @pytest.mark.parametrize("layer", ["none", "disk", "tmpfs"])
 @pytest.mark.parametrize("link_, options", [
     ("srv", {"binds": [{"source": "/tmp", "dest": "/srv"}]}), ("srv", {"tmpfs": ["/srv/www"]}),
-    ("srv", {"binds": [{"source": "/etc/passwd", "dest": "/srv/deep/file"}]}), ("proc", {}), ("dev", {}), ("sys", {})])
+    ("srv", {"binds": [{"source": __file__, "dest": "/srv/deep/file"}]}), ("proc", {}), ("dev", {}), ("sys", {})])
 def test_a_link_at_a_mount_point(rootfs, tmp_path, layer, link_, options):
     private, outside = tmp_path / "rootfs", tmp_path / "outside"
     outside.mkdir()
@@ -577,7 +606,7 @@ def test_a_link_that_the_container_made_itself(rootfs, tmp_path):
     outside.mkdir()
     wanted = {"name": "c1", "rootfs": rootfs, "tmpfs": ["/data/cache"]}
     act(**wanted)
-    inside(f"mv /data /old; ln -s {outside} /data")
+    inside(f"mv /data /data.old; ln -s {outside} /data")
     result = run_module("ns_container", state="restarted", **wanted)
     assert result.failed and "/data in" in result.msg and os.listdir(outside) == []
     act(name="c1", state="absent")
@@ -588,7 +617,7 @@ def test_a_link_below_a_bind(rootfs, tmp_path):
     folder.mkdir(), outside.mkdir()
     (folder / "x").symlink_to(outside)
     result = run_module("ns_container", name="c1", rootfs=rootfs, binds=[
-        {"source": str(folder), "dest": "/data"}, {"source": "/etc/passwd", "dest": "/data/x/passwd"}])
+        {"source": str(folder), "dest": "/data"}, {"source": __file__, "dest": "/data/x/file"}])
     assert result.failed and "/data/x in" in result.msg and os.listdir(outside) == []
 
 
@@ -613,7 +642,7 @@ def test_exec(rootfs):
 
 def test_exec_ends_with_its_caller(rootfs):
     act(name="c1", rootfs=rootfs)
-    with subprocess.Popen([script(), "exec", "sleep", "1000"]) as caller:
+    with ended(subprocess.Popen([script(), "exec", "sleep", "1000"])) as caller:
         eventually(lambda: len(members(pid())) == 3, "it runs")
         caller.terminate()
     eventually(lambda: len(members(pid())) == 2, "it ends")

@@ -205,6 +205,12 @@ def test_numbers_as_the_command_line_gives_them():
     assert of(hosts, "h1")["tunnels"][0]["vni"] == 200
 
 
+def test_what_belongs_to_one_host_is_nobody_elses_default():
+    hosts = {**two(), "h3": {"overlay_underlay_ip": "172.31.0.3"}}
+    found = of(hosts, "h1", overlay_containers=hosts["h1"]["overlay_containers"])
+    assert [each[2] for each in found["pings"] if each[0] == "-"] == ["a", "b"] and len(found["tunnels"][0]["remotes"]) == 2
+
+
 def test_a_host_that_is_not_of_the_overlay():
     with pytest.raises(Problem, match="h9 is not one of the hosts of the overlay, h1, h2: put it into the group"):
         part(two(), "h9", DEFAULTS)
