@@ -21,17 +21,11 @@ export PATH := $(CURDIR)/$(BIN):$(PATH):/usr/local/sbin:/usr/sbin:/sbin
 export LC_ALL := C.UTF-8
 # Named, because Ansible ignores the file in a checkout that everybody may write to.
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
-export OVERLAY_ROOTFS_SRC
 
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 # sudo drops the environment; and root leaves no caches in a user's checkout.
 AS_ROOT = $(SUDO) env PATH="$(PATH)" LC_ALL=C.UTF-8 ANSIBLE_CONFIG="$(ANSIBLE_CONFIG)" PYTHONDONTWRITEBYTECODE=1 \
-	OVERLAY_ROOTFS_SRC="$${OVERLAY_ROOTFS_SRC-}"
-
-# The tarball that containers are made of, where the download that is the default does not work; of busybox, if need be.
-find-rootfs = OVERLAY_ROOTFS_SRC=$${OVERLAY_ROOTFS_SRC:-$$(scripts/find-rootfs \
-	|| { scripts/tools "$(BASE_PYTHON)" rootfs >&2 && scripts/find-rootfs; })}
-playbook = $(find-rootfs) && $(AS_ROOT) $(BIN)/ansible-playbook $${OVERLAY_ROOTFS_SRC:+-e "overlay_rootfs_src=$$OVERLAY_ROOTFS_SRC"}
+	ALPINE_ROOTFS="$${ALPINE_ROOTFS-}"
 
 comma := ,
 header = @printf '\n=== %s ===\n' '$(1)'
@@ -39,7 +33,7 @@ header = @printf '\n=== %s ===\n' '$(1)'
 .PHONY: help venv tools demo demo-down test lint sanity molecule pytest unit kernel bench clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
 
 venv: $(STAMP) ## make .venv with all Python tools, once for each change of the requirements
 
@@ -56,11 +50,11 @@ tools: ## check the system's tools, and install what is missing where that is po
 
 demo: tools venv ## build a lab of two hosts on this machine, the overlay on them, and prove that it works
 	$(call header,the lab: two hosts and their network)
-	@$(playbook) playbooks/lab.yml
+	@$(AS_ROOT) $(BIN)/ansible-playbook playbooks/lab.yml
 	$(call header,the overlay: bridges$(comma) containers$(comma) VXLAN)
-	@$(playbook) -i inventory/lab site.yml
+	@$(AS_ROOT) $(BIN)/ansible-playbook -i inventory/lab site.yml
 	$(call header,the proof: each container from each host)
-	@$(playbook) -i inventory/lab playbooks/verify.yml
+	@$(AS_ROOT) $(BIN)/ansible-playbook -i inventory/lab playbooks/verify.yml
 	@printf '\nThe lab is up. Take it away with: make demo-down\n'
 
 demo-down: venv ## take the lab away
@@ -86,12 +80,12 @@ sanity: tools venv ## ansible-test sanity on every supported Python of this mach
 
 molecule: tools venv ## the scenarios below molecule/
 	$(call header,molecule)
-	@$(find-rootfs) && $(AS_ROOT) MOLECULE_GLOB='molecule/*/molecule.yml' \
+	@$(AS_ROOT) MOLECULE_GLOB='molecule/*/molecule.yml' \
 		scripts/apart $(BIN)/molecule test --all --report
 
 pytest: tools venv
 	$(call header,unit and kernel tests)
-	@$(find-rootfs) && $(AS_ROOT) $(BIN)/python -m pytest tests/unit tests/kernel
+	@$(AS_ROOT) scripts/apart $(BIN)/python -m pytest tests/unit tests/kernel
 
 unit: venv ## the unit tests: no kernel, no root
 	$(call header,unit tests)
@@ -99,11 +93,11 @@ unit: venv ## the unit tests: no kernel, no root
 
 kernel: tools venv ## the tests on this machine's kernel, in throwaway namespaces
 	$(call header,kernel tests)
-	@$(find-rootfs) && $(AS_ROOT) $(BIN)/python -m pytest tests/kernel
+	@$(AS_ROOT) scripts/apart $(BIN)/python -m pytest tests/kernel
 
 bench: tools venv ## time the role beside the article's commands and a playbook of loops; COUNT="10 100" containers
 	$(call header,bench)
-	@$(find-rootfs) && $(AS_ROOT) $(BIN)/python tests/bench/bench.py $(COUNT)
+	@$(AS_ROOT) scripts/apart $(BIN)/python tests/bench/bench.py $(COUNT)
 
 clean: ## remove what the targets above have made in the checkout
 	$(SUDO) rm -rf .venv .ansible .cache .pytest_cache .ruff_cache .hypothesis .coverage build tests/output

@@ -10,9 +10,8 @@ ROOT = Path(__file__).resolve().parent.parent
 COLLECTIONS = ROOT / ".collections"
 
 
-def pytest_configure(config):
-    if not COLLECTIONS.is_dir():
-        return  # a copy of the collection that ansible-test has put into a tree of its own
+if COLLECTIONS.is_dir():  # else a copy of the collection that ansible-test has put into a tree of its own
     os.environ.setdefault("ANSIBLE_COLLECTIONS_PATH", str(COLLECTIONS))
     from ansible.plugins.loader import init_plugin_loader
+
     init_plugin_loader([str(COLLECTIONS)])

@@ -254,7 +254,7 @@ def option_of(item):
 @contextlib.contextmanager
 def opened(option, path, remedy="give the path of a tarball on this host"):
     try:
-        file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK | os.O_CLOEXEC))
+        file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK | os.O_CLOEXEC))  # noqa: SIM115 (closed below)
     except OSError as error:
         raise Invalid(option, path, f"{error.strerror}; {remedy}") from None
     with file:

@@ -33,7 +33,7 @@ def items_of(options, params):
     if params["config"] is None:
         missing = [name for name, spec in options.items() if spec.get("required") and flat[name] is None]
         if missing:
-            raise Invalid(missing[0], None, f"it is required; or give a list of items under config")
+            raise Invalid(missing[0], None, "it is required; or give a list of items under config")
         return [flat]
     for name, spec in options.items():
         if flat[name] is not None and flat[name] != spec.get("default"):

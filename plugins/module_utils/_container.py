@@ -256,6 +256,7 @@ begin() {{
 case ${{1-}} in
 start)
     if running; then exit 0; fi
+    cd /
     {{ [ -d "${{record%/*}}" ] && [ -d "$root" ]; }} || mkdir -p "${{record%/*}}" "$root"
     # The host's tree, where the tools are; and the standard input, which a shell takes from what it starts by "&".
     exec 3</ 4<&0

@@ -11,39 +11,24 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field, fields, replace
-from typing import FrozenSet, NamedTuple, Optional, Tuple
+from functools import partial
+from typing import ClassVar, FrozenSet, NamedTuple, Optional, Tuple
 
 OWNER = "fromscratch.containers"  # the ifalias of every link that the collection makes
 UNMARKED = OWNER + ", unmarked"  # the owner of a link that was made, but not yet marked, when its maker was killed
 IFNAME_MAX = 15
 
 
-def settable(default=None, key=None):
-    """A field that changes in place; ``key`` is its word in ``ip link ... type KIND``."""
-    return field(default=default, metadata={"key": key})
+def another_family(have, want):
+    return (":" in have) != (":" in want)
 
 
-def fixed(default=None, key=None, where=None):
-    """A field the kernel sets at creation only: a difference means delete and create.
-
-    With ``where``, a predicate of what the host has and what is wanted, only such a difference does.
-    """
-    return field(default=default, metadata={"key": key, "fixed": where or True})
-
-
-def at_least(default=None):
-    """A set of which the wanted members must be there, whatever else is."""
-    return field(default=default, metadata={"at_least": True})
-
-
-def identity(default=None):
-    """A field that finds the thing; never compared."""
-    return field(default=default, metadata={"identity": True})
-
-
-def fact(default=None):
-    """A field that only observing fills in; never compared, never shown."""
-    return field(default=default, metadata={"identity": True, "hidden": True}, compare=False)
+# What the kernel does with a field, None meaning "not managed":
+settable = partial(field, default=None)  # it changes in place
+fixed = partial(field, default=None, metadata={"fixed": True})  # it is set at creation: a difference makes the thing anew
+at_least = partial(field, default=None, metadata={"at_least": True})  # a set: the members wanted, whatever else there is
+identity = partial(field, default=None, metadata={"identity": True})  # it finds the thing, and is never compared
+fact = partial(field, default=None, metadata={"identity": True, "hidden": True}, compare=False)  # only observed
 
 
 class FdbEntry(NamedTuple):
@@ -74,6 +59,7 @@ class Item:
     """What all the types share. ``word`` is the noun in messages, ``key`` finds the thing on one host."""
 
     word = "item"
+    words: ClassVar = {}  # the fields that are words of ``ip link ... type KIND``
 
     @property
     def realms(self):
@@ -123,6 +109,8 @@ class Bridge(Item):
     """A Linux bridge. Times in seconds. ``held``: the addresses in the kernel's order, secondary ones last."""
 
     word = kind = "bridge"
+    words: ClassVar = {"stp": "stp_state", "priority": "priority", "forward_delay": "forward_delay", "hello_time": "hello_time",
+                       "max_age": "max_age", "ageing_time": "ageing_time", "vlan_filtering": "vlan_filtering"}
 
     name: str = identity()
     netns: Optional[str] = identity()
@@ -130,13 +118,13 @@ class Bridge(Item):
     mtu: Optional[int] = settable()
     addresses: Optional[FrozenSet[str]] = settable()
     ports: Optional[FrozenSet[str]] = at_least()
-    stp: Optional[bool] = settable(key="stp_state")
-    priority: Optional[int] = settable(key="priority")
-    forward_delay: Optional[int] = settable(key="forward_delay")
-    hello_time: Optional[int] = settable(key="hello_time")
-    max_age: Optional[int] = settable(key="max_age")
-    ageing_time: Optional[int] = settable(key="ageing_time")
-    vlan_filtering: Optional[bool] = settable(key="vlan_filtering")
+    stp: Optional[bool] = settable()
+    priority: Optional[int] = settable()
+    forward_delay: Optional[int] = settable()
+    hello_time: Optional[int] = settable()
+    max_age: Optional[int] = settable()
+    ageing_time: Optional[int] = settable()
+    vlan_filtering: Optional[bool] = settable()
     up: Optional[bool] = settable()
     owner: Optional[str] = fact()
     held: Optional[Tuple[str, ...]] = fact()
@@ -152,20 +140,22 @@ class Vxlan(Item):
     """
 
     word = kind = "vxlan"
+    words: ClassVar = {"vni": "id", "local": "local", "remote": "remote", "group": "group", "device": "dev", "port": "dstport",
+                       "learning": "learning", "ttl": "ttl", "ageing": "ageing", "udp_checksum": "udpcsum"}
 
     name: str = identity()
     netns: Optional[str] = identity()
-    vni: Optional[int] = fixed(key="id")
-    local: Optional[str] = fixed(key="local", where=lambda have, want: (":" in have) != (":" in want))
-    remote: Optional[str] = settable(key="remote")
-    group: Optional[str] = fixed(key="group")
+    vni: Optional[int] = fixed()
+    local: Optional[str] = field(default=None, metadata={"fixed": another_family})
+    remote: Optional[str] = settable()
+    group: Optional[str] = fixed()
     remotes: Optional[FrozenSet[str]] = settable()
-    device: Optional[str] = fixed(key="dev")  # changed in place, it leaves the entry of ``remote`` on the former
-    port: Optional[int] = fixed(key="dstport")
-    learning: Optional[bool] = settable(key="learning")
-    ttl: Optional[int] = settable(key="ttl")
-    ageing: Optional[int] = settable(key="ageing")
-    udp_checksum: Optional[bool] = fixed(key="udpcsum")
+    device: Optional[str] = fixed()  # changed in place, it leaves the entry of ``remote`` on the former
+    port: Optional[int] = fixed()
+    learning: Optional[bool] = settable()
+    ttl: Optional[int] = settable()
+    ageing: Optional[int] = settable()
+    udp_checksum: Optional[bool] = fixed()
     mac: Optional[str] = settable()
     mtu: Optional[int] = settable()
     bridge: Optional[str] = settable()
@@ -203,7 +193,7 @@ class VethPair(Item):
     name: str = identity()
     netns: Optional[str] = identity()
     inner_netns: Optional[str] = identity()
-    inner_name: Optional[str] = identity("eth0")
+    inner_name: Optional[str] = identity(default="eth0")
     joined: Optional[bool] = fixed()
     mac: Optional[str] = settable()
     inner_mac: Optional[str] = settable()
@@ -236,4 +226,3 @@ def derived_ifname(prefix, name):
         return whole
     digest = hashlib.sha256(name.encode()).hexdigest()[:6]
     return f"{whole[:IFNAME_MAX - 7]}-{digest}"
-

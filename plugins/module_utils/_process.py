@@ -11,14 +11,13 @@ import os
 import select
 import shutil
 import signal
-import subprocess
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from . import _netns
-from ._container import (RESTARTED, RUN, STARTED, STATE, STOPPED, Container, digest, files_of, from_json)
+from ._container import PATH, RESTARTED, RUN, STARTED, STATE, STOPPED, Container, digest, files_of, from_json
 from ._errors import Problem
 from ._kind import Kind
 from ._model import OWNER
@@ -82,10 +81,11 @@ class Containers(Kind):
 
     def missing(self, plan):
         wanted = [change.after for change in plan.changes if change.after]
-        return [f"{each.key}: there is no root filesystem in {each.rootfs} (make it with alpine_rootfs)"
-                for each in wanted if not os.path.isdir(each.rootfs)] + [
-                f"{each.key}: there is no {bind.source} to bind to {bind.dest}"
-                for each in wanted for bind in each.binds if not os.path.exists(bind.source)]
+        roots = [f"{each.key}: there is no root filesystem in {each.rootfs} (make it with alpine_rootfs)"
+                 for each in wanted if not os.path.isdir(each.rootfs)]
+        binds = [f"{each.key}: there is no {bind.source} to bind to {bind.dest}"
+                 for each in wanted for bind in each.binds if not os.path.exists(bind.source)]
+        return roots + binds
 
     def commands(self, plan):
         return [line for change in plan.changes for line in self._commands(change)]
@@ -107,6 +107,7 @@ class Containers(Kind):
 
     def apply(self, plan):
         """All that have to stop, stop together; all that have to start, start together."""
+        _keep_descriptors()
         stop = [change.before for change in plan.changes
                 if change.before and change.before.state == STARTED and not _keeps_running(change)]
         with ThreadPoolExecutor(32) as pool:  # stopping is waiting
@@ -128,9 +129,8 @@ class Containers(Kind):
 
     def _stop(self, container):
         """What went wrong, in words."""
-        done = subprocess.run([container.script, "stop"], capture_output=True, text=True, check=False,
-                              stdin=subprocess.DEVNULL)
-        return f"{container.key}: stopping it failed: {done.stderr.strip()}" if done.returncode else None
+        code = os.waitpid(_script(container, "stop", os.O_APPEND), 0)[1]
+        return f"{container.key}: stopping it failed: {_last_output(container)}" if code else None
 
     def _remove(self, container):
         if container.namespace:
@@ -162,16 +162,33 @@ class Containers(Kind):
         """Runs the script and waits until the container's process 1 takes over, or is gone; what went wrong, in words."""
         over, held = os.pipe()
         try:
-            with open(f"{container.directory}/log", "wb", opener=_private) as log:
-                started = subprocess.Popen([container.script, "start"], stdin=held, stdout=log, stderr=log,
-                                           start_new_session=True, cwd="/")
+            pid = _script(container, "start", os.O_TRUNC, held)
             os.close(held)
             if not select.select([over], [], [], SETUP)[0]:
-                os.killpg(started.pid, signal.SIGKILL)
-            code = started.wait()
+                os.killpg(pid, signal.SIGKILL)
+            code = os.waitpid(pid, 0)[1]
         finally:
             os.close(over)
         return f"{container.key}: starting it failed: {_last_output(container)}" if code else None
+
+
+def _keep_descriptors():
+    """What this process has open, and may itself have been given, is not for containers."""
+    for each in os.listdir("/proc/self/fd"):
+        if int(each) > 2:
+            try:
+                os.set_inheritable(int(each), False)
+            except OSError:  # that of the listing itself
+                pass
+
+
+def _script(container, verb, how, standard_input=None):
+    """Starts the container's script, its output in the container's log; the pid. An old link in the log's place is not followed."""
+    log = (os.POSIX_SPAWN_OPEN, 1, f"{container.directory}/log", os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | how, 0o600)
+    first = ((os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0) if standard_input is None
+             else (os.POSIX_SPAWN_DUP2, standard_input, 0))
+    return os.posix_spawn(container.script, [container.script, verb], {"PATH": PATH}, setsid=True,
+                          file_actions=[first, log, (os.POSIX_SPAWN_DUP2, 1, 2)])
 
 
 def _raise_all(failures):
@@ -193,10 +210,6 @@ def _last_output(container):
     except OSError:
         text = ""
     return text[-OUTPUT:] or "none"
-
-
-def _private(path, flags):
-    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
 
 
 def _write(path, text, mode):

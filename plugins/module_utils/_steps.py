@@ -8,7 +8,7 @@ both start from the same steps, what is shown is what is done. ``netns`` is a na
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Optional, Tuple
 
 from ._model import OWNER, FdbEntry, Route
@@ -104,10 +104,7 @@ class FdbDel(FdbAppend):
 
 def data_of(change):
     """The kind's own attributes in the words of ``ip link ... type KIND``: all at creation, else those that differ."""
-    names = None if change.action == CREATE else change.differing()
-    return tuple((each.metadata["key"], getattr(change.after, each.name)) for each in fields(change.after)
-                 if each.metadata.get("key") and getattr(change.after, each.name) is not None
-                 and (names is None or each.name in names))
+    return tuple((word, getattr(change.after, name)) for name, word in change.after.words.items() if concerns(change, name))
 
 
 def concerns(change, name):

@@ -46,13 +46,13 @@ class VethPairs(LinkKind):
         inner = there.links.get(item.inner_name) if there else None
         if inner is None:
             return host
-        if inner.kind != "veth" or inner.alias != INNER:
-            # Ours only where it is the very peer of our host end, whose alias a killed run did not get to set.
-            if host is None or not self._joined(item, inner):
-                return VethPair(name=item.name, netns=item.netns, inner_name=item.inner_name,
-                                inner_netns=item.inner_netns, owner=inner.alias or inner.kind or "the kernel")
+        joined = host is not None and self._joined(item, inner)
+        # Ours, too, where it is the very peer of our host end, and a killed run did not get to set its alias.
+        if not joined and (inner.kind != "veth" or inner.alias != INNER):
+            return VethPair(name=item.name, netns=item.netns, inner_name=item.inner_name,
+                            inner_netns=item.inner_netns, owner=inner.alias or inner.kind or "the kernel")
         ends = ((item.inner_netns, item.inner_name),)
-        if host is None or not self._joined(item, inner):
+        if not joined:
             return VethPair(name=item.name, netns=item.netns, inner_name=item.inner_name, inner_netns=item.inner_netns,
                             owner=OWNER, joined=False, ends=(host.ends if host else ()) + ends)
         outer = self.links.namespace(item.netns).links[item.name]

@@ -85,7 +85,7 @@ class Vxlans(LinkKind):
     def needs(self, change):
         vxlan = change.after
         new = [name for name in (vxlan.device, vxlan.bridge)
-               if name and name not in (change.before and (change.before.device, change.before.bridge) or ())]
+               if name and name not in ((change.before and (change.before.device, change.before.bridge)) or ())]
         return [(vxlan.netns, None)] + [(vxlan.netns, name) for name in new]
 
     def missing(self, plan):

@@ -9,9 +9,7 @@ import io
 import itertools
 import json
 import os
-import platform
 import shlex
-import shutil
 import signal
 import stat
 import subprocess
@@ -20,6 +18,8 @@ from types import SimpleNamespace
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
+
+from ..conftest import ROOT
 
 MODULES = "ansible_collections.fromscratch.containers.plugins.modules"
 CLONE_NEWNS = 0x00020000
@@ -120,14 +120,10 @@ def state(*names):
             return {key: clean(each) for key, each in value.items() if key not in volatile}
         return [clean(each) for each in value] if isinstance(value, list) else value
 
-    return {name: {what: sorted((clean(each) for each in js(shlex.join(command.format(name).split()))), key=json.dumps)
-                   for what, command in {
-                       "links": "ip -n {} -d -j link show",
-                       "addresses": "ip -n {} -j address show",
-                       "routes": "ip -n {} -j route show",
-                       "routes6": "ip -n {} -6 -j route show",
-                       "fdb": "bridge -n {} -j fdb show",
-                   }.items()} for name in names}
+    views = {"links": "ip -n {} -d -j link show", "addresses": "ip -n {} -j address show",
+             "routes": "ip -n {} -j route show", "routes6": "ip -n {} -6 -j route show", "fdb": "bridge -n {} -j fdb show"}
+    return {name: {what: sorted((clean(each) for each in js(command.format(shlex.quote(name)))), key=json.dumps)
+                   for what, command in views.items()} for name in names}
 
 
 @pytest.fixture
@@ -197,22 +193,11 @@ def apart(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def rootfs(tmp_path_factory):
-    """A root filesystem for containers: Alpine's from a tarball at hand, else one of a static busybox."""
+    """A root filesystem for containers, of the tarball that the demo would use without Alpine's mirror."""
+    found = subprocess.run([ROOT / "scripts/find-rootfs", "--local"], capture_output=True, text=True, check=False)
+    if found.returncode:
+        pytest.skip(found.stderr.strip())
     directory = tmp_path_factory.mktemp("rootfs") / "rootfs"
     directory.mkdir()
-    shared = Path(__file__).resolve().parents[3] / "shared" / "data"
-    tarballs = [os.environ.get("ALPINE_ROOTFS"), shared / f"alpine-minirootfs-3.20.3-{platform.machine()}.tar.gz"]
-    for tarball in tarballs:
-        if tarball and os.path.exists(tarball):
-            sh(f"tar -xzf {tarball} -C {directory} --no-same-owner")
-            return str(directory)
-    busybox = shutil.which("busybox", path="/bin:/usr/bin")
-    if not busybox or "statically" not in sh(f"file -L {busybox}; ldd {busybox} 2>&1 || echo statically", check=False):
-        pytest.skip("no root filesystem: set ALPINE_ROOTFS to a minirootfs tarball, or install busybox-static")
-    for name in "bin", "sbin", "etc", "root", "usr/bin", "usr/sbin", "tmp", "srv", "var":
-        os.makedirs(directory / name)
-    shutil.copy(busybox, directory / "bin" / "busybox")
-    sh(f"{busybox} --install -s {directory}/bin", f"chroot {directory} /bin/busybox --install -s")
-    (directory / "etc" / "passwd").write_text("root:x:0:0:root:/root:/bin/sh\n", encoding="ascii")
-    (directory / "etc" / "alpine-release").write_text("busybox\n", encoding="ascii")
+    sh(f"tar -xzf {found.stdout.strip()} -C {directory} --no-same-owner")
     return str(directory)

@@ -21,8 +21,8 @@ def lasting(*names):
             return {key: clean(each) for key, each in value.items() if key not in PASSING}
         if isinstance(value, list):
             return [clean(each) for each in value if each not in PASSING_FLAGS and not (
-                isinstance(each, dict) and (each.get("dst") == "fe80::/64" or each.get("scope") == "link"
-                                            and each.get("family") == "inet6"))]
+                isinstance(each, dict) and (each.get("dst") == "fe80::/64" or (
+                    each.get("scope") == "link" and each.get("family") == "inet6")))]
         return value
 
     found = state(*names)

@@ -250,7 +250,7 @@ def linked_record(path):
     (broken_record, "not made by this collection"), (linked_record, "not made by this collection"),
     (lambda path: path.write_text("x"), "not made by this collection"),
     (lambda path: path.symlink_to("/srv"), "symbolic link"), (lambda path: path.symlink_to("nowhere"), "symbolic link"),
-    (lambda path: os.mkfifo(path), "not made by this collection"),
+    (os.mkfifo, "not made by this collection"),
     (lambda path: (path.parent / ".a.partial").mkdir(0o755), "not made by this collection"),
     (lambda path: (path.parent / ".a.partial").symlink_to("/srv"), "not made by this collection"),
 ])
@@ -481,7 +481,7 @@ class Server:
         threading.Thread(target=self.httpd.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 
     def offer(self, arch, body, release="9.9.9", publish=True, **headers):
-        for each in {release, "3.21.3"}:
+        for each in (release, "3.21.3"):
             path = self.path(arch, each)
             self.routes[path] = (200, headers, body)
         if publish:

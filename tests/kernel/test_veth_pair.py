@@ -254,8 +254,8 @@ def test_both_ends_in_one_namespace_are_refused(scene):
 
 def test_two_pairs_cannot_share_an_inner_end(scene):
     netns, inner = host(scene), scene.netns()
-    result = run_module("veth_pair", config=[item(netns, inner), item(netns, inner, name="ve-b", addresses=[], gateway=None,
-                                                                     routes=[])])
+    twin = item(netns, inner, name="ve-b", addresses=[], gateway=None, routes=[])
+    result = run_module("veth_pair", config=[item(netns, inner), twin])
     assert result.failed and "ve-a" in result.msg and "ve-b" in result.msg and link(inner, "eth0") is None
 
 
@@ -275,7 +275,7 @@ def test_what_is_not_there_yet_is_an_error_in_a_real_run(scene, options, what):
 
 
 def test_many_in_one_call(scene):
-    netns, inners = host(scene), [scene.netns() for _ in range(20)]
+    netns, inners = host(scene), [scene.netns() for unused in range(20)]
     config = [item(netns, inner, name=f"ve-{number}", addresses=[f"10.0.0.{number}/24"], routes=[], gateway=None)
               for number, inner in enumerate(inners, 1)]
     assert len(converge("veth_pair", netns, *inners, config=config).changes) == 20

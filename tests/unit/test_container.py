@@ -44,7 +44,8 @@ def test_the_script_passes_shellcheck(variant, tmp_path):
         pytest.skip("shellcheck is not installed")
     path = tmp_path / "container"
     path.write_text(_container.script(variant), encoding="utf-8")
-    done = subprocess.run(["shellcheck", "--shell=sh", "--exclude=SC1003,SC2016", path], capture_output=True, text=True, check=False)
+    done = subprocess.run(["shellcheck", "--shell=sh", "--exclude=SC1003,SC2016", path],
+                          capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
 
@@ -62,8 +63,8 @@ def words_of(found, first, tmp_path):
     shown = tmp_path / "shown"
     text = found[found.index(first):]
     text = text[:text.index("\n    ;;")]
-    text = text.replace("exec env -i", f"exec env -i SHOWN={shown}").replace("/usr/sbin/chroot .", "/bin/sh -c '"
-                        'env -0 >"$SHOWN.env"; for each; do printf "%s\\0" "$each"; done >"$SHOWN"' + "' show")
+    show = """/bin/sh -c 'env -0 >"$SHOWN.env"; for each; do printf "%s\\0" "$each"; done >"$SHOWN"' show"""
+    text = text.replace("exec env -i", f"exec env -i SHOWN={shown}").replace("/usr/sbin/chroot .", show)
     subprocess.run(["sh", "-eu", "-c", text], check=True, stdin=subprocess.DEVNULL, env={"PATH": os.environ["PATH"]})
     return shown.read_bytes().decode().split("\0")[:-1], (tmp_path / "shown.env").read_bytes().decode().split("\0")[:-1]
 
@@ -100,7 +101,8 @@ def test_the_order_of_the_mounts():
 
 
 @pytest.mark.parametrize("options, present, missing", [
-    ({}, ["--no-new-privs", "--inh-caps=-all", "rootfs=/rootfs\n", '-o "nodev,lowerdir=$rootfs,'], ["mknod", "sys_admin", "remount"]),
+    ({}, ["--no-new-privs", "--inh-caps=-all", "rootfs=/rootfs\n", '-o "nodev,lowerdir=$rootfs,'],
+     ["mknod", "sys_admin", "remount"]),
     ({"privileged": True}, ['-o "lowerdir=$rootfs,'], ["--no-new-privs", "nodev,lower", "--bounding-set"]),
     ({"layer": "none"}, ['mount -o nodev,bind "$rootfs"'], ["overlay"]),
     ({"layer": "none", "privileged": True}, ['mount -o bind "$rootfs"'], ["overlay", "nodev,bind"]),

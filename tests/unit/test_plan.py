@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import FrozenSet, Optional
 
@@ -30,7 +30,7 @@ class Thing(model.Item):
     netns: Optional[str] = model.identity()
     colour: Optional[str] = model.settable()
     size: Optional[int] = model.fixed()
-    sign: Optional[int] = model.fixed(where=lambda have, want: have * want < 0)
+    sign: Optional[int] = field(default=None, metadata={"fixed": lambda have, want: have * want < 0})
     parts: Optional[FrozenSet[str]] = model.settable()
     friends: Optional[FrozenSet[str]] = model.at_least()
     owner: Optional[str] = model.fact()
