@@ -173,7 +173,8 @@ class Host:
         for record in Path(_utils("_container").RUN).glob("*"):
             pid = _utils("_process").running(record.name)
             if pid:
-                os.kill(pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         sh("umount --lazy /run", "umount --lazy /var/lib")
         self._cover()
 
