@@ -97,7 +97,7 @@ def test_files(play, tmp_path, pipelining):
         {"ansible.builtin.fetch": {"src": name, "dest": str(back), "flat": True}},
         {"ansible.builtin.copy": {"src": str(source), "dest": name, "mode": "0640"}},
         {"ansible.builtin.fetch": {"src": "/root/none", "dest": str(back), "flat": True}}, ANSIBLE_PIPELINING=pipelining)
-    assert back.read_bytes() == BINARY and copied["checksum"] == hashlib.sha1(BINARY).hexdigest()
+    assert back.read_bytes() == BINARY and copied["checksum"] == hashlib.sha1(BINARY, usedforsecurity=False).hexdigest()
     assert fetched["changed"] and missing["failed"]
     assert not os.path.exists(name), "in the container, not on the host"
     assert copied["changed"] and not again["changed"]
