@@ -109,8 +109,13 @@ class Namespace:
         self._seen["made"][name] = _link(next(iter(self.socket.link("get", ifname=name))))
         return self._seen["made"][name].index
 
+    def named(self, name):
+        """What finds a link in a request: the kernel takes its name, too, which saves asking for the index."""
+        known = self._seen.get("links", {})
+        return {"index": known[name].index} if name in known else {"index": 0, "ifname": name}
+
     def name_of(self, index):
-        return next((link.name for link in self.links.values() if link.index == index), None)
+        return self._read("names", lambda: {link.index: link.name for link in self.links.values()}).get(index)
 
     def addresses(self, index) -> tuple:
         """CIDR strings in the kernel's order, without the link-local IPv6 address that it gives every link."""
@@ -222,7 +227,7 @@ class Links:
             attributes["master"] = there.index(step.master) if step.master else 0
         if step.up is not None:
             attributes["state"] = "up" if step.up else "down"
-        there.socket.link("set", index=there.index(step.name), **attributes)
+        there.socket.link("set", **there.named(step.name), **attributes)
 
     @_step.register
     def _del(self, step: _steps.LinkDel):

@@ -193,7 +193,7 @@ class VethPair(Item):
     name: str = identity()
     netns: Optional[str] = identity()
     inner_netns: Optional[str] = identity()
-    inner_name: Optional[str] = identity(default="eth0")
+    inner_name: Optional[str] = field(default="eth0", metadata={"identity": True})
     joined: Optional[bool] = fixed()
     mac: Optional[str] = settable()
     inner_mac: Optional[str] = settable()

@@ -58,9 +58,8 @@ def part(variables, host, settings, tunnels=()):
                       "put it into the group that overlay_group names")
     problems, hosts = [], {}
     for name in variables:
-        values = {**settings, "overlay_containers": [], **_own(variables[name])}
-        if name == host:
-            values = {**values, **settings}
+        # Of the host itself the settings hold all; reading its variables again costs, with many containers.
+        values = settings if name == host else {**settings, "overlay_containers": [], **_own(variables[name])}
         if values.get("overlay_state", "present") == "absent" and name != host:
             continue  # a host on its way out is nobody's peer
         try:
@@ -141,7 +140,7 @@ def _check_container(container, networks):
 def _misfits(hosts):
     """What each host by itself cannot know, in words."""
     underlays, names, vnis, subnets = {}, {}, {}, {}
-    first = next(iter(hosts.values()))
+    first, *unused = hosts.values()
     for host in hosts.values():
         if (":" in host.underlay_ip) != (":" in first.underlay_ip):
             yield (f"overlay_underlay_ip: {first.underlay_ip} of {first.name} and {host.underlay_ip} of {host.name} are of "

@@ -62,7 +62,8 @@ class VethPairs(LinkKind):
             owner=host.owner if inner.alias == INNER else UNMARKED, joined=True, ends=host.ends,
             mac=outer.mac, inner_mac=inner.mac, mtu=outer.mtu, inner_mtu=inner.mtu,
             up=outer.up and inner.up, bridge=host.bridge,
-            addresses=frozenset(addresses), held=addresses, routes=there.routes(inner.index))
+            addresses=frozenset(addresses), held=addresses,
+            routes=None if item.routes is None else there.routes(inner.index))
 
     def _joined(self, item, inner):
         here = self.links.namespace(item.netns)

@@ -91,8 +91,8 @@ def test_ipv6_everywhere():
 
 def test_the_options_of_a_container_are_passed_on():
     hosts = two()
-    hosts["h1"]["overlay_containers"][0].update(command=["x"], binds=[{"source": "/a", "dest": "/b"}], read_only=False, init=None,
-                                               rootfs="/own", gateway="10.0.0.1")
+    options = {"command": ["x"], "binds": [{"source": "/a", "dest": "/b"}], "read_only": False, "init": None}
+    hosts["h1"]["overlay_containers"][0].update(options, rootfs="/own", gateway="10.0.0.1")
     assert of(hosts, "h1")["containers"] == [
         {"rootfs": "/own", "name": "a", "command": ["x"], "binds": [{"source": "/a", "dest": "/b"}], "read_only": False}]
 
