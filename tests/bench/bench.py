@@ -21,7 +21,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 ROOTFS = "/var/lib/fromscratch/rootfs/alpine"
 HOST = "/var/lib/fromscratch/containers/bench/container"
-RUNS = 1
+RUNS = 3
 LOOPS = 10
 
 

@@ -13,6 +13,7 @@ import shlex
 import signal
 import stat
 import subprocess
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -162,7 +163,9 @@ class Host:
         for each in sorted([*Path("/run").rglob("*"), *Path("/var/lib").rglob("*")]):
             status = os.lstat(each)
             found[str(each)] = (oct(status.st_mode), status.st_uid, content(each, status))
-        return found, Path("/proc/thread-self/mountinfo").read_text(encoding="ascii")
+        # Not the mounts of tests beside this one: the kernel takes them away here, too, when their directory is removed.
+        mounts = Path("/proc/thread-self/mountinfo").read_text(encoding="ascii").splitlines()
+        return found, [line for line in mounts if not line.split()[4].startswith(f"{tempfile.gettempdir()}/")]
 
     def clear(self):
         """Ends what a test left behind. Deletes nothing: should these paths ever be the machine's own, nothing is lost."""
