@@ -23,6 +23,7 @@ from ._download import SMALL, Web
 from ._errors import Invalid, Problem
 from ._kind import Kind
 from ._model import OWNER
+from ._paths import tidy
 from ._plan import DELETE
 from ._rootfs import Rootfs
 
@@ -132,6 +133,8 @@ class Rootfses(Kind):
                     staging.put()
                 elif change.action == DELETE and change.before.checksum:
                     staging.take(RECORD)
+            if change.action == DELETE:
+                tidy(os.path.dirname(item.dest))
 
     def _fill(self, staging, item):
         if releases.local_path(item.source):

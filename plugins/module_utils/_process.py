@@ -21,6 +21,7 @@ from ._container import PATH, RESTARTED, RUN, STARTED, STATE, STOPPED, Container
 from ._errors import Problem
 from ._kind import Kind
 from ._model import OWNER
+from ._paths import tidy
 from ._plan import DELETE, RECREATE
 
 GRACE = 0.1  # seconds that a command has to prove that it does not die at once
@@ -137,11 +138,8 @@ class Containers(Kind):
             _netns.remove(container.name)
         Path(RUN, container.name).unlink(missing_ok=True)  # of one that ended by itself
         shutil.rmtree(container.directory)
-        for directory in (STATE, os.path.dirname(STATE), RUN, os.path.dirname(RUN)):
-            try:
-                os.rmdir(directory)  # the last one leaves nothing behind
-            except OSError:
-                pass
+        tidy(STATE)
+        tidy(RUN)
 
     def _prepare(self, change):
         """The state directory comes first: it says whose the namespace is."""

@@ -42,7 +42,7 @@ def test_nothing_is_left_to_do(overlay):
 
 def test_check_mode_predicts_an_empty_host_and_teardown_empties_it(overlay):
     commands = ["ip -j link show", "ip -j address show", "ip -j route show", "cat /proc/self/mountinfo", "ip netns list",
-                "find /var/lib /run /etc -xdev -mindepth 1 | sort"]
+                "find /var/lib /run /etc /var/lib/fromscratch -xdev -mindepth 1 | sort"]
     overlay.play("playbooks/teardown.yml")
     empty = {name: [host.check_output(command) for command in commands] for name, host in overlay.hosts.items()}
     predicted = changes(overlay.play("site.yml", "--check", "--diff"))
