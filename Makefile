@@ -83,9 +83,9 @@ molecule: tools venv ## the scenarios below molecule/
 	@$(AS_ROOT) MOLECULE_GLOB='molecule/*/molecule.yml' \
 		scripts/apart $(BIN)/molecule test --all --report
 
-pytest: tools venv
+pytest: tools venv 
 	$(call header,unit and kernel tests)
-	@$(AS_ROOT) scripts/apart $(BIN)/python -m pytest -n auto tests/unit tests/kernel
+	@$(AS_ROOT) scripts/apart $(BIN)/python -m pytest tests/unit tests/kernel
 
 unit: venv ## the unit tests: no kernel, no root
 	$(call header,unit tests)
@@ -93,7 +93,7 @@ unit: venv ## the unit tests: no kernel, no root
 
 kernel: tools venv ## the tests on this machine's kernel, in throwaway namespaces
 	$(call header,kernel tests)
-	@$(AS_ROOT) scripts/apart $(BIN)/python -m pytest -n auto tests/kernel
+	@$(AS_ROOT) scripts/apart $(BIN)/python -m pytest tests/kernel
 
 bench: tools venv ## time the role beside the article's commands and a playbook of loops; COUNT="10 100" containers
 	$(call header,bench)
