@@ -37,7 +37,8 @@ class Bridges(LinkKind):
     def changed(self, change):
         bridge = change.after
         gained, unused = _steps.gained_and_lost(change, "ports")
-        return (_steps.link(change, _steps.data_of(change))
+        data = tuple((word, value * 100 if word in TIMES else value) for word, value in _steps.data_of(change))
+        return (_steps.link(change, data)
                 + _steps.addresses(change, bridge.netns, bridge.name)
                 + [_steps.LinkSet(bridge.netns, port, master=bridge.name) for port in gained]
                 + _steps.up(change, bridge.netns, bridge.name))

@@ -13,7 +13,6 @@ from . import _steps
 
 # iproute2 writes an option that is on or off in one of three ways.
 NO_PREFIX = ("learning", "udpcsum")
-HUNDREDTHS = ("forward_delay", "hello_time", "max_age", "ageing_time")
 
 
 def commands(steps):
@@ -26,8 +25,8 @@ def commands(steps):
 
 @singledispatch
 def render(step):
-    """The commands of one step. A step of another vocabulary says its own."""
-    return step.commands()
+    """The commands of one step."""
+    raise TypeError(step)
 
 
 def _line(tool, netns, *words):
@@ -44,8 +43,6 @@ def _data_words(data):
     for key, value in data:
         if key in NO_PREFIX:
             words.append(key if value else f"no{key}")
-        elif key in HUNDREDTHS and isinstance(value, int):
-            words += [key, value * 100]
         elif isinstance(value, bool):
             words += [key, int(value)]
         else:
@@ -94,10 +91,6 @@ def _del(step: _steps.LinkDel):
     return [_line("ip", step.netns, "link", "delete", step.name)]
 
 
-def _family(address):
-    return ["-6"] if ":" in address else []
-
-
 @render.register
 def _address(step: _steps.AddressReplace):
     # The inventory knows that an IPv6 address is unique; without nodad it could not be used for a second.
@@ -116,7 +109,7 @@ def _route_words(step):
 
 
 def _route_family(step):
-    return _family(step.route.via or step.route.dst)
+    return ["-6"] if ":" in (step.route.via or step.route.dst) else []
 
 
 @render.register

@@ -15,7 +15,7 @@ from functools import singledispatchmethod
 from typing import Dict, List, Optional
 
 from . import _netns, _steps
-from ._commands import HUNDREDTHS, commands
+from ._commands import commands
 from ._errors import Problem
 
 try:
@@ -237,16 +237,17 @@ class Links:
             self.forget()  # the other end of a veth goes too, wherever it is
 
     @_step.register
-    def _address(self, step: _steps.AddressReplace, action="replace"):
-        address, prefix = step.address.split("/")
-        flags = {"flags": IFA_F_NODAD} if ":" in address and action == "replace" else {}
-        socket_ = self._there(step.netns).socket
-        call = socket_.addr if action == "replace" else self._tolerant(socket_.addr)
-        call(action, index=self._index(step.netns, step.dev), address=address, prefixlen=int(prefix), **flags)
+    def _replace_address(self, step: _steps.AddressReplace):
+        nodad = {"flags": IFA_F_NODAD} if ":" in step.address else {}
+        self._there(step.netns).socket.addr("replace", **nodad, **self._address_attributes(step))
 
     @_step.register
-    def _address_del(self, step: _steps.AddressDel):
-        self._address(step, "del")
+    def _del_address(self, step: _steps.AddressDel):
+        self._unless_gone(self._there(step.netns).socket.addr, "del", **self._address_attributes(step))
+
+    def _address_attributes(self, step):
+        address, prefix = step.address.split("/")
+        return {"index": self._index(step.netns, step.dev), "address": address, "prefixlen": int(prefix)}
 
     @_step.register
     def _replace_route(self, step: _steps.RouteReplace):
@@ -293,9 +294,6 @@ class Links:
             if error.code not in GONE:
                 raise
 
-    def _tolerant(self, call):
-        return lambda *args, **attributes: self._unless_gone(call, *args, **attributes)
-
 
 def _attributes(step, there):
     """mac, mtu and the kind's data as the keywords of pyroute2."""
@@ -309,8 +307,6 @@ def _attributes(step, there):
         name = ATTRIBUTES.get(key, key)
         if key == "dev":
             value = there.index(value)
-        elif key in HUNDREDTHS:
-            value = value * 100
         elif isinstance(value, bool):
             value = int(value)
         if name in ("group", "local") and ":" in str(value):

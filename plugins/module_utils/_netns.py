@@ -39,16 +39,10 @@ def path_of(netns):
 def exists(netns):
     """Whether the name pins a namespace; a plain file, left behind by a crash, does not."""
     try:
-        return is_namespace(path_of(netns))
+        # Every namespace file is on nsfs, whose device differs from that of the directory that it is mounted in.
+        return os.stat(path_of(netns)).st_dev == os.stat("/proc/self/ns/net").st_dev
     except OSError:
         return False
-
-
-def is_namespace(path):
-    # Every namespace file is on nsfs, whose device differs from that of the directory that it is mounted in.
-    if path.startswith("/proc/") and os.path.exists(path):
-        return True
-    return os.stat(path).st_dev == os.stat("/proc/self/ns/net").st_dev
 
 
 def same(one, other):

@@ -81,7 +81,6 @@ class Scene:
 
     def close(self):
         for name in self.names:
-            subprocess.run(["ip", "netns", "pids", name], capture_output=True, check=False)
             subprocess.run(["ip", "netns", "delete", name], check=False)
 
 
