@@ -32,11 +32,6 @@ options:
     description: This host's values of the variables of the role; other hosts that do not set one are taken to have the same.
     type: dict
     required: true
-  tunnels:
-    description: The VXLAN links that were predicted for the host, for the MTU of what hangs on them.
-    type: list
-    elements: dict
-    default: []
 """
 
 EXAMPLES = r"""
@@ -47,44 +42,43 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: Lists of options for M(fromscratch.containers.ns_container) and the modules of the links.
+  description: Lists of options, as M(fromscratch.containers.topology) takes them.
   type: dict
   contains:
-    containers:
+    ns_container:
       description: Items of M(fromscratch.containers.ns_container).
       type: list
       elements: dict
-    veths:
+    veth_pair:
       description: Items of M(fromscratch.containers.veth_pair).
       type: list
       elements: dict
-    bridges:
+    linux_bridge:
       description: Items of M(fromscratch.containers.linux_bridge).
       type: list
       elements: dict
-    tunnels:
+    vxlan_link:
       description: Items of M(fromscratch.containers.vxlan_link).
       type: list
       elements: dict
-    pings:
-      description: For everything that has to be reached from the host, the namespace, who pings, whom, and the address.
-      type: list
-      elements: list
 """
 
 from ansible.errors import AnsibleFilterError
 
 from ansible_collections.fromscratch.containers.plugins.module_utils._errors import Problem
-from ansible_collections.fromscratch.containers.plugins.module_utils._overlay import part
+from ansible_collections.fromscratch.containers.plugins.module_utils._overlay import part, pings
 
 
-def overlay(variables, host, hosts, settings, tunnels=()):
-    try:
-        return part({name: variables[name] for name in hosts}, host, settings, tunnels)
-    except Problem as problem:
-        raise AnsibleFilterError(str(problem)) from problem
+def said(function):
+    """The function of hosts' variables as a filter."""
+    def called(variables, host, hosts, settings):
+        try:
+            return function({name: variables[name] for name in hosts}, host, settings)
+        except Problem as problem:
+            raise AnsibleFilterError(str(problem)) from problem
+    return called
 
 
 class FilterModule:
     def filters(self):
-        return {"overlay": overlay}
+        return {"overlay": said(part), "overlay_pings": said(pings)}

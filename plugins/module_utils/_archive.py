@@ -33,8 +33,12 @@ OTHER_MIRROR = "choose another mirror, or give a tarball as src"
 
 
 class Rootfses(Kind):
-    def __init__(self, module):
-        self._web = Web(module.params)
+    options = _rootfs.OPTIONS
+    parse = staticmethod(_rootfs.rootfs)
+
+    def __init__(self, params, ahead=None):
+        super().__init__(ahead)
+        self._web = Web(params)
 
     def require(self):
         self._web.require()
@@ -80,6 +84,9 @@ class Rootfses(Kind):
         return [f"{change.item}: a tree without mounts, but {point} is a mount point (umount it, or stop the container)"
                 for change in plan.changes if change.before and (unpacks(change) or change.action == DELETE)
                 for point in _staging.mounts_below(change.before.dest)]
+
+    def expect(self, plan):
+        self.ahead.made.update(change.after.dest for change in plan.changes if change.after)
 
     @contextlib.contextmanager
     def _local(self, item):

@@ -7,9 +7,48 @@ wrong address until its ARP entry ages out. So every bridge gets a MAC of its ow
 
 from __future__ import annotations
 
+from . import _argspec as rule
 from . import _steps
 from ._link_kind import LinkKind
 from ._model import Bridge
+
+OPTIONS = {
+    "name": {"type": "str", "required": True},
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    "netns": {"type": "str"},
+    "addresses": {"type": "list", "elements": "str"},
+    "mac": {"type": "str"},
+    "mtu": {"type": "int"},
+    "underlay": {"type": "str"},
+    "ports": {"type": "list", "elements": "str"},
+    "stp": {"type": "bool", "default": False},
+    "priority": {"type": "int"},
+    "forward_delay": {"type": "int"},
+    "hello_time": {"type": "int"},
+    "max_age": {"type": "int"},
+    "ageing_time": {"type": "int"},
+    "vlan_filtering": {"type": "bool"},
+}
+
+
+def bridge(options):
+    """The wanted bridge from the options of one item. Raises Invalid."""
+    name = rule.interface_name("name", options["name"])
+    netns = rule.thing_name("netns", options["netns"])
+    addresses = rule.interface_addresses("addresses", options["addresses"])
+    ports = options["ports"]
+    return Bridge(
+        name=name, netns=netns, addresses=addresses, up=True,
+        mac=rule.mac("mac", options["mac"]) or rule.own_mac("bridge", name, netns, options["addresses"]),
+        mtu=rule.mtu("mtu", options["mtu"]), underlay=rule.unicast("underlay", options["underlay"]),
+        ports=None if ports is None else frozenset(rule.interface_name("ports", port) for port in ports),
+        stp=options["stp"], vlan_filtering=options["vlan_filtering"],
+        priority=rule.in_range("priority", options["priority"], 0, 65535),
+        forward_delay=rule.in_range("forward_delay", options["forward_delay"], 2, 30),
+        hello_time=rule.in_range("hello_time", options["hello_time"], 1, 10),
+        max_age=rule.in_range("max_age", options["max_age"], 6, 40),
+        ageing_time=rule.in_range("ageing_time", options["ageing_time"], 0, 1000000))
+
 
 # The kernel counts these in hundredths of a second.
 TIMES = ("forward_delay", "hello_time", "max_age", "ageing_time")
@@ -17,6 +56,8 @@ TIMES = ("forward_delay", "hello_time", "max_age", "ageing_time")
 
 class Bridges(LinkKind):
     item = Bridge
+    options = OPTIONS
+    parse = staticmethod(bridge)
 
     def find(self, namespace, netns, link):
         data = link.data

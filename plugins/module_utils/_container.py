@@ -13,6 +13,7 @@ import shlex
 from dataclasses import dataclass, fields
 from typing import NamedTuple, Optional, Tuple
 
+from . import _argspec as rule
 from ._model import OWNER, Item, fact, fixed, identity, settable
 
 STATE = "/var/lib/fromscratch/containers"
@@ -78,6 +79,50 @@ class Container(Item):
     @property
     def script(self):
         return f"{self.directory}/container"
+
+
+OPTIONS = {
+    "name": {"type": "str", "required": True},
+    "state": {"type": "str", "choices": ["started", "stopped", "restarted", "absent"], "default": "started"},
+    "rootfs": {"type": "path"},
+    "command": {"type": "list", "elements": "str", "default": ["sleep", "infinity"]},
+    "env": {"type": "dict", "default": {}},
+    "hostname": {"type": "str"},
+    "workdir": {"type": "path", "default": "/"},
+    "layer": {"type": "str", "choices": ["none", "disk", "tmpfs"], "default": "disk"},
+    "binds": {"type": "list", "elements": "dict", "default": [], "options": {
+        "source": {"type": "path", "required": True},
+        "dest": {"type": "path", "required": True},
+        "read_only": {"type": "bool", "default": False}}},
+    "tmpfs": {"type": "list", "elements": "str", "default": []},
+    "read_only": {"type": "bool", "default": False},
+    "privileged": {"type": "bool", "default": False},
+    "init": {"type": "bool", "default": True},
+    "stop_timeout": {"type": "int", "default": 10},
+}
+
+
+def container(options):
+    """The wanted container from the options of one item. Raises Invalid."""
+    name = rule.thing_name("name", options["name"])
+    if options["state"] == "absent":
+        return Container(name=name)
+    hostname = rule.thing_name("hostname", options["hostname"]) or name
+    env = {"HOME": "/root", "PATH": PATH, "HOSTNAME": hostname, **rule.environment("env", options["env"])}
+    wanted = Container(
+        name=name, hostname=hostname, namespace=True, state=options["state"],
+        rootfs=rule.path("rootfs", rule.required("rootfs", options["rootfs"])),
+        command=rule.arguments("command", options["command"]),
+        env=rule.arguments("env", [f"{key}={value}" for key, value in sorted(env.items())]),
+        workdir=rule.path("workdir", options["workdir"]),
+        binds=tuple(Bind(rule.path("binds.source", each["source"]), rule.path("binds.dest", each["dest"], below="/"),
+                         each["read_only"]) for each in options["binds"]),
+        tmpfs=tuple(rule.tmpfs("tmpfs", each) for each in options["tmpfs"]),
+        stop_timeout=rule.in_range("stop_timeout", options["stop_timeout"], 0, 3600),
+        **{key: options[key] for key in ("layer", "read_only", "privileged", "init")})
+    rule.refuse_duplicates("binds and tmpfs", [each.dest for each in wanted.binds] + [
+        each.partition(":")[0] for each in wanted.tmpfs])
+    return wanted.with_(files=digest(files_of(wanted)))
 
 
 # What is recorded of a container: all that its files are made from.

@@ -17,6 +17,12 @@ class Invalid(Problem):
 
     def __init__(self, option, value, rule):
         super().__init__(f"{option}: {value!r} is not valid: {rule}", option=option)
+        self.parts = option, value, rule
+
+    def below(self, outer):
+        """The same, where the option stands in a list that another option holds."""
+        option, value, rule = self.parts
+        return Invalid(f"{outer}.{option}", value, rule)
 
 
 class Foreign(Problem):

@@ -4,8 +4,32 @@
 from __future__ import annotations
 
 
+class Ahead:
+    """What the plans made so far in this run will do: those made after them count on it.
+
+    ``made`` and ``gone`` hold paths of directories, names of network namespaces as ``("netns", name)``, and links as
+    ``("link", netns, name)``. A thing made anew is in both. Forgotten before the first plan is applied.
+    """
+
+    def __init__(self):
+        self.made, self.gone = set(), set()
+
+    def forget(self):
+        self.made.clear()
+        self.gone.clear()
+
+
 class Kind:
     """One kind of thing. A subclass fills in these; all but ``apply`` leave the host as it is."""
+
+    options = {}  # the specification of one item's options
+
+    def __init__(self, ahead=None):
+        self.ahead = ahead or Ahead()
+
+    def parse(self, options):
+        """The wanted item from the options of one. Raises Invalid."""
+        raise NotImplementedError
 
     def require(self):
         """Raises Problem where something the kind needs on every host is missing."""
@@ -21,6 +45,9 @@ class Kind:
     def missing(self, plan):
         """What the plan needs that is not there yet, in words. A real run refuses; check mode warns."""
         return []
+
+    def expect(self, plan):
+        """Tells ``ahead`` what the plan will make and take away."""
 
     def commands(self, plan):
         """The plan as the commands of an administrator."""

@@ -80,9 +80,10 @@ def _link(message):
 class Namespace:
     """One network namespace, read at most once for each kind of thing until it is changed."""
 
-    def __init__(self, netns):
+    def __init__(self, netns, ahead):
         with _netns.entered(netns):
             self.socket = IPRoute()
+        self._netns, self._ahead, self.inode = netns, ahead, _netns.inode(netns)
         self._seen = {}
 
     def close(self):
@@ -98,8 +99,10 @@ class Namespace:
 
     @property
     def links(self) -> Dict[str, Link]:
+        """All links by name, without those that will be gone."""
         return self._read("links", lambda: {
-            link.name: link for link in map(_link, self.socket.get_links())})
+            link.name: link for link in map(_link, self.socket.get_links())
+            if ("link", self._netns, link.name) not in self._ahead.gone})
 
     def index(self, name):
         """The index of a link; by itself where the links have not been read, or a step has just made this one."""
@@ -159,7 +162,8 @@ def _route(message):
 class Links:
     """The kernel face of a plan of links: opens namespaces as they are needed, applies steps, closes all."""
 
-    def __init__(self):
+    def __init__(self, ahead):
+        self._ahead = ahead
         self._open: Dict[Optional[str], Namespace] = {}
 
     def close(self):
@@ -171,11 +175,15 @@ class Links:
             namespace.forget()
 
     def namespace(self, netns) -> Optional[Namespace]:
-        """The namespace, or None where it does not exist."""
-        if netns not in self._open:
+        """The namespace, or None where it does not exist. One that has taken the name of another is looked at anew."""
+        known = self._open.get(netns)
+        if netns is not None and (known is None or known.inode != _netns.inode(netns)):
+            if known:
+                self._open.pop(netns).close()
             if not _netns.exists(netns):
                 return None
-            self._open[netns] = Namespace(netns)
+        if netns not in self._open:
+            self._open[netns] = Namespace(netns, self._ahead)
         return self._open[netns]
 
     def apply(self, steps: List[object]):

@@ -7,11 +7,32 @@ from dataclasses import replace
 
 from ._commands import commands
 from ._deps import require_pyroute2
+from ._errors import Invalid
 from ._kind import Kind
 from ._link import Links
 from ._model import OWNER, UNMARKED
 from ._plan import CREATE, DELETE, RECREATE
-from ._steps import LinkDel, merged
+from ._steps import LinkAdd, LinkDel, merged
+
+# Ethernet 14, VXLAN 8, UDP 8, and IPv4 20 or IPv6 40.
+OVERHEAD = {4: 50, 6: 70}
+
+
+def tunnel_mtu(device, local):
+    """What the encapsulation leaves of the underlay device's MTU."""
+    return device.mtu - OVERHEAD[6 if ":" in local else 4]
+
+
+def underlay_device(namespace, option, address):
+    """The link that carries an address of the underlay. Raises Invalid."""
+    device = namespace.device_of(address)
+    if device is None:
+        raise Invalid(option, address, "no link of this host has this underlay address; give one of its addresses, "
+                                       "or the device")
+    if device.name == "lo":
+        raise Invalid(option, address, "it is an address of lo, which leads nowhere: give the device that the "
+                                       "peers are reached by")
+    return device
 
 
 class LinkKind(Kind):
@@ -19,11 +40,19 @@ class LinkKind(Kind):
 
     item = None  # the type of the model
 
-    def __init__(self):
-        self.links = Links()
+    def __init__(self, ahead=None, links=None):
+        super().__init__(ahead)
+        self.links = links or Links(self.ahead)
 
     def require(self):
         require_pyroute2()
+
+    def complete(self, item):
+        """The MTU, where the item says which underlay it has to fit."""
+        namespace = self.links.namespace(item.netns)
+        if item.underlay is None or item.mtu is not None or namespace is None:
+            return item
+        return item.fitted(tunnel_mtu(underlay_device(namespace, "underlay", item.underlay), item.underlay))
 
     def find(self, namespace, netns, name):
         """The observed item behind a link of this kind."""
@@ -87,12 +116,19 @@ class LinkKind(Kind):
         for change in plan.changes:
             for netns, name in self.needs(change) if change.after else ():
                 namespace = self.links.namespace(netns)
-                if namespace is None:
+                if namespace is None and ("netns", netns) not in self.ahead.made:
                     problems.append(f"{change.item}: there is no network namespace {netns}" + (
                         "" if netns.startswith("/") else " (make it with ns_container, or with 'ip netns add')"))
-                elif name and name not in namespace.links:
+                elif name and ("link", netns, name) not in self.ahead.made and not (namespace and name in namespace.links):
                     problems.append(f"{change.item}: there is no link {name}" + (f" in netns {netns}" if netns else ""))
         return list(dict.fromkeys(problems))
+
+    def expect(self, plan):
+        for step in self.steps(plan):
+            if isinstance(step, LinkDel):
+                self.ahead.gone.add(("link", step.netns, step.name))
+            elif isinstance(step, LinkAdd):
+                self.ahead.made.add(("link", step.netns, step.name))
 
     def commands(self, plan):
         return commands(self.steps(plan))

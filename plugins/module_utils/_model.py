@@ -29,6 +29,7 @@ fixed = partial(field, default=None, metadata={"fixed": True})  # it is set at c
 at_least = partial(field, default=None, metadata={"at_least": True})  # a set: the members wanted, whatever else there is
 identity = partial(field, default=None, metadata={"identity": True})  # it finds the thing, and is never compared
 fact = partial(field, default=None, metadata={"identity": True, "hidden": True}, compare=False)  # only observed
+hint = fact  # only wanted: what other fields are worked out from
 
 
 class FdbEntry(NamedTuple):
@@ -117,6 +118,7 @@ class Bridge(Item):
     mac: Optional[str] = settable()
     mtu: Optional[int] = settable()
     addresses: Optional[FrozenSet[str]] = settable()
+    underlay: Optional[str] = hint()
     ports: Optional[FrozenSet[str]] = at_least()
     stp: Optional[bool] = settable()
     priority: Optional[int] = settable()
@@ -128,6 +130,9 @@ class Bridge(Item):
     up: Optional[bool] = settable()
     owner: Optional[str] = fact()
     held: Optional[Tuple[str, ...]] = fact()
+
+    def fitted(self, mtu):
+        return replace(self, mtu=mtu)
 
 
 @dataclass(frozen=True)
@@ -199,6 +204,7 @@ class VethPair(Item):
     inner_mac: Optional[str] = settable()
     mtu: Optional[int] = settable()
     inner_mtu: Optional[int] = settable()
+    underlay: Optional[str] = hint()
     bridge: Optional[str] = settable()
     addresses: Optional[FrozenSet[str]] = settable()
     routes: Optional[FrozenSet[Route]] = settable()
@@ -206,6 +212,9 @@ class VethPair(Item):
     owner: Optional[str] = fact()
     ends: Optional[Tuple[Tuple[Optional[str], str], ...]] = fact()
     held: Optional[Tuple[str, ...]] = fact()
+
+    def fitted(self, mtu):
+        return replace(self, mtu=mtu, inner_mtu=mtu)
 
     @property
     def realms(self):

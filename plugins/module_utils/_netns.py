@@ -36,13 +36,19 @@ def path_of(netns):
     return netns if netns.startswith("/") else os.path.join(RUN_NETNS, netns)
 
 
-def exists(netns):
-    """Whether the name pins a namespace; a plain file, left behind by a crash, does not."""
+def inode(netns):
+    """The number by which the kernel knows the namespace; None where there is none, as with a file left by a crash."""
     try:
+        found = os.stat(path_of(netns))
         # Every namespace file is on nsfs, whose device differs from that of the directory that it is mounted in.
-        return os.stat(path_of(netns)).st_dev == os.stat("/proc/self/ns/net").st_dev
+        return found.st_ino if found.st_dev == os.stat("/proc/self/ns/net").st_dev else None
     except OSError:
-        return False
+        return None
+
+
+def exists(netns):
+    """Whether the name pins a namespace."""
+    return inode(netns) is not None
 
 
 def same(one, other):

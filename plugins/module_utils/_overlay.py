@@ -47,12 +47,23 @@ class Host:
     containers: List[dict] = field(default_factory=list)
 
 
-def part(variables, host, settings, tunnels=()):
-    """The items of ``host``, of the overlay of all hosts in ``variables``.
+def part(variables, host, settings):
+    """The items of ``host``, of the overlay of all hosts in ``variables``, by module.
 
-    ``tunnels`` are the VXLAN links as observed or predicted on the host; what hangs on one takes its MTU. Raises Problem
-    with everything that does not fit, before anything is changed.
+    Raises Problem with everything that does not fit.
     """
+    hosts = _hosts(variables, host, settings)
+    return _items(hosts, hosts[host], settings)
+
+
+def pings(variables, host, settings):
+    """(namespace or "-" for the host itself, from, to, address) for all that a host and its containers have to reach."""
+    hosts = _hosts(variables, host, settings)
+    return list(_pings(hosts, hosts[host]))
+
+
+def _hosts(variables, host, settings):
+    """All hosts by name, checked against each other."""
     if host not in variables:
         raise Problem(f"{host} is not one of the hosts of the overlay, {', '.join(variables)}: "
                       "put it into the group that overlay_group names")
@@ -70,7 +81,7 @@ def part(variables, host, settings, tunnels=()):
         problems = list(_misfits(hosts))
     if problems:
         raise Problem("; ".join(problems))
-    return _items(hosts, hosts[host], settings, {each["name"]: each.get("mtu") for each in tunnels})
+    return hosts
 
 
 def _own(variables):
@@ -190,31 +201,33 @@ def _taken_twice(hosts):
             owners[key] = owner
 
 
-def _items(hosts, here, settings, mtus):
+def _items(hosts, here, settings):
     """The lists that the modules take, all of one host."""
     bridges, tunnels, veths, containers = [], [], [], []
     for network in here.networks.values():
-        mtu = network.mtu or mtus.get(network.vxlan)
+        # Whatever hangs on the tunnel can carry no more than the tunnel.
+        mtu = {"mtu": network.mtu} if network.mtu else {"underlay": here.underlay_ip}
         peers = [host.underlay_ip for host in hosts.values() if host is not here and network.name in host.networks]
         members = [each for each in here.containers if each["network"] == network.name]
         pairs = [{"name": derived_ifname("ve-", each["name"]), "container": each["name"],
-                  "addresses": [each["address"]], **_given(each, "gateway"), **_given({"mtu": mtu}, "mtu")}
+                  "addresses": [each["address"]], **_given(each, "gateway"), **mtu}
                  for each in members]
         veths += pairs
         bridges.append({"name": network.bridge, "ports": [each["name"] for each in pairs],
                         "addresses": [network.bridge_address] if network.bridge_address else [],
-                        **_given({"mtu": mtu}, "mtu")})
+                        **mtu})
         tunnels.append({"name": network.vxlan, "vni": network.vni, "local": here.underlay_ip, "remotes": peers,
                         "port": network.port, "bridge": network.bridge,
                         **_given(vars(network), "mtu", "learning")})
         containers += [{"rootfs": settings["overlay_rootfs"], **_given(each, "name", *CONTAINER_OPTIONS)}
                        for each in members]
-    return {"containers": containers, "veths": veths, "bridges": bridges, "tunnels": tunnels,
-            "pings": list(_pings(hosts, here))}
+    found = {"ns_container": containers, "veth_pair": veths, "linux_bridge": bridges, "vxlan_link": tunnels}
+    if settings["overlay_state"] == "absent":
+        return {module: [{**item, "state": "absent"} for item in items] for module, items in found.items()}
+    return found
 
 
 def _pings(hosts, here):
-    """(namespace or "-" for the host itself, from, to, address) for all that a host and its containers have to reach."""
     sources = [("-", here.name, network.name) for network in here.networks.values() if network.bridge_address]
     sources += [(each["name"], each["name"], each["network"]) for each in here.containers]
     for netns, source, network in sources:

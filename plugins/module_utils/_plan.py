@@ -66,6 +66,16 @@ class Plan:
     def __bool__(self):
         return bool(self.changes)
 
+    @property
+    def going(self):
+        """What is deleted."""
+        return Plan(tuple(change for change in self.changes if change.action == DELETE))
+
+    @property
+    def coming(self):
+        """What is created, changed or made anew."""
+        return Plan(tuple(change for change in self.changes if change.action != DELETE))
+
     def before(self):
         return {change.item: change.before.shown() for change in self.changes if change.before}
 

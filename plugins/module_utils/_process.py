@@ -17,7 +17,20 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from . import _netns
-from ._container import PATH, RESTARTED, RUN, STARTED, STATE, STOPPED, Container, digest, files_of, from_json
+from ._container import (
+    OPTIONS,
+    PATH,
+    RESTARTED,
+    RUN,
+    STARTED,
+    STATE,
+    STOPPED,
+    Container,
+    container,
+    digest,
+    files_of,
+    from_json,
+)
 from ._errors import Problem
 from ._kind import Kind
 from ._model import OWNER
@@ -47,6 +60,8 @@ def running(name):
 
 
 class Containers(Kind):
+    options = OPTIONS
+    parse = staticmethod(container)
 
     def observe(self, wanted, prune):
         names = [item.name for item in wanted]
@@ -83,10 +98,13 @@ class Containers(Kind):
     def missing(self, plan):
         wanted = [change.after for change in plan.changes if change.after]
         roots = [f"{each.key}: there is no root filesystem in {each.rootfs} (make it with alpine_rootfs)"
-                 for each in wanted if not os.path.isdir(each.rootfs)]
+                 for each in wanted if not (os.path.isdir(each.rootfs) or each.rootfs in self.ahead.made)]
         binds = [f"{each.key}: there is no {bind.source} to bind to {bind.dest}"
                  for each in wanted for bind in each.binds if not os.path.exists(bind.source)]
         return roots + binds
+
+    def expect(self, plan):
+        self.ahead.made.update(("netns", change.after.name) for change in plan.changes if change.after)
 
     def commands(self, plan):
         return [line for change in plan.changes for line in self._commands(change)]

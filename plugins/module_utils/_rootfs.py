@@ -8,6 +8,8 @@ import posixpath
 from dataclasses import dataclass
 from typing import Optional
 
+from . import _argspec as rule
+from . import _releases
 from ._errors import Invalid
 from ._model import Item, fact, fixed, identity, settable
 
@@ -46,7 +48,35 @@ class Rootfs(Item):
         return {name: value for name, value in super().shown().items() if value != ""}
 
 
-def dest(option, value):
+OPTIONS = {
+    "dest": {"type": "path", "required": True},
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    "version": {"type": "str", "default": _releases.DEFAULT_VERSION},
+    "arch": {"type": "str", "choices": list(_releases.ARCHES)},
+    "mirror": {"type": "str", "default": _releases.MIRROR},
+    "src": {"type": "path"},
+    "checksum": {"type": "str"},
+}
+
+
+def rootfs(options):
+    """The wanted rootfs from the options of one item. Raises Invalid."""
+    dest = destination("dest", options["dest"])
+    checksum = _releases.checksum("checksum", options["checksum"])
+    version = _releases.version("version", options["version"])
+    mirror = _releases.mirror("mirror", options["mirror"])
+    if options["state"] == "absent":
+        return Rootfs(dest=dest)
+    if options["src"] is not None:
+        source = absolute("src", options["src"])
+        version, arch = _releases.named(source)
+    else:
+        arch = options["arch"] or _releases.host_arch()
+        source = _releases.url(mirror, version, arch)
+    return Rootfs(dest=dest, version=version, arch=arch, checksum=checksum, source=source)
+
+
+def destination(option, value):
     """The directory, as a path in its shortest form."""
     if not value.startswith("/") or "\0" in value:
         raise Invalid(option, value, "give the absolute path of a directory, such as /var/lib/rootfs/alpine")

@@ -4,33 +4,117 @@
 The plan is computed before anything is touched, in check mode and in a real run alike; a real run then applies it and
 reads the host again, and the plan computed from that must be empty. So check mode, diff, idempotence, the repair of
 drift and verification are one code path, and this file is the only one that knows check mode, failing and returning.
+
+A module for one kind of thing has one stage. Of several, each is planned on what those before it will have done; then
+all that has to go goes, the last stage first, and all that has to come comes, the first stage first.
 """
 
 from __future__ import annotations
 
 import os
+from itertools import chain
+
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
 from ._argspec import items_of
 from ._errors import Invalid, Problem
 from ._plan import diff
 
 
-def run(module, options, kind, parse):
-    """Bring the host to what the module's parameters want, and exit the module.
+class Stage:
+    """One kind of thing in a run, what is wanted of it, and the plan.
 
-    ``options`` is the specification of one item, ``kind`` the Kind that observes and applies, ``parse`` turns the
-    options of one item into the wanted item of the model, raising Invalid.
+    ``options`` are the validated options of each item; ``option`` is that of the module which holds them as a list,
+    or None where the module is about this kind alone.
     """
+
+    def __init__(self, kind, options, prune, option=None):
+        self.kind, self.prune, self.option = kind, prune, option
+        self._entries = {}  # (item, present) in the task's order, by key
+        try:
+            for each in options:
+                item = kind.parse(each)
+                if item.key in self._entries:
+                    raise Invalid("config" if len(options) > 1 else "name", item.key, "it is given twice")
+                self._entries[item.key] = (item, each.get("state") != "absent")
+        except Invalid as error:
+            raise error.below(option) if option else error
+
+    @property
+    def items(self):
+        return [item for item, present in self._entries.values() if present]
+
+    def look(self):
+        """Observe and plan."""
+        try:
+            self.wanted = {key: self.kind.complete(item) if present else None
+                           for key, (item, present) in self._entries.items()}
+        except Invalid as error:
+            raise error.below(self.option) if self.option else error
+        self.sought = [self.wanted[key] or item for key, (item, present) in self._entries.items()]
+        self.found = self.kind.observe(self.sought, self.prune)
+        self.plan = diff(self.wanted, self.found, self.prune)
+        self.missing = self.kind.missing(self.plan)
+        self.commands = [self.kind.commands(part) if part else [] for part in (self.plan.going, self.plan.coming)]
+        self.kind.expect(self.plan)
+
+    def predicted(self):
+        after = {change.item: change.after for change in self.plan.changes}
+        return self._shown({key: after.get(key, item) for key, item in self.wanted.items()})
+
+    def observed(self):
+        return self._shown(self.found)
+
+    def _shown(self, items):
+        return [items[key].shown() for key, item in self.wanted.items() if item]
+
+    def left(self):
+        """The gate: what is observed after applying must leave nothing to do."""
+        self.found = self.kind.observe(self.sought, self.prune)
+        return diff({key: item and item.settled() for key, item in self.wanted.items()}, self.found, self.prune)
+
+
+def run(module, kind):
+    """Bring the host to what the parameters of a module for one kind of thing want, and exit the module."""
+    def stages():
+        return [Stage(kind, items_of(kind.options, module.params), module.params["prune"])]
+
+    _run(module, [kind], stages, lambda stages, shown: shown(stages[0]))
+
+
+def run_all(module, kinds, unpruned=()):
+    """The same for several kinds, by the option that lists their items, in the order in which they are set up.
+
+    Of a kind whose option is not given nothing is managed; with ``prune``, those in ``unpruned`` are only added to.
+    """
+    given = {option: kind for option, kind in kinds.items() if module.params[option] is not None}
+
+    def stages():
+        spec = {option: {"type": "list", "elements": "dict", "options": kind.options} for option, kind in given.items()}
+        checked = ArgumentSpecValidator(spec).validate({option: module.params[option] for option in given})
+        if checked.error_messages:
+            raise Problem("; ".join(checked.error_messages))
+        return [Stage(kind, checked.validated_parameters[option], module.params["prune"] and option not in unpruned, option)
+                for option, kind in given.items()]
+
+    _run(module, given.values(), stages, lambda stages, shown: {stage.option: shown(stage) for stage in stages})
+
+
+def _run(module, kinds, stages, gathered):
     try:
         _require_root()
-        kind.require()
-        result = _converge(module, kind, _wanted(module, options, parse))
+        for kind in kinds:
+            kind.require()
+        stages = stages()
+        _refuse_shared_addresses(chain.from_iterable(stage.items for stage in stages))
+        result = _converge(module, stages, gathered)
     except Problem as problem:
         module.fail_json(msg=str(problem), **problem.details)
     except OSError as error:
         module.fail_json(msg=f"The operating system refused: {error}")
     finally:
-        kind.close()
+        for kind in kinds:
+            kind.close()
     module.exit_json(**result)
 
 
@@ -38,18 +122,6 @@ def _require_root():
     if os.geteuid() != 0:
         raise Problem(f"This module changes the kernel's state and must run as root, not as uid {os.geteuid()}: "
                       "set become: true")
-
-
-def _wanted(module, options, parse):
-    """(item, present) in the task's order, keyed; none twice."""
-    found = {}
-    for each in items_of(options, module.params):
-        item = parse(each)
-        if item.key in found:
-            raise Invalid("config" if module.params["config"] else "name", item.key, "it is given twice")
-        found[item.key] = (item, each.get("state") != "absent")
-    _refuse_shared_addresses([item for item, present in found.values() if present])
-    return found
 
 
 def _refuse_shared_addresses(items):
@@ -63,39 +135,38 @@ def _refuse_shared_addresses(items):
             seen |= places
 
 
-def _converge(module, kind, entries):
-    prune = module.params["prune"]
-    wanted = {key: kind.complete(item) if present else None for key, (item, present) in entries.items()}
-    sought = [wanted[key] or item for key, (item, present) in entries.items()]
-
-    observed = kind.observe(sought, prune)
-    plan = diff(wanted, observed, prune)
-    missing = kind.missing(plan)
-    result = {"changed": bool(plan), "changes": [change.shown() for change in plan.changes],
-              "commands": kind.commands(plan), "diff": {"before": plan.before(), "after": plan.after()}}
-
+def _converge(module, stages, gathered):
+    for stage in stages:
+        stage.look()
+    planned = [stage for stage in stages if stage.plan]
+    # In the order of doing: what goes, from the last stage to the first; what comes, from the first to the last.
+    doing = [(stage, stage.plan.going, stage.commands[0]) for stage in reversed(planned)]
+    doing += [(stage, stage.plan.coming, stage.commands[1]) for stage in planned]
+    result = {"changed": bool(planned),
+              "changes": [change.shown() for unused, plan, unused in doing for change in plan.changes],
+              "commands": [line for unused, unused, lines in doing for line in lines],
+              "diff": {when: {key: shown for stage in stages for key, shown in getattr(stage.plan, when)().items()}
+                       for when in ("before", "after")}}
+    missing = [each for stage in stages for each in stage.missing]
     if module.check_mode:
         # Another task of the play may provide it first, which check mode cannot see.
         for each in missing:
             module.warn(f"A real run fails unless an earlier task provides this: {each}")
-        after = {change.item: change.after for change in plan.changes}
-        found = {key: after.get(key, item) for key, item in wanted.items() if item}
-    else:
-        if missing:
-            raise Problem("; ".join(missing))
-        found = _apply(kind, plan, wanted, sought, prune) if plan else observed
-    result["observed"] = [found[key].shown() for key, item in wanted.items() if item]
-    return result
+        return {**result, "observed": gathered(stages, Stage.predicted)}
+    if missing:
+        raise Problem("; ".join(missing))
+    for stage in stages:
+        stage.kind.ahead.forget()
+    for stage, plan, unused in doing:
+        if plan:
+            stage.kind.apply(plan)
+    _gate(planned)
+    return {**result, "observed": gathered(stages, Stage.observed)}
 
 
-def _apply(kind, plan, wanted, sought, prune):
-    """Apply, then the gate: what is observed must leave nothing to do."""
-    kind.apply(plan)
-    observed = kind.observe(sought, prune)
-    left = diff({key: item and item.settled() for key, item in wanted.items()}, observed, prune)
+def _gate(stages):
+    left = [change.shown() for stage in stages for change in stage.left().changes]
     if left:
         raise Problem("The host did not keep what was set; another program may manage these: "
-                      + "; ".join(f"{each['item']}: {each['action']} ({', '.join(each['fields'])})"
-                                  for each in (change.shown() for change in left.changes)),
-                      left=[change.shown() for change in left.changes])
-    return observed
+                      + "; ".join(f"{each['item']}: {each['action']} ({', '.join(each['fields'])})" for each in left),
+                      left=left)

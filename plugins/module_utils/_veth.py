@@ -8,18 +8,89 @@ the ends found are not each other's, or one is gone, what is ours of it is delet
 
 from __future__ import annotations
 
+from . import _argspec as rule
 from . import _netns, _steps
-from ._errors import Problem
+from ._errors import Invalid, Problem
 from ._link_kind import LinkKind
-from ._model import OWNER, UNMARKED, VethPair
+from ._model import OWNER, UNMARKED, VethPair, derived_ifname
 from ._plan import CREATE, ours
 from ._process import running
 
 INNER = OWNER + ":inner"  # the alias of inner ends, so that pruning a host's own ends spares them
 
 
+OPTIONS = {
+    "name": {"type": "str"},
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    "netns": {"type": "str"},
+    "container": {"type": "str"},
+    "namespace": {"type": "str"},
+    "pid": {"type": "int"},
+    "inner_name": {"type": "str", "default": "eth0"},
+    "addresses": {"type": "list", "elements": "str"},
+    "gateway": {"type": "str"},
+    "routes": {"type": "list", "elements": "dict", "options": {
+        "dst": {"type": "str", "required": True},
+        "via": {"type": "str"},
+    }},
+    "mtu": {"type": "int"},
+    "underlay": {"type": "str"},
+    "mac": {"type": "str"},
+    "inner_mac": {"type": "str"},
+    "bridge": {"type": "str"},
+}
+
+
+def pair(options):
+    """The wanted pair from the options of one item. Raises Invalid."""
+    inner_netns = where(options)
+    name = host_end(options)
+    netns = rule.thing_name("netns", options["netns"])
+    mac = rule.mac("mac", options["mac"]) or rule.own_mac("veth-host", name, netns)
+    if options["state"] == "absent":
+        # The host end takes the inner one along, whose namespace may be gone, or be somebody else's by now.
+        return VethPair(name=name, netns=netns, inner_name=None, mac=mac)
+    addresses = rule.interface_addresses("addresses", options["addresses"])
+    gateway = rule.ip("gateway", options["gateway"])
+    routes = rule.routes("routes", options["routes"], gateway)
+    if routes and addresses is not None:
+        rule.refuse_unreachable(routes, addresses, gateway=gateway)
+    mtu = rule.mtu("mtu", options["mtu"], addresses)
+    return VethPair(
+        name=name, netns=netns, inner_netns=inner_netns, joined=True, up=True, mac=mac, mtu=mtu, inner_mtu=mtu,
+        inner_name=rule.interface_name("inner_name", options["inner_name"]),
+        inner_mac=(rule.mac("inner_mac", options["inner_mac"])
+                   or rule.own_mac("veth", name, netns, options["addresses"])),
+        underlay=rule.unicast("underlay", options["underlay"]),
+        bridge=options["bridge"] and rule.interface_name("bridge", options["bridge"]),
+        addresses=addresses, routes=routes)
+
+
+def where(options):
+    """The namespace of the inner end: a name, or a path below /proc; None where the pair is absent."""
+    given = [name for name in ("container", "namespace", "pid") if options[name] is not None]
+    if len(given) > 1:
+        raise Invalid(given[1], options[given[1]], f"give one of container, namespace and pid, here beside {given[0]}")
+    if options["pid"] is not None:
+        return f"/proc/{rule.in_range('pid', options['pid'], 1, 4194304)}/ns/net"
+    if not given and options["state"] == "present":
+        raise Invalid("container", None, "give one of container, namespace and pid: it says where the inner end goes")
+    return rule.thing_name(given[0], options[given[0]]) if given else None
+
+
+def host_end(options):
+    if options["name"] is not None:
+        return rule.interface_name("name", options["name"])
+    inner = options["container"] or options["namespace"]
+    if inner is None:
+        raise Invalid("name", None, "it is required, unless container or namespace is given")
+    return derived_ifname("ve-", inner)
+
+
 class VethPairs(LinkKind):
     item = VethPair
+    options = OPTIONS
+    parse = staticmethod(pair)
 
     def observe(self, wanted, prune):
         seen = {}
@@ -73,10 +144,11 @@ class VethPairs(LinkKind):
                 and outer.peer_netns == here.id_of(self._whereabouts(item)))
 
     def _whereabouts(self, item):
-        """The inner namespace; that of the running container where it has lost its name, which ns_container gives back."""
+        """The inner namespace; that of the running container where the name is lost or another's, which ns_container repairs."""
         netns = item.inner_netns
-        pid = running(netns) if netns and not _netns.exists(netns) and not netns.startswith("/") else None
-        return f"/proc/{pid}/ns/net" if pid else netns
+        pid = running(netns) if netns and not netns.startswith("/") else None
+        there = f"/proc/{pid}/ns/net"
+        return there if pid and _netns.inode(there) not in (None, _netns.inode(netns)) else netns
 
     def find(self, namespace, netns, link):
         """The host end by itself, for pruning and as the first half of a pair."""

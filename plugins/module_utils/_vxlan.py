@@ -21,23 +21,95 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from . import _argspec as rule
 from . import _steps
 from ._errors import Foreign, Invalid
-from ._link_kind import LinkKind
-from ._model import FdbEntry, Vxlan
+from ._link_kind import LinkKind, tunnel_mtu, underlay_device
+from ._model import FdbEntry, Vxlan, derived_mac
 from ._plan import CREATE, DELETE, RECREATE
 
 ALL_ZERO = "00:00:00:00:00:00"
-# Ethernet 14, VXLAN 8, UDP 8, and IPv4 20 or IPv6 40.
-OVERHEAD = {4: 50, 6: 70}
 
 
-def overhead(local):
-    return OVERHEAD[6 if ":" in local else 4]
+OPTIONS = {
+    "name": {"type": "str", "required": True},
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    "netns": {"type": "str"},
+    "vni": {"type": "int"},
+    "local": {"type": "str"},
+    "remotes": {"type": "list", "elements": "str"},
+    "group": {"type": "str"},
+    "device": {"type": "str"},
+    "port": {"type": "int", "default": 4789},
+    "learning": {"type": "bool", "default": True},
+    "ttl": {"type": "int"},
+    "ageing": {"type": "int"},
+    "udp_checksum": {"type": "bool"},
+    "mtu": {"type": "int"},
+    "mac": {"type": "str"},
+    "bridge": {"type": "str"},
+    "fdb": {"type": "list", "elements": "dict", "options": {
+        "mac": {"type": "str", "required": True},
+        "dst": {"type": "str", "required": True},
+    }},
+}
+
+
+def vxlan(options):
+    """The wanted VXLAN device from the options of one item. Raises Invalid."""
+    vni = rule.in_range("vni", options["vni"], 1, 16777215)
+    local = rule.unicast("local", options["local"])
+    if options["state"] == "present":
+        rule.required("vni", vni)
+        rule.required("local", local)
+    if local and ":" in local and options["udp_checksum"] is False:
+        raise Invalid("udp_checksum", False, "UDP over IPv6 needs its checksum")
+    return Vxlan(
+        name=rule.interface_name("name", options["name"]), netns=rule.thing_name("netns", options["netns"]),
+        vni=vni, local=local, up=True, **peers(options, local), fdb=entries(options["fdb"], local),
+        device=rule.interface_name("device", options["device"]),
+        port=rule.in_range("port", options["port"], 1, 65535), learning=options["learning"],
+        ttl=rule.in_range("ttl", options["ttl"], 0, 255),
+        ageing=rule.in_range("ageing", options["ageing"], 0, 1000000),
+        udp_checksum=options["udp_checksum"], mtu=rule.mtu("mtu", options["mtu"]),
+        mac=rule.mac("mac", options["mac"]) or (derived_mac("vxlan", vni, local) if vni and local else None),
+        bridge=options["bridge"] and rule.interface_name("bridge", options["bridge"]))
+
+
+def peers(options, local):
+    """How the device reaches its peers: ``remote``, ``remotes`` and ``group``; nothing where that is not managed."""
+    group = rule.multicast("group", options["group"])
+    if group:
+        if options["remotes"]:
+            raise Invalid("group", group, "give either group or remotes, as the peers are reached by one or the other")
+        return {"remote": "", "remotes": frozenset(), "group": peer("group", group, local)}
+    if options["remotes"] is None:
+        return {}
+    remotes = [peer("remotes", rule.unicast("remotes", each), local) for each in options["remotes"]]
+    rule.refuse_duplicates("remotes", remotes)
+    return {"remote": remotes[0] if len(remotes) == 1 else "", "remotes": frozenset(remotes), "group": ""}
+
+
+def peer(option, address, local):
+    if address == local:
+        raise Invalid(option, address, "it is local, the address of this host")
+    return rule.same_family(option, address, "local", local) if local else address
+
+
+def entries(values, local):
+    """The set of forwarding entries; None where they are not managed."""
+    if values is None:
+        return None
+    found = [FdbEntry(rule.mac("fdb.mac", each["mac"]), peer("fdb.dst", rule.unicast("fdb.dst", each["dst"]), local))
+             for each in values]
+    rule.refuse_duplicates("fdb.mac", [each.mac for each in found])
+    return frozenset(found)
 
 
 class Vxlans(LinkKind):
     item = Vxlan
+    options = OPTIONS
+    parse = staticmethod(vxlan)
 
     def complete(self, item):
         """Find the underlay device by its address, and take the MTU from it."""
@@ -45,23 +117,13 @@ class Vxlans(LinkKind):
         if item.local is None or namespace is None:
             return item
         if item.device is None:
-            item = replace(item, device=self._device_of(namespace, item.local))
+            item = replace(item, device=underlay_device(namespace, "local", item.local).name)
         if item.device in namespace.links:
-            most = namespace.links[item.device].mtu - overhead(item.local)
+            most = tunnel_mtu(namespace.links[item.device], item.local)
             if item.mtu is not None and item.mtu > most:
                 raise Invalid("mtu", item.mtu, f"the underlay device {item.device} leaves {most} bytes")
             item = replace(item, mtu=item.mtu or most)
         return item
-
-    def _device_of(self, namespace, local):
-        device = namespace.device_of(local)
-        if device is None:
-            raise Invalid("local", local, "no link of this host has this underlay address; give one of its addresses, "
-                                          "or the device")
-        if device.name == "lo":
-            raise Invalid("local", local, "it is an address of lo, which leads nowhere: give the device that the "
-                                          "peers are reached by")
-        return device.name
 
     def find(self, namespace, netns, link):
         data = link.data

@@ -163,42 +163,15 @@ observed:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.fromscratch.containers.plugins.module_utils import _argspec as rule
-from ansible_collections.fromscratch.containers.plugins.module_utils import _download, _releases, _rootfs
+from ansible_collections.fromscratch.containers.plugins.module_utils._argspec import argument_spec
 from ansible_collections.fromscratch.containers.plugins.module_utils._archive import Rootfses
+from ansible_collections.fromscratch.containers.plugins.module_utils._download import OPTIONS
 from ansible_collections.fromscratch.containers.plugins.module_utils._run import run
-
-OPTIONS = {
-    "dest": {"type": "path", "required": True},
-    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-    "version": {"type": "str", "default": _releases.DEFAULT_VERSION},
-    "arch": {"type": "str", "choices": list(_releases.ARCHES)},
-    "mirror": {"type": "str", "default": _releases.MIRROR},
-    "src": {"type": "path"},
-    "checksum": {"type": "str"},
-}
-
-
-def rootfs(options):
-    """The wanted rootfs from the options of one item. Raises Invalid."""
-    dest = _rootfs.dest("dest", options["dest"])
-    checksum = _releases.checksum("checksum", options["checksum"])
-    version = _releases.version("version", options["version"])
-    mirror = _releases.mirror("mirror", options["mirror"])
-    if options["state"] == "absent":
-        return _rootfs.Rootfs(dest=dest)
-    if options["src"] is not None:
-        source = _rootfs.absolute("src", options["src"])
-        version, arch = _releases.named(source)
-    else:
-        arch = options["arch"] or _releases.host_arch()
-        source = _releases.url(mirror, version, arch)
-    return _rootfs.Rootfs(dest=dest, version=version, arch=arch, checksum=checksum, source=source)
 
 
 def main():
-    module = AnsibleModule(argument_spec={**rule.argument_spec(OPTIONS), **_download.OPTIONS}, supports_check_mode=True)
-    run(module, OPTIONS, Rootfses(module), rootfs)
+    module = AnsibleModule(argument_spec={**argument_spec(Rootfses.options), **OPTIONS}, supports_check_mode=True)
+    run(module, Rootfses(module.params))
 
 
 if __name__ == "__main__":

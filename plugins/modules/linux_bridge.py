@@ -37,6 +37,11 @@ options:
       - Without it, addresses are not managed.
     type: list
     elements: str
+  underlay: &underlay
+    description:
+      - An address of this host on the network that VXLAN links are laid over. Without O(mtu), the MTU of the bridge is then
+        what a VXLAN link from that address has, 50 bytes (IPv4) or 70 (IPv6) less than that of the address's device.
+    type: str
   mac: &mac
     description:
       - The MAC address of the bridge. A bridge without a fixed one takes the lowest of its ports, and changes it as ports
@@ -88,6 +93,7 @@ options:
       addresses: *addresses
       mac: *mac
       mtu: *mtu
+      underlay: *underlay
       ports: *ports
       stp: *stp
       priority: *priority
@@ -164,51 +170,14 @@ observed:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.fromscratch.containers.plugins.module_utils import _argspec as rule
+from ansible_collections.fromscratch.containers.plugins.module_utils._argspec import argument_spec
 from ansible_collections.fromscratch.containers.plugins.module_utils._bridge import Bridges
-from ansible_collections.fromscratch.containers.plugins.module_utils._model import Bridge
 from ansible_collections.fromscratch.containers.plugins.module_utils._run import run
-
-OPTIONS = {
-    "name": {"type": "str", "required": True},
-    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-    "netns": {"type": "str"},
-    "addresses": {"type": "list", "elements": "str"},
-    "mac": {"type": "str"},
-    "mtu": {"type": "int"},
-    "ports": {"type": "list", "elements": "str"},
-    "stp": {"type": "bool", "default": False},
-    "priority": {"type": "int"},
-    "forward_delay": {"type": "int"},
-    "hello_time": {"type": "int"},
-    "max_age": {"type": "int"},
-    "ageing_time": {"type": "int"},
-    "vlan_filtering": {"type": "bool"},
-}
-
-
-def bridge(options):
-    """The wanted bridge from the options of one item. Raises Invalid."""
-    name = rule.interface_name("name", options["name"])
-    netns = rule.thing_name("netns", options["netns"])
-    addresses = rule.interface_addresses("addresses", options["addresses"])
-    ports = options["ports"]
-    return Bridge(
-        name=name, netns=netns, addresses=addresses, up=True,
-        mac=rule.mac("mac", options["mac"]) or rule.own_mac("bridge", name, netns, options["addresses"]),
-        mtu=rule.mtu("mtu", options["mtu"]),
-        ports=None if ports is None else frozenset(rule.interface_name("ports", port) for port in ports),
-        stp=options["stp"], vlan_filtering=options["vlan_filtering"],
-        priority=rule.in_range("priority", options["priority"], 0, 65535),
-        forward_delay=rule.in_range("forward_delay", options["forward_delay"], 2, 30),
-        hello_time=rule.in_range("hello_time", options["hello_time"], 1, 10),
-        max_age=rule.in_range("max_age", options["max_age"], 6, 40),
-        ageing_time=rule.in_range("ageing_time", options["ageing_time"], 0, 1000000))
 
 
 def main():
-    module = AnsibleModule(argument_spec=rule.argument_spec(OPTIONS), supports_check_mode=True)
-    run(module, OPTIONS, Bridges(), bridge)
+    kind = Bridges()
+    run(AnsibleModule(argument_spec=argument_spec(kind.options), supports_check_mode=True), kind)
 
 
 if __name__ == "__main__":

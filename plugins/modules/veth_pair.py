@@ -80,6 +80,11 @@ options:
         of the VXLAN device, or full packets are lost in silence.
       - Without it, it is not managed.
     type: int
+  underlay: &underlay
+    description:
+      - An address of this host on the network that VXLAN links are laid over. Without O(mtu), the MTU of both ends is then
+        what a VXLAN link from that address has, 50 bytes (IPv4) or 70 (IPv6) less than that of the address's device.
+    type: str
   mac: &mac
     description:
       - MAC address of the host end.
@@ -112,6 +117,7 @@ options:
       gateway: *gateway
       routes: *routes
       mtu: *mtu
+      underlay: *underlay
       mac: *mac
       inner_mac: *inner_mac
       bridge: *bridge
@@ -194,81 +200,14 @@ observed:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.fromscratch.containers.plugins.module_utils import _argspec as rule
-from ansible_collections.fromscratch.containers.plugins.module_utils._errors import Invalid
-from ansible_collections.fromscratch.containers.plugins.module_utils._model import VethPair, derived_ifname
-from ansible_collections.fromscratch.containers.plugins.module_utils._run import run
+from ansible_collections.fromscratch.containers.plugins.module_utils._argspec import argument_spec
 from ansible_collections.fromscratch.containers.plugins.module_utils._veth import VethPairs
-
-OPTIONS = {
-    "name": {"type": "str"},
-    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-    "netns": {"type": "str"},
-    "container": {"type": "str"},
-    "namespace": {"type": "str"},
-    "pid": {"type": "int"},
-    "inner_name": {"type": "str", "default": "eth0"},
-    "addresses": {"type": "list", "elements": "str"},
-    "gateway": {"type": "str"},
-    "routes": {"type": "list", "elements": "dict", "options": {
-        "dst": {"type": "str", "required": True},
-        "via": {"type": "str"},
-    }},
-    "mtu": {"type": "int"},
-    "mac": {"type": "str"},
-    "inner_mac": {"type": "str"},
-    "bridge": {"type": "str"},
-}
-
-
-def pair(options):
-    """The wanted pair from the options of one item. Raises Invalid."""
-    inner_netns = where(options)
-    name = host_end(options)
-    netns = rule.thing_name("netns", options["netns"])
-    mac = rule.mac("mac", options["mac"]) or rule.own_mac("veth-host", name, netns)
-    if options["state"] == "absent":
-        # The host end takes the inner one along, whose namespace may be gone, or be somebody else's by now.
-        return VethPair(name=name, netns=netns, inner_name=None, mac=mac)
-    addresses = rule.interface_addresses("addresses", options["addresses"])
-    gateway = rule.ip("gateway", options["gateway"])
-    routes = rule.routes("routes", options["routes"], gateway)
-    if routes and addresses is not None:
-        rule.refuse_unreachable(routes, addresses, gateway=gateway)
-    mtu = rule.mtu("mtu", options["mtu"], addresses)
-    return VethPair(
-        name=name, netns=netns, inner_netns=inner_netns, joined=True, up=True, mac=mac, mtu=mtu, inner_mtu=mtu,
-        inner_name=rule.interface_name("inner_name", options["inner_name"]),
-        inner_mac=(rule.mac("inner_mac", options["inner_mac"])
-                   or rule.own_mac("veth", name, netns, options["addresses"])),
-        bridge=options["bridge"] and rule.interface_name("bridge", options["bridge"]),
-        addresses=addresses, routes=routes)
-
-
-def where(options):
-    """The namespace of the inner end: a name, or a path below /proc; None where the pair is absent."""
-    given = [name for name in ("container", "namespace", "pid") if options[name] is not None]
-    if len(given) > 1:
-        raise Invalid(given[1], options[given[1]], f"give one of container, namespace and pid, here beside {given[0]}")
-    if options["pid"] is not None:
-        return f"/proc/{rule.in_range('pid', options['pid'], 1, 4194304)}/ns/net"
-    if not given and options["state"] == "present":
-        raise Invalid("container", None, "give one of container, namespace and pid: it says where the inner end goes")
-    return rule.thing_name(given[0], options[given[0]]) if given else None
-
-
-def host_end(options):
-    if options["name"] is not None:
-        return rule.interface_name("name", options["name"])
-    inner = options["container"] or options["namespace"]
-    if inner is None:
-        raise Invalid("name", None, "it is required, unless container or namespace is given")
-    return derived_ifname("ve-", inner)
+from ansible_collections.fromscratch.containers.plugins.module_utils._run import run
 
 
 def main():
-    module = AnsibleModule(argument_spec=rule.argument_spec(OPTIONS), supports_check_mode=True)
-    run(module, OPTIONS, VethPairs(), pair)
+    kind = VethPairs()
+    run(AnsibleModule(argument_spec=argument_spec(kind.options), supports_check_mode=True), kind)
 
 
 if __name__ == "__main__":

@@ -218,90 +218,14 @@ observed:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.fromscratch.containers.plugins.module_utils import _argspec as rule
-from ansible_collections.fromscratch.containers.plugins.module_utils._errors import Invalid
-from ansible_collections.fromscratch.containers.plugins.module_utils._model import FdbEntry, Vxlan, derived_mac
-from ansible_collections.fromscratch.containers.plugins.module_utils._run import run
+from ansible_collections.fromscratch.containers.plugins.module_utils._argspec import argument_spec
 from ansible_collections.fromscratch.containers.plugins.module_utils._vxlan import Vxlans
-
-OPTIONS = {
-    "name": {"type": "str", "required": True},
-    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-    "netns": {"type": "str"},
-    "vni": {"type": "int"},
-    "local": {"type": "str"},
-    "remotes": {"type": "list", "elements": "str"},
-    "group": {"type": "str"},
-    "device": {"type": "str"},
-    "port": {"type": "int", "default": 4789},
-    "learning": {"type": "bool", "default": True},
-    "ttl": {"type": "int"},
-    "ageing": {"type": "int"},
-    "udp_checksum": {"type": "bool"},
-    "mtu": {"type": "int"},
-    "mac": {"type": "str"},
-    "bridge": {"type": "str"},
-    "fdb": {"type": "list", "elements": "dict", "options": {
-        "mac": {"type": "str", "required": True},
-        "dst": {"type": "str", "required": True},
-    }},
-}
-
-
-def vxlan(options):
-    """The wanted VXLAN device from the options of one item. Raises Invalid."""
-    vni = rule.in_range("vni", options["vni"], 1, 16777215)
-    local = rule.unicast("local", options["local"])
-    if options["state"] == "present":
-        rule.required("vni", vni)
-        rule.required("local", local)
-    if local and ":" in local and options["udp_checksum"] is False:
-        raise Invalid("udp_checksum", False, "UDP over IPv6 needs its checksum")
-    return Vxlan(
-        name=rule.interface_name("name", options["name"]), netns=rule.thing_name("netns", options["netns"]),
-        vni=vni, local=local, up=True, **peers(options, local), fdb=entries(options["fdb"], local),
-        device=rule.interface_name("device", options["device"]),
-        port=rule.in_range("port", options["port"], 1, 65535), learning=options["learning"],
-        ttl=rule.in_range("ttl", options["ttl"], 0, 255),
-        ageing=rule.in_range("ageing", options["ageing"], 0, 1000000),
-        udp_checksum=options["udp_checksum"], mtu=rule.mtu("mtu", options["mtu"]),
-        mac=rule.mac("mac", options["mac"]) or (derived_mac("vxlan", vni, local) if vni and local else None),
-        bridge=options["bridge"] and rule.interface_name("bridge", options["bridge"]))
-
-
-def peers(options, local):
-    """How the device reaches its peers: ``remote``, ``remotes`` and ``group``; nothing where that is not managed."""
-    group = rule.multicast("group", options["group"])
-    if group:
-        if options["remotes"]:
-            raise Invalid("group", group, "give either group or remotes, as the peers are reached by one or the other")
-        return {"remote": "", "remotes": frozenset(), "group": peer("group", group, local)}
-    if options["remotes"] is None:
-        return {}
-    remotes = [peer("remotes", rule.unicast("remotes", each), local) for each in options["remotes"]]
-    rule.refuse_duplicates("remotes", remotes)
-    return {"remote": remotes[0] if len(remotes) == 1 else "", "remotes": frozenset(remotes), "group": ""}
-
-
-def peer(option, address, local):
-    if address == local:
-        raise Invalid(option, address, "it is local, the address of this host")
-    return rule.same_family(option, address, "local", local) if local else address
-
-
-def entries(values, local):
-    """The set of forwarding entries; None where they are not managed."""
-    if values is None:
-        return None
-    found = [FdbEntry(rule.mac("fdb.mac", each["mac"]), peer("fdb.dst", rule.unicast("fdb.dst", each["dst"]), local))
-             for each in values]
-    rule.refuse_duplicates("fdb.mac", [each.mac for each in found])
-    return frozenset(found)
+from ansible_collections.fromscratch.containers.plugins.module_utils._run import run
 
 
 def main():
-    module = AnsibleModule(argument_spec=rule.argument_spec(OPTIONS), supports_check_mode=True)
-    run(module, OPTIONS, Vxlans(), vxlan)
+    kind = Vxlans()
+    run(AnsibleModule(argument_spec=argument_spec(kind.options), supports_check_mode=True), kind)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ import pytest
 from ansible_collections.fromscratch.containers.plugins.module_utils import _container
 from ansible_collections.fromscratch.containers.plugins.module_utils._container import Bind, digest, files_of, from_json, to_json
 from ansible_collections.fromscratch.containers.plugins.module_utils._errors import Invalid
-from ansible_collections.fromscratch.containers.plugins.modules import ns_container
 
 HOSTILE = ["a b", "'", '"', "$HOME", "`id`", "$(id)", "\\", "\n", "*", "?", "~", "#", ";", "&", "{}", "{0}", "%s", "-n", "",
            "ü", "!", "a'b\"c\\", "\t", "EOF", "$$", "'; touch /tmp/owned; '"]
@@ -22,8 +21,8 @@ HOSTILE = ["a b", "'", '"', "$HOME", "`id`", "$(id)", "\\", "\n", "*", "?", "~",
 
 def container(**options):
     """The wanted container of a task that gives these options."""
-    defaults = {name: spec.get("default") for name, spec in ns_container.OPTIONS.items()}
-    return ns_container.container({**defaults, "name": "c1", "rootfs": "/rootfs", **options})
+    defaults = {name: spec.get("default") for name, spec in _container.OPTIONS.items()}
+    return _container.container({**defaults, "name": "c1", "rootfs": "/rootfs", **options})
 
 
 VARIANTS = {
@@ -134,7 +133,7 @@ def test_every_setting_is_in_the_files():
         "rootfs": "/other", "command": ["x"], "env": {"A": "b"}, "hostname": "other", "workdir": "/x", "layer": "none",
         "binds": [{"source": "/a", "dest": "/b", "read_only": False}], "tmpfs": ["/x"], "read_only": True,
         "privileged": True, "init": False, "stop_timeout": 5}
-    assert set(changed) == set(ns_container.OPTIONS) - {"name", "state"}
+    assert set(changed) == set(_container.OPTIONS) - {"name", "state"}
     for option, value in changed.items():
         assert container(**{option: value}).files != base.files, option
 

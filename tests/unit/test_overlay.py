@@ -10,7 +10,7 @@ from ansible.errors import AnsibleFilterError
 
 from ansible_collections.fromscratch.containers.plugins.filter import overlay as filter_overlay
 from ansible_collections.fromscratch.containers.plugins.module_utils._errors import Problem
-from ansible_collections.fromscratch.containers.plugins.module_utils._overlay import part
+from ansible_collections.fromscratch.containers.plugins.module_utils._overlay import part, pings
 
 DEFAULTS = {"overlay_state": "present", "overlay_networks": [], "overlay_vni": 100, "overlay_port": 4789, "overlay_bridge": "br0",
             "overlay_vxlan": "vxlan0", "overlay_bridge_address": None, "overlay_mtu": None, "overlay_learning": None,
@@ -29,35 +29,36 @@ def two():
     return {"h1": host(1, "a"), "h2": host(2, "b")}
 
 
-def of(variables, name, tunnels=(), **extra):
+def of(variables, name, call=part, **extra):
     """As the role calls it: the host's own settings are its variables over the defaults."""
     settings = {key: variables[name].get(key, default) for key, default in DEFAULTS.items()}
-    return part(variables, name, {**settings, "overlay_underlay_ip": variables[name].get("overlay_underlay_ip"), **extra}, tunnels)
+    return call(variables, name, {**settings, "overlay_underlay_ip": variables[name].get("overlay_underlay_ip"), **extra})
 
 
 def test_two_hosts():
     assert of(two(), "h1") == {
-        "containers": [{"rootfs": "/rootfs", "name": "a"}],
-        "veths": [{"name": "ve-a", "container": "a", "addresses": ["10.0.0.10/24"]}],
-        "bridges": [{"name": "br0", "ports": ["ve-a"], "addresses": ["10.0.0.1/24"]}],
-        "tunnels": [{"name": "vxlan0", "vni": 100, "local": "172.31.0.1", "remotes": ["172.31.0.2"], "port": 4789, "bridge": "br0"}],
-        "pings": [["-", "h1", "a", "10.0.0.10"], ["-", "h1", "b", "10.0.0.20"], ["a", "a", "b", "10.0.0.20"]]}
+        "ns_container": [{"rootfs": "/rootfs", "name": "a"}],
+        "veth_pair": [{"name": "ve-a", "container": "a", "addresses": ["10.0.0.10/24"], "underlay": "172.31.0.1"}],
+        "linux_bridge": [{"name": "br0", "ports": ["ve-a"], "addresses": ["10.0.0.1/24"], "underlay": "172.31.0.1"}],
+        "vxlan_link": [{"name": "vxlan0", "vni": 100, "local": "172.31.0.1", "remotes": ["172.31.0.2"], "port": 4789,
+                        "bridge": "br0"}]}
+    assert of(two(), "h1", pings) == [["-", "h1", "a", "10.0.0.10"], ["-", "h1", "b", "10.0.0.20"], ["a", "a", "b", "10.0.0.20"]]
     other = of(two(), "h2")
-    assert other["tunnels"][0]["local"] == "172.31.0.2" and other["tunnels"][0]["remotes"] == ["172.31.0.1"]
-    assert other["containers"][0]["name"] == "b"
+    assert other["vxlan_link"][0]["local"] == "172.31.0.2" and other["vxlan_link"][0]["remotes"] == ["172.31.0.1"]
+    assert other["ns_container"][0]["name"] == "b"
 
 
 def test_three_hosts_one_without_containers_and_bridge_address():
     hosts = {**two(), "h3": host(3, bridge_address=None)}
-    assert of(hosts, "h1")["tunnels"][0]["remotes"] == ["172.31.0.2", "172.31.0.3"]
+    assert of(hosts, "h1")["vxlan_link"][0]["remotes"] == ["172.31.0.2", "172.31.0.3"]
     third = of(hosts, "h3")
-    assert third["bridges"] == [{"name": "br0", "ports": [], "addresses": []}]
-    assert (third["containers"], third["veths"], third["pings"]) == ([], [], [])
-    assert third["tunnels"][0]["remotes"] == ["172.31.0.1", "172.31.0.2"]
+    assert third["linux_bridge"] == [{"name": "br0", "ports": [], "addresses": [], "underlay": "172.31.0.3"}]
+    assert (third["ns_container"], third["veth_pair"], of(hosts, "h3", pings)) == ([], [], [])
+    assert third["vxlan_link"][0]["remotes"] == ["172.31.0.1", "172.31.0.2"]
 
 
 def test_a_single_host():
-    assert of({"h1": host(1, "a")}, "h1")["tunnels"][0]["remotes"] == []
+    assert of({"h1": host(1, "a")}, "h1")["vxlan_link"][0]["remotes"] == []
 
 
 def test_several_networks():
@@ -70,46 +71,46 @@ def test_several_networks():
         "h2": host(2, networks=[{**blue, "bridge_address": "10.0.0.2/24"}], containers=[{"name": "c", "address": "10.0.0.20/24"}]),
         "h3": host(3, networks=[green], bridge_address=None, containers=[{"name": "d", "address": "10.0.0.20/24", "gateway": "10.0.0.1"}])}
     found = of(hosts, "h1")
-    assert [(each["vni"], each["port"], each["remotes"], each["bridge"]) for each in found["tunnels"]] == [
+    assert [(each["vni"], each["port"], each["remotes"], each["bridge"]) for each in found["vxlan_link"]] == [
         (1, 4789, ["172.31.0.2"], "br1"), (2, 4790, ["172.31.0.3"], "br2")]
-    assert found["tunnels"][0]["learning"] is False and "learning" not in found["tunnels"][1]
-    assert [(each["name"], each["ports"], each.get("mtu")) for each in found["bridges"]] == [
+    assert found["vxlan_link"][0]["learning"] is False and "learning" not in found["vxlan_link"][1]
+    assert [(each["name"], each["ports"], each.get("mtu")) for each in found["linux_bridge"]] == [
         ("br1", ["ve-a"], None), ("br2", ["ve-b"], 1400)]
-    assert [(each["container"], each.get("mtu")) for each in found["veths"]] == [("a", None), ("b", 1400)]
-    assert ["a", "a", "c", "10.0.0.20"] in found["pings"] and ["b", "b", "d", "10.0.0.20"] in found["pings"]
-    assert not any(each[:3] in (["a", "a", "d"], ["b", "b", "c"]) for each in found["pings"])
-    assert of(hosts, "h3")["veths"][0]["gateway"] == "10.0.0.1"
+    assert [(each["container"], each.get("mtu")) for each in found["veth_pair"]] == [("a", None), ("b", 1400)]
+    reached = of(hosts, "h1", pings)
+    assert ["a", "a", "c", "10.0.0.20"] in reached and ["b", "b", "d", "10.0.0.20"] in reached
+    assert not any(each[:3] in (["a", "a", "d"], ["b", "b", "c"]) for each in reached)
+    assert of(hosts, "h3")["veth_pair"][0]["gateway"] == "10.0.0.1"
 
 
 def test_ipv6_everywhere():
     hosts = {f"h{at}": host(at, underlay_ip=f"FD00:0::{at}", bridge_address=f"fd01::{at}/64",
                             containers=[{"name": f"c{at}", "address": f"fd01::{at}0/64"}]) for at in (1, 2)}
     found = of(hosts, "h1")
-    assert (found["tunnels"][0]["local"], found["tunnels"][0]["remotes"]) == ("fd00::1", ["fd00::2"])
-    assert found["veths"][0]["addresses"] == ["fd01::10/64"]
+    assert (found["vxlan_link"][0]["local"], found["vxlan_link"][0]["remotes"]) == ("fd00::1", ["fd00::2"])
+    assert found["veth_pair"][0]["addresses"] == ["fd01::10/64"]
 
 
 def test_the_options_of_a_container_are_passed_on():
     hosts = two()
     options = {"command": ["x"], "binds": [{"source": "/a", "dest": "/b"}], "read_only": False, "init": None}
     hosts["h1"]["overlay_containers"][0].update(options, rootfs="/own", gateway="10.0.0.1")
-    assert of(hosts, "h1")["containers"] == [
+    assert of(hosts, "h1")["ns_container"] == [
         {"rootfs": "/own", "name": "a", "command": ["x"], "binds": [{"source": "/a", "dest": "/b"}], "read_only": False}]
 
 
-def test_mtu_of_the_tunnels_that_were_predicted():
-    found = of(two(), "h1", tunnels=[{"name": "vxlan0", "mtu": 8951}, {"name": "other", "mtu": 9}])
-    assert found["veths"][0]["mtu"] == found["bridges"][0]["mtu"] == 8951 and "mtu" not in found["tunnels"][0]
+def test_what_hangs_on_a_tunnel_has_its_mtu():
     hosts = two()
     hosts["h1"]["overlay_mtu"] = 1400
-    found = of(hosts, "h1", tunnels=[{"name": "vxlan0", "mtu": 8951}])
-    assert found["veths"][0]["mtu"] == found["bridges"][0]["mtu"] == found["tunnels"][0]["mtu"] == 1400
-    assert "mtu" not in of(two(), "h1", tunnels=[{"name": "vxlan0"}])["veths"][0]
+    found = of(hosts, "h1")
+    for each in "veth_pair", "linux_bridge", "vxlan_link":
+        assert found[each][0]["mtu"] == 1400 and "underlay" not in found[each][0]
+        assert "mtu" not in of(two(), "h1")[each][0]  # the module takes it from the underlay
 
 
 def test_long_names_of_containers_get_names_of_links_that_do_not_collide():
     hosts = {"h1": host(1, "a-container-of-web-one", "a-container-of-web-two")}
-    names = of(hosts, "h1")["bridges"][0]["ports"]
+    names = of(hosts, "h1")["linux_bridge"][0]["ports"]
     assert len(set(names)) == 2 and all(len(each) <= 15 for each in names)
 
 
@@ -119,18 +120,19 @@ def test_an_absent_host_is_nobodys_peer(others):
     for each in others:
         hosts[each]["overlay_state"] = "absent"
         del hosts[each]["overlay_underlay_ip"]  # nothing of it matters any more
-    assert of(hosts, "h1")["tunnels"][0]["remotes"] == [f"172.31.0.{at}" for at in (2, 3) if f"h{at}" not in others]
-    assert not any(each[2] in ("b", "c") and f"h{'bc'.index(each[2]) + 2}" in others for each in of(hosts, "h1")["pings"])
+    assert of(hosts, "h1")["vxlan_link"][0]["remotes"] == [f"172.31.0.{at}" for at in (2, 3) if f"h{at}" not in others]
+    assert not any(each[2] in ("b", "c") and f"h{'bc'.index(each[2]) + 2}" in others for each in of(hosts, "h1", pings))
 
 
 def test_a_host_on_its_way_out_knows_what_it_has():
     hosts = two()
     hosts["h1"]["overlay_state"] = "absent"
     found = of(hosts, "h1")
-    assert [each["name"] for kind in ("containers", "veths", "bridges", "tunnels") for each in found[kind]] == [
+    assert [each["name"] for kind in ("ns_container", "veth_pair", "linux_bridge", "vxlan_link") for each in found[kind]] == [
         "a", "ve-a", "br0", "vxlan0"]
+    assert all(each["state"] == "absent" for items in found.values() for each in items)
     # The teardown of all of them, whose state is that of the play and stands in nobody's variables.
-    assert of(two(), "h1", overlay_state="absent")["tunnels"]
+    assert of(two(), "h1", overlay_state="absent")["vxlan_link"]
 
 
 def test_nothing_but_the_inventory_counts():
@@ -196,19 +198,20 @@ def test_all_misfits_are_told_at_once():
 def test_two_networks_may_have_the_same_addresses_and_hosts_their_own_names_of_links():
     hosts = two()
     hosts["h2"].update(overlay_bridge="br9", overlay_vxlan="vx9")
-    assert of(hosts, "h1")["tunnels"][0]["name"] == "vxlan0" and of(hosts, "h2")["tunnels"][0]["name"] == "vx9"
+    assert of(hosts, "h1")["vxlan_link"][0]["name"] == "vxlan0" and of(hosts, "h2")["vxlan_link"][0]["name"] == "vx9"
 
 
 def test_numbers_as_the_command_line_gives_them():
     """-e overlay_vni=200 is a string, on every host."""
     hosts = {name: {**each, "overlay_vni": "200"} for name, each in two().items()}
-    assert of(hosts, "h1")["tunnels"][0]["vni"] == 200
+    assert of(hosts, "h1")["vxlan_link"][0]["vni"] == 200
 
 
 def test_what_belongs_to_one_host_is_nobody_elses_default():
     hosts = {**two(), "h3": {"overlay_underlay_ip": "172.31.0.3"}}
     found = of(hosts, "h1", overlay_containers=hosts["h1"]["overlay_containers"])
-    assert [each[2] for each in found["pings"] if each[0] == "-"] == ["a", "b"] and len(found["tunnels"][0]["remotes"]) == 2
+    reached = of(hosts, "h1", pings, overlay_containers=hosts["h1"]["overlay_containers"])
+    assert [each[2] for each in reached if each[0] == "-"] == ["a", "b"] and len(found["vxlan_link"][0]["remotes"]) == 2
 
 
 def test_a_host_that_is_not_of_the_overlay():
@@ -224,3 +227,5 @@ def test_the_filter_says_it_in_ansibles_words():
     assert function(variables, "h1", ["h1", "h2"], settings) == of(two(), "h1")
     with pytest.raises(AnsibleFilterError, match="h9 is not one of the hosts"):
         function(variables, "h9", ["h1", "h2"], settings)
+    assert filter_overlay.FilterModule().filters()["overlay_pings"](variables, "h1", ["h1", "h2"], settings) == of(
+        two(), "h1", pings)

@@ -14,15 +14,15 @@ from ansible_collections.fromscratch.containers.plugins.module_utils._errors imp
 from ansible_collections.fromscratch.containers.plugins.module_utils._model import OWNER
 from ansible_collections.fromscratch.containers.plugins.module_utils._plan import diff
 from ansible_collections.fromscratch.containers.plugins.module_utils._rootfs import Rootfs
-from ansible_collections.fromscratch.containers.plugins.modules import alpine_rootfs
+
 
 ONE, OTHER = "1" * 64, "2" * 64
 TARBALL = "http://m/alpine-minirootfs-3.21.3-x86_64.tar.gz"
 
 
 def parsed(**options):
-    defaults = {name: spec.get("default") for name, spec in alpine_rootfs.OPTIONS.items()}
-    return alpine_rootfs.rootfs({**defaults, **options})
+    defaults = {name: spec.get("default") for name, spec in _rootfs.OPTIONS.items()}
+    return _rootfs.rootfs({**defaults, **options})
 
 
 @pytest.mark.parametrize("machine, arch", [
@@ -78,7 +78,7 @@ def test_a_value_that_breaks_a_rule_is_named(option, value, rule):
 @pytest.mark.parametrize("dest", ["/alpine", "/srv/a", "/usr/local/alpine", "/home/me/alpine",
                                   "/var/lib/a", "/library/a"])
 def test_places_that_are_fine(dest):
-    assert _rootfs.dest("dest", dest) == dest
+    assert _rootfs.destination("dest", dest) == dest
 
 
 def test_a_rootfs_inside_of_another():

@@ -1,0 +1,166 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: topology
+short_description: Manage all that one host holds, as one plan
+description:
+  - Takes lists of root file systems, containers, veth pairs, bridges and VXLAN links, each in the options of the module of
+    that name, and plans them together before anything is changed; each counts on what those before it will have done.
+  - Then all that has to go is removed, VXLAN links first; and all that has to come is made, root file systems first.
+  - Does the same as the modules one after the other, in the time of one; and where a later one could not do its part,
+    nothing has been changed by the earlier ones.
+version_added: 0.1.0
+author:
+  - The fromscratch.containers engineers (@fromscratch)
+extends_documentation_fragment:
+  - fromscratch.containers.attributes
+  - fromscratch.containers.attributes.links
+options:
+  alpine_rootfs:
+    description: Root file systems, in the options of M(fromscratch.containers.alpine_rootfs). Without it, none is managed.
+    type: list
+    elements: dict
+  ns_container:
+    description: Containers, in the options of M(fromscratch.containers.ns_container). Without it, none is managed.
+    type: list
+    elements: dict
+  veth_pair:
+    description: Veth pairs, in the options of M(fromscratch.containers.veth_pair). Without it, none is managed.
+    type: list
+    elements: dict
+  linux_bridge:
+    description: Bridges, in the options of M(fromscratch.containers.linux_bridge). Without it, none is managed.
+    type: list
+    elements: dict
+  vxlan_link:
+    description: VXLAN links, in the options of M(fromscratch.containers.vxlan_link). Without it, none is managed.
+    type: list
+    elements: dict
+  prune:
+    description:
+      - Remove the containers and links that this collection made and that are not among the items, of those kinds that are
+        given. Root file systems are left, since other containers may use them.
+    type: bool
+    default: false
+  validate_certs:
+    description: Whether the certificates of https mirrors are verified.
+    type: bool
+    default: true
+  use_proxy:
+    description: Whether the proxy is used that the environment of the host names.
+    type: bool
+    default: true
+  http_agent:
+    description: What the module calls itself towards a mirror.
+    type: str
+    default: ansible-httpget
+  timeout:
+    description: Seconds of silence after which a mirror counts as unreachable.
+    type: int
+    default: 30
+seealso:
+  - module: fromscratch.containers.alpine_rootfs
+  - module: fromscratch.containers.ns_container
+  - module: fromscratch.containers.veth_pair
+  - module: fromscratch.containers.linux_bridge
+  - module: fromscratch.containers.vxlan_link
+"""
+
+EXAMPLES = r"""
+- name: The article's first host
+  fromscratch.containers.topology:
+    alpine_rootfs:
+      - dest: /var/lib/rootfs/alpine
+    ns_container:
+      - name: container-a
+        rootfs: /var/lib/rootfs/alpine
+    veth_pair:
+      - container: container-a
+        addresses: [10.0.0.100/24]
+        underlay: 172.31.89.40
+    linux_bridge:
+      - name: br0
+        addresses: [10.0.0.1/24]
+        ports: [ve-container-a]
+    vxlan_link:
+      - name: vxlan0
+        vni: 100
+        local: 172.31.89.40
+        remotes: [172.31.94.69]
+        bridge: br0
+"""
+
+RETURN = r"""
+changes:
+  description: What was changed, or would be, in the order of doing; one entry for each item.
+  returned: success
+  type: list
+  elements: dict
+  sample:
+    - item: bridge br0
+      action: update
+      fields: ["mtu: 1500 vs 1450"]
+  contains:
+    item:
+      description: What it is about.
+      type: str
+    action:
+      description: One of V(create), V(update), V(recreate) and V(delete).
+      type: str
+    fields:
+      description: Each field that differs, what it has and what it should have.
+      type: list
+      elements: str
+commands:
+  description: The commands of an administrator that do the same, in the order of doing.
+  returned: success
+  type: list
+  elements: str
+  sample:
+    - ip link add br0 address 02:9f:8b:4e:3a:11 type bridge stp_state 0
+    - ip link set br0 alias fromscratch.containers
+    - ip address replace 10.0.0.1/24 dev br0
+    - ip link set br0 up
+observed:
+  description:
+    - By option, the items as they are in the end, in the order of the task; in check mode, as they would be.
+  returned: success
+  type: dict
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.fromscratch.containers.plugins.module_utils._archive import Rootfses
+from ansible_collections.fromscratch.containers.plugins.module_utils._bridge import Bridges
+from ansible_collections.fromscratch.containers.plugins.module_utils._download import OPTIONS
+from ansible_collections.fromscratch.containers.plugins.module_utils._kind import Ahead
+from ansible_collections.fromscratch.containers.plugins.module_utils._link import Links
+from ansible_collections.fromscratch.containers.plugins.module_utils._process import Containers
+from ansible_collections.fromscratch.containers.plugins.module_utils._run import run_all
+from ansible_collections.fromscratch.containers.plugins.module_utils._veth import VethPairs
+from ansible_collections.fromscratch.containers.plugins.module_utils._vxlan import Vxlans
+
+KINDS = ("alpine_rootfs", "ns_container", "veth_pair", "linux_bridge", "vxlan_link")
+
+
+def main():
+    module = AnsibleModule(argument_spec={
+        **{kind: {"type": "list", "elements": "dict"} for kind in KINDS},
+        "prune": {"type": "bool", "default": False}, **OPTIONS}, supports_check_mode=True)
+    ahead = Ahead()
+    links = Links(ahead)
+    run_all(module, {
+        "alpine_rootfs": Rootfses(module.params, ahead),
+        "ns_container": Containers(ahead),
+        "veth_pair": VethPairs(ahead, links),
+        "linux_bridge": Bridges(ahead, links),
+        "vxlan_link": Vxlans(ahead, links),
+    }, unpruned={"alpine_rootfs"})
+
+
+if __name__ == "__main__":
+    main()

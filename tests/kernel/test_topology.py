@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""All that a host holds as one plan; a namespace plays the host's own, as the links' ``netns``."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.fromscratch.containers.plugins.module_utils import _process
+
+from ..conftest import ROOT
+from .conftest import addresses, link, run_module, sh
+from .faces import converge, lasting
+from .test_vxlan_link import host as host_netns
+
+ROOTFS = "/var/lib/rootfs/alpine"
+KINDS = ("alpine_rootfs", "ns_container", "veth_pair", "linux_bridge", "vxlan_link")
+
+
+@pytest.fixture(scope="module")
+def tarball():
+    found = subprocess.run([ROOT / "scripts/find-rootfs", "--local"], capture_output=True, text=True, check=False)
+    if found.returncode:
+        pytest.skip(found.stderr.strip())
+    return found.stdout.strip()
+
+
+@pytest.fixture
+def host(apart, scene):
+    netns = host_netns(scene)
+    sh(f"ip -n {netns} link delete br0")
+    yield netns
+    scene.close()
+    scene.names.clear()
+    apart.clear()
+
+
+def whole(netns, tarball, *names, **states):
+    """The article's host with these containers."""
+    wanted = {
+        "alpine_rootfs": [{"dest": ROOTFS, "src": tarball}],
+        "ns_container": [{"name": name, "rootfs": ROOTFS} for name in names],
+        "veth_pair": [{"container": name, "netns": netns, "addresses": [f"10.0.0.{at}/24"], "underlay": "192.0.2.1"}
+                      for at, name in enumerate(names, 100)],
+        "linux_bridge": [{"name": "br0", "netns": netns, "addresses": ["10.0.0.1/24"], "underlay": "192.0.2.1",
+                          "ports": [f"ve-{name}" for name in names]}],
+        "vxlan_link": [{"name": "vxlan0", "netns": netns, "vni": 100, "local": "192.0.2.1", "remotes": ["192.0.2.2"],
+                        "bridge": "br0"}]}
+    return {kind: [{**item, **({"state": states[kind]} if kind in states else {})} for item in items]
+            for kind, items in wanted.items()}
+
+
+def absent(wanted):
+    return {kind: [{**item, "state": "absent"} for item in items] for kind, items in wanted.items()}
+
+
+def items(result):
+    return [f"{each['action']} {each['item'].split(' in netns')[0]}" for each in result.changes]
+
+
+def test_an_empty_host_and_back(host, tarball):
+    wanted, before = whole(host, tarball, "c1", "c2"), lasting(host)
+    predicted = run_module("topology", check=True, **wanted)
+    assert predicted.warnings == [], "what comes earlier in the plan is counted on"
+    assert lasting(host) == before and not Path(ROOTFS).exists()
+    made = converge("topology", host, **wanted)
+    assert made.changes == predicted.changes and items(made) == [
+        f"create rootfs {ROOTFS}", "create container c1", "create container c2", "create veth_pair ve-c1",
+        "create veth_pair ve-c2", "create bridge br0", "create vxlan vxlan0"]
+    assert list(made.observed) == list(predicted.observed) == list(KINDS)
+    assert addresses("c1", "eth0") == {"10.0.0.100/24"} and sh("ip netns exec c1 ping -c1 -W2 10.0.0.101")
+    for netns, name in ((host, "ve-c1"), ("c2", "eth0"), (host, "br0"), (host, "vxlan0")):
+        assert link(netns, name)["mtu"] == 1450, name
+    assert link(host, "ve-c1")["master"] == link(host, "vxlan0")["master"] == "br0"
+    gone = converge("topology", host, **absent(wanted))
+    assert items(gone) == ["delete vxlan vxlan0", "delete bridge br0", "delete veth_pair ve-c1", "delete veth_pair ve-c2",
+                           "delete container c1", "delete container c2", f"delete rootfs {ROOTFS}"]
+    assert lasting(host) == before and not Path(ROOTFS).exists()
+
+
+def test_what_a_later_stage_cannot_do_stops_all_before_anything_changes(host, tarball):
+    before = lasting(host)
+    for kind, change, message in (
+            ("vxlan_link", {"local": "192.0.2.77"}, "vxlan_link.local: '192.0.2.77' is not valid: no link of this host"),
+            ("vxlan_link", {"bridge": "br7"}, "there is no link br7"),
+            ("vxlan_link", {"mtu": 1451}, "vxlan_link.mtu: 1451 is not valid: the underlay device enX0 leaves 1450"),
+            ("veth_pair", {"underlay": "192.0.2.77"}, "veth_pair.underlay: '192.0.2.77' is not valid: no link of this host"),
+            ("linux_bridge", {"ports": ["ve-c7"]}, "there is no link ve-c7"),
+            ("ns_container", {"rootfs": "/nowhere"}, "there is no root filesystem in /nowhere"),
+            ("ns_container", {"command": []}, "ns_container.command: [] is not valid"),
+            ("linux_bridge", {"addresses": ["10.0.0.100"]}, "linux_bridge.addresses: '10.0.0.100' is not valid"),
+            ("linux_bridge", {"colour": "red"}, "linux_bridge.colour. Supported parameters include"),
+            ("vxlan_link", {"vni": "many"}, "found in 'vxlan_link'"),
+            ("veth_pair", {"netns": "elsewhere"}, "there is no network namespace elsewhere")):
+        wanted = whole(host, tarball, "c1")
+        wanted[kind] = [{**wanted[kind][0], **change}]
+        found = run_module("topology", **wanted)
+        assert found.failed and message in found.msg, found.msg
+        assert lasting(host) == before and not Path(ROOTFS).exists() and _process.running("c1") is None
+
+
+def test_what_an_earlier_change_takes_along_is_predicted(host, tarball):
+    """A pair that is made anew is no port of the bridge any more; a bridge that is gone takes the tunnel's membership."""
+    wanted = whole(host, tarball, "c1", "c2")
+    converge("topology", host, **wanted)
+    sh("ip -n c1 link set eth0 down", "ip -n c1 link set eth0 name eth7")
+    repaired = converge("topology", host, **wanted)
+    assert items(repaired) == ["recreate veth_pair ve-c1", "update bridge br0"]
+    assert repaired.changes[1]["fields"] == ["ports: ve-c2, vxlan0 vs ve-c1, ve-c2"]
+    sh(f"ip -n {host} link delete br0")
+    assert items(converge("topology", host, **wanted)) == ["create bridge br0", "update vxlan vxlan0"]
+    assert sh("ip netns exec c1 ping -c1 -W2 10.0.0.101")
+
+
+def test_a_namespace_whose_name_has_gone_astray(host, tarball):
+    """The running container's links are looked for in its own namespace, whatever has taken the name."""
+    wanted = whole(host, tarball, "c1")
+    converge("topology", host, **wanted)
+    sh("ip netns delete c1", "ip netns add c1")
+    repaired = converge("topology", host, **wanted)
+    assert [each["action"] for each in repaired.changes] == ["update"] and repaired.changes[0]["item"] == "container c1"
+    assert addresses("c1", "eth0") == {"10.0.0.100/24"}
+
+
+def test_prune_spares_root_filesystems_and_kinds_that_are_not_given(host, tarball):
+    converge("topology", host, **whole(host, tarball, "c1", "c2"))
+    other = ROOTFS + "-other"
+    assert run_module("alpine_rootfs", dest=other, src=tarball).changed
+    fewer = converge("topology", host, prune=True, **whole(host, tarball, "c1"))
+    assert items(fewer) == ["delete veth_pair ve-c2", "delete container c2"]
+    assert Path(other, "bin").is_dir()
+    sh(f"ip -n {host} link delete br0")
+    only = whole(host, tarball, "c1")
+    one = converge("topology", host, prune=True, linux_bridge=only["linux_bridge"])
+    assert items(one) == ["create bridge br0"] and _process.running("c1") and link(host, "vxlan0")
+
+
+def test_one_address_in_two_kinds(host, tarball):
+    wanted = whole(host, tarball, "c1")
+    wanted["veth_pair"][0].update(bridge="br0", addresses=["10.0.0.1/24"])
+    wanted["veth_pair"].append({"container": "c2", "netns": host, "bridge": "br0", "addresses": ["10.0.0.1/24"]})
+    found = run_module("topology", **wanted)
+    assert found.failed and "addresses: '10.0.0.1/24' is not valid" in found.msg and not Path(ROOTFS).exists()
+
+
+def test_nothing_at_all():
+    assert run_module("topology").changed is False
+    assert run_module("topology").observed == {}
