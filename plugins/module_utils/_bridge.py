@@ -10,7 +10,7 @@ from __future__ import annotations
 from . import _argspec as rule
 from . import _steps
 from ._link_kind import LinkKind
-from ._model import Bridge
+from ._model import Bridge, Neighbour
 
 OPTIONS = {
     "name": {"type": "str", "required": True},
@@ -21,6 +21,10 @@ OPTIONS = {
     "mtu": {"type": "int"},
     "underlay": {"type": "str"},
     "ports": {"type": "list", "elements": "str"},
+    "neighbours": {"type": "list", "elements": "dict", "options": {
+        "address": {"type": "str", "required": True},
+        "mac": {"type": "str", "required": True},
+    }},
     "stp": {"type": "bool", "default": False},
     "priority": {"type": "int"},
     "forward_delay": {"type": "int"},
@@ -42,12 +46,23 @@ def bridge(options):
         mac=rule.mac("mac", options["mac"]) or rule.own_mac("bridge", name, netns, options["addresses"]),
         mtu=rule.mtu("mtu", options["mtu"]), underlay=rule.unicast("underlay", options["underlay"]),
         ports=None if ports is None else frozenset(rule.interface_name("ports", port) for port in ports),
+        neighbours=neighbours(options["neighbours"]),
         stp=options["stp"], vlan_filtering=options["vlan_filtering"],
         priority=rule.in_range("priority", options["priority"], 0, 65535),
         forward_delay=rule.in_range("forward_delay", options["forward_delay"], 2, 30),
         hello_time=rule.in_range("hello_time", options["hello_time"], 1, 10),
         max_age=rule.in_range("max_age", options["max_age"], 6, 40),
         ageing_time=rule.in_range("ageing_time", options["ageing_time"], 0, 1000000))
+
+
+def neighbours(values):
+    """The set of permanent neighbours; None where they are not managed."""
+    if values is None:
+        return None
+    found = [Neighbour(rule.unicast("neighbours.address", each["address"]), rule.mac("neighbours.mac", each["mac"]))
+             for each in values]
+    rule.refuse_duplicates("neighbours.address", [each.address for each in found])
+    return frozenset(found)
 
 
 # The kernel counts these in hundredths of a second.
@@ -64,7 +79,7 @@ class Bridges(LinkKind):
         addresses = namespace.addresses(link.index)
         return Bridge(
             name=link.name, netns=netns, owner=link.alias, mac=link.mac, mtu=link.mtu, up=link.up,
-            addresses=frozenset(addresses), held=addresses,
+            addresses=frozenset(addresses), held=addresses, neighbours=namespace.neighbours(link.index),
             ports=frozenset(each.name for each in namespace.links.values() if each.master == link.index),
             stp=bool(data["stp_state"]), priority=data["priority"],
             vlan_filtering=bool(data.get("vlan_filtering")),
@@ -82,4 +97,15 @@ class Bridges(LinkKind):
         return (_steps.link(change, data)
                 + _steps.addresses(change, bridge.netns, bridge.name)
                 + [_steps.LinkSet(bridge.netns, port, master=bridge.name) for port in gained]
-                + _steps.up(change, bridge.netns, bridge.name))
+                + _steps.up(change, bridge.netns, bridge.name)
+                + self._neighbours(change))
+
+    def _neighbours(self, change):
+        """Last: the kernel forgets them with the MAC of the bridge, and when it goes down."""
+        bridge = change.after
+        gained, lost = _steps.gained_and_lost(change, "neighbours")
+        if bridge.neighbours and change.differing() & {"mac", "up"}:
+            gained = sorted(bridge.neighbours)
+        again = {each.address for each in bridge.neighbours or ()}
+        return ([_steps.NeighbourDel(bridge.netns, bridge.name, each) for each in lost if each.address not in again]
+                + [_steps.NeighbourReplace(bridge.netns, bridge.name, each) for each in gained])

@@ -140,3 +140,31 @@ def _fdb_replace(step: _steps.FdbReplace):
 @render.register
 def _fdb_del(step: _steps.FdbDel):
     return _fdb_line(step, "delete")
+
+
+@render.register
+def _port(step: _steps.PortSet):
+    on, off = ("on", "off") if step.flood else ("off", "on")
+    return [_line("bridge", step.netns, "link", "set", "dev", step.name, "learning", on, "flood", on, "mcast_flood", on,
+                  "bcast_flood", on, "neigh_suppress", off)]
+
+
+@render.register
+def _port_fdb(step: _steps.PortFdbReplace):
+    return [_line("bridge", step.netns, "fdb", "replace", step.mac, "dev", step.dev, "master", "static")]
+
+
+@render.register
+def _port_fdb_del(step: _steps.PortFdbDel):
+    return [_line("bridge", step.netns, "fdb", "delete", step.mac, "dev", step.dev, "master")]
+
+
+@render.register
+def _neighbour(step: _steps.NeighbourReplace):
+    address, mac = step.neighbour
+    return [_line("ip", step.netns, "neighbour", "replace", address, "lladdr", mac, "dev", step.dev, "nud", "permanent")]
+
+
+@render.register
+def _neighbour_del(step: _steps.NeighbourDel):
+    return [_line("ip", step.netns, "neighbour", "delete", step.neighbour.address, "dev", step.dev)]

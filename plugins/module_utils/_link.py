@@ -25,7 +25,8 @@ except ImportError:  # _deps says so before anything is opened
     IPRoute = NetlinkError = None
 
 IFF_UP = 1
-NUD_PERMANENT = 0x80
+NUD_NOARP, NUD_PERMANENT = 0x40, 0x80
+NTF_MASTER = 4
 LINK_LOCAL = ipaddress.ip_network("fe80::/10")
 KERNEL_PROTOCOLS = (2, 9)  # routes that come with an address, and with a router advertisement
 STATIC = 4
@@ -36,6 +37,8 @@ NO_ID = 0xffffffff
 FDB = {"state": 0xc0, "flags": 2}  # NUD_PERMANENT and NUD_NOARP, NTF_SELF: as bridge(8) does
 # The kind's own attributes: the word of ip-link(8) and the netlink name where they are not alike.
 ATTRIBUTES = {"udpcsum": "udp_csum", "dstport": "port", "dev": "link", "remote": "group"}
+# The flags of a bridge port, and whether they are on where it floods.
+PORT = {"learning": True, "unicast_flood": True, "mcast_flood": True, "bcast_flood": True, "neigh_suppress": False}
 # A thing that is gone already: ENOENT, ESRCH, ENODEV, EADDRNOTAVAIL.
 GONE = (2, 3, 19, 99)
 
@@ -54,6 +57,7 @@ class Link:
     master: Optional[int]
     peer: Optional[int]
     peer_netns: Optional[int]  # the kernel's id of the namespace that the peer is in; None where it is this one
+    flood: Optional[bool]  # as a bridge port; None where it is none, or has flags that are neither here nor there
     data: Dict[str, object] = field(default_factory=dict)
 
 
@@ -73,8 +77,22 @@ def _link(message):
         master=message.get_attr("IFLA_MASTER"),
         peer=message.get_attr("IFLA_LINK"),
         peer_netns=message.get_attr("IFLA_LINK_NETNSID"),
+        flood=_flood(info),
         data={key[len(prefix):].lower(): value for key, value in (data["attrs"] if data else [])
               if key.startswith(prefix)})
+
+
+def _flood(info):
+    if not info or info.get_attr("IFLA_INFO_SLAVE_KIND") != "bridge":
+        return None
+    port = info.get_attr("IFLA_INFO_SLAVE_DATA")
+    flags = {name: port.get_attr(f"IFLA_BRPORT_{name.upper()}") for name in PORT}
+    return next((flood for flood in (True, False) if flags == port_flags(flood)), None)
+
+
+def port_flags(flood):
+    """What makes a bridge port flood, and the bridge learn from it; or neither."""
+    return {name: int(flood if on else not flood) for name, on in PORT.items()}
 
 
 class Namespace:
@@ -140,11 +158,25 @@ class Namespace:
                          if each.get_attr("RTA_OIF") == index and each["proto"] not in KERNEL_PROTOCOLS
                          and each["type"] == 1 and each.get_attr("RTA_TABLE") == MAIN_TABLE)
 
+    def _fdb(self):
+        return self._read("fdb", lambda: list(self.socket.get_neighbours(family=socket.AF_BRIDGE)))
+
+    def port_fdb(self, index) -> frozenset:
+        """The MACs that the bridge of a port was told to find there."""
+        return frozenset(each.get_attr("NDA_LLADDR") for each in self._fdb() if each["ifindex"] == index
+                         and each["state"] == NUD_NOARP and each.get_attr("NDA_MASTER"))
+
+    def neighbours(self, index) -> frozenset:
+        """The permanent ones: told, not asked for."""
+        found = self._read("neighbours", lambda: [each for family in (socket.AF_INET, socket.AF_INET6)
+                                                  for each in self.socket.get_neighbours(family=family)])
+        return frozenset(_steps.Neighbour(each.get_attr("NDA_DST"), each.get_attr("NDA_LLADDR")) for each in found
+                         if each["ifindex"] == index and each["state"] == NUD_PERMANENT)
+
     def fdb(self, index) -> frozenset:
         """The permanent entries of a VXLAN that have a destination; learnt ones come and go by themselves."""
-        found = self._read("fdb", lambda: list(self.socket.get_neighbours(family=socket.AF_BRIDGE)))
         return frozenset(_steps.FdbEntry(each.get_attr("NDA_LLADDR"), each.get_attr("NDA_DST"),
-                                         self.name_of(each.get_attr("NDA_IFINDEX")) or "") for each in found
+                                         self.name_of(each.get_attr("NDA_IFINDEX")) or "") for each in self._fdb()
                          if each["ifindex"] == index and each["state"] & NUD_PERMANENT and each.get_attr("NDA_DST"))
 
     def id_of(self, netns) -> Optional[int]:
@@ -294,6 +326,34 @@ class Links:
         mac, dst, via = step.entry
         return {"ifindex": self._index(step.netns, step.dev), "lladdr": mac, "dst": dst, **FDB,
                 **({"NDA_IFINDEX": self._index(step.netns, via)} if via else {})}
+
+    @_step.register
+    def _set_port(self, step: _steps.PortSet):
+        self._there(step.netns).socket.brport("set", index=self._index(step.netns, step.name), **port_flags(step.flood))
+
+    @_step.register
+    def _replace_port_fdb(self, step: _steps.PortFdbReplace):
+        self._there(step.netns).socket.fdb("replace", **self._port_fdb_attributes(step))
+
+    @_step.register
+    def _del_port_fdb(self, step: _steps.PortFdbDel):
+        self._unless_gone(self._there(step.netns).socket.fdb, "del", **self._port_fdb_attributes(step))
+
+    def _port_fdb_attributes(self, step):
+        return {"ifindex": self._index(step.netns, step.dev), "lladdr": step.mac, "state": NUD_NOARP, "flags": NTF_MASTER}
+
+    @_step.register
+    def _replace_neighbour(self, step: _steps.NeighbourReplace):
+        self._there(step.netns).socket.neigh("replace", **self._neighbour_attributes(step), lladdr=step.neighbour.mac,
+                                             state=NUD_PERMANENT)
+
+    @_step.register
+    def _del_neighbour(self, step: _steps.NeighbourDel):
+        self._unless_gone(self._there(step.netns).socket.neigh, "del", **self._neighbour_attributes(step))
+
+    def _neighbour_attributes(self, step):
+        return {"ifindex": self._index(step.netns, step.dev), "dst": step.neighbour.address,
+                "family": socket.AF_INET6 if ":" in step.neighbour.address else socket.AF_INET}
 
     def _unless_gone(self, call, *args, **attributes):
         try:

@@ -56,6 +56,16 @@ class Route(NamedTuple):
         return f"{self.dst} via {self.via}" if self.via else self.dst
 
 
+class Neighbour(NamedTuple):
+    """A permanent entry of the ARP table, or of IPv6's neighbours: ``address`` is at ``mac``."""
+
+    address: str
+    mac: str
+
+    def __str__(self):
+        return f"{self.address} lladdr {self.mac}"
+
+
 class Item:
     """What all the types share. ``word`` is the noun in messages, ``key`` finds the thing on one host."""
 
@@ -96,7 +106,7 @@ class Item:
 
 
 def _plain(value):
-    if isinstance(value, (FdbEntry, Route)):
+    if isinstance(value, (FdbEntry, Route, Neighbour)):
         return {key: part for key, part in value._asdict().items() if part}
     if isinstance(value, frozenset):
         return [_plain(each) for each in sorted(value, key=str)]
@@ -120,6 +130,7 @@ class Bridge(Item):
     addresses: Optional[FrozenSet[str]] = settable()
     underlay: Optional[str] = hint()
     ports: Optional[FrozenSet[str]] = at_least()
+    neighbours: Optional[FrozenSet[Neighbour]] = settable()
     stp: Optional[bool] = settable()
     priority: Optional[int] = settable()
     forward_delay: Optional[int] = settable()
@@ -141,7 +152,8 @@ class Vxlan(Item):
 
     ``remote`` is the device's own default destination: the one peer, as in ``ip link add ... remote``, or ``""``
     where the peers are all-zero FDB entries (none, or several: head-end replication). ``remotes`` are those entries,
-    the one of ``remote`` among them; ``held`` is how the kernel has them.
+    the one of ``remote`` among them; ``held`` is how the kernel has them. ``flood`` is about the bridge port that the
+    device is, and ``port_fdb`` the MACs that its bridge is told to find there.
     """
 
     word = kind = "vxlan"
@@ -164,6 +176,8 @@ class Vxlan(Item):
     mac: Optional[str] = settable()
     mtu: Optional[int] = settable()
     bridge: Optional[str] = settable()
+    flood: Optional[bool] = settable()
+    port_fdb: Optional[FrozenSet[str]] = settable()
     fdb: Optional[FrozenSet[FdbEntry]] = settable()
     up: Optional[bool] = settable()
     owner: Optional[str] = fact()

@@ -15,36 +15,38 @@ from ._errors import Invalid, Problem
 from ._model import derived_ifname
 
 # The variables that describe a network. A host that sets none of its own shares those of the host worked out.
-SHARED = ("name", "vni", "port", "bridge", "vxlan")
-OPTIONAL = ("mtu", "learning")
+SHARED = ("vni", "port", "bridge", "vxlan", "forwarding", "mtu")
+OWN = ("underlay_ip", "bridge_address", "bridge_addresses")
+LEARNING, STATIC = "learning", "static"
 CONTAINER_OPTIONS = ("rootfs", "command", "env", "hostname", "workdir", "layer", "binds", "tmpfs", "read_only",
                      "privileged", "init", "stop_timeout")
 
 
 @dataclass
 class Network:
-    """One VNI as one host sees it."""
+    """One VNI as one host sees it. ``addresses`` are those of the host's bridge."""
 
     name: str
     vni: int
     port: int
     bridge: str
     vxlan: str
-    bridge_address: Optional[str] = None
+    underlay_ip: str
+    forwarding: str = LEARNING
     mtu: Optional[int] = None
-    learning: Optional[bool] = None
+    addresses: List[str] = field(default_factory=list)
 
     @property
-    def subnet(self):
-        return ipaddress.ip_interface(self.bridge_address).network if self.bridge_address else None
+    def subnets(self):
+        """By IP version."""
+        return {net.version: net for net in (ipaddress.ip_interface(each).network for each in self.addresses)}
 
 
 @dataclass
 class Host:
     name: str
-    underlay_ip: str
     networks: Dict[str, Network]
-    containers: List[dict] = field(default_factory=list)
+    containers: List[dict] = field(default_factory=list)  # each with its network and its list of addresses
 
 
 def part(variables, host, settings):
@@ -86,40 +88,48 @@ def _hosts(variables, host, settings):
 
 def _own(variables):
     """The overlay variables that a host itself sets. What belongs to one host is never another's default."""
-    return {"overlay_underlay_ip": None, "overlay_bridge_address": None,
+    return {**{f"overlay_{key}": None for key in OWN},
             **{key: variables[key] for key in variables if str(key).startswith("overlay_")}}
 
 
 def _host(name, values):
-    underlay = values.get("overlay_underlay_ip")
-    if not underlay:
-        raise Invalid("overlay_underlay_ip", underlay, "every host needs the address that its peers reach it at")
     networks = {}
-    flat = {key: values.get(f"overlay_{key}") for key in (*SHARED[1:], "bridge_address", *OPTIONAL)}
+    flat = {key: values.get(f"overlay_{key}") for key in (*SHARED, *OWN)}
     for each in values.get("overlay_networks") or [{"name": "overlay"}]:
         for key in set(each) - set(flat) - {"name"}:
             raise Invalid("overlay_networks", key, f"a network has name, {', '.join(flat)}")
-        network = Network(**{**flat, "name": None, **each})
+        network = _network({**flat, "name": None, **each})
         if network.name in networks:
             raise Invalid("overlay_networks", network.name, "two networks of the host have this name")
-        _check_network(network)
         networks[network.name] = network
     default = next(iter(networks))
     containers = [{**each, "network": each.get("network") or default} for each in values["overlay_containers"] or []]
     for each in containers:
         _check_container(each, networks)
-    return Host(name, rule.ip("overlay_underlay_ip", underlay), networks, containers)
+    return Host(name, networks, containers)
 
 
-def _check_network(network):
-    if not network.name:
-        raise Invalid("overlay_networks.name", network.name, "every network has a name")
-    network.vni = _number("overlay_vni", network.vni, 1, 16777215)
-    network.port = _number("overlay_port", network.port, 1, 65535)
-    rule.interface_name("overlay_bridge", network.bridge)
-    rule.interface_name("overlay_vxlan", network.vxlan)
-    if network.bridge_address is not None:
-        network.bridge_address = rule.interface_address("overlay_bridge_address", network.bridge_address)
+def _network(values):
+    if not values["name"]:
+        raise Invalid("overlay_networks.name", values["name"], "every network has a name")
+    if not values["underlay_ip"]:
+        raise Invalid("overlay_underlay_ip", values["underlay_ip"], "every host needs the address that its peers reach it at")
+    if values["forwarding"] not in (LEARNING, STATIC):
+        raise Invalid("overlay_forwarding", values["forwarding"], f"it is {LEARNING} or {STATIC}")
+    return Network(
+        name=values["name"], forwarding=values["forwarding"],
+        underlay_ip=rule.unicast("overlay_underlay_ip", values["underlay_ip"]),
+        vni=_number("overlay_vni", values["vni"], 1, 16777215), port=_number("overlay_port", values["port"], 1, 65535),
+        bridge=rule.interface_name("overlay_bridge", values["bridge"]),
+        vxlan=rule.interface_name("overlay_vxlan", values["vxlan"]),
+        mtu=None if values["mtu"] is None else _number("overlay_mtu", values["mtu"], 68, 65535),
+        addresses=_addresses("overlay_bridge_address", values["bridge_address"], values["bridge_addresses"]))
+
+
+def _addresses(option, first, more):
+    """One address and further ones as a list, in canonical form."""
+    return ([rule.interface_address(option, first)] if first is not None else []) + [
+        rule.interface_address(f"{option}es", each) for each in more or []]
 
 
 def _number(option, value, low, high):
@@ -140,37 +150,37 @@ def _check_container(container, networks):
     if not container.get("address"):
         raise Invalid("overlay_containers.address", container.get("address"),
                       f"container {container['name']} needs an address with its prefix length")
-    container["address"] = rule.interface_address("overlay_containers.address", container["address"])
-    subnet = networks[container["network"]].subnet
-    address = ipaddress.ip_interface(container["address"])
-    if subnet is not None and subnet.version == address.version and address.ip not in subnet:
-        raise Invalid("overlay_containers.address", container["address"],
-                      f"container {container['name']} is outside of {subnet}, the subnet of overlay_bridge_address")
+    container["addresses"] = _addresses("overlay_containers.address", container["address"], container.get("addresses"))
+    subnets = networks[container["network"]].subnets
+    for each in container["addresses"]:
+        address = ipaddress.ip_interface(each)
+        subnet = subnets.get(address.version)
+        if subnet is not None and address.ip not in subnet:
+            raise Invalid("overlay_containers.address", each,
+                          f"container {container['name']} is outside of {subnet}, the subnet of overlay_bridge_address")
 
 
 def _misfits(hosts):
     """What each host by itself cannot know, in words."""
-    underlays, names, vnis, subnets = {}, {}, {}, {}
-    first, *unused = hosts.values()
+    underlays, names, firsts, subnets = {}, {}, {}, {}
     for host in hosts.values():
-        if (":" in host.underlay_ip) != (":" in first.underlay_ip):
-            yield (f"overlay_underlay_ip: {first.underlay_ip} of {first.name} and {host.underlay_ip} of {host.name} are of "
-                   "different address families: a tunnel has one")
-        if host.underlay_ip in underlays:
-            yield f"overlay_underlay_ip: {host.underlay_ip} is that of {underlays[host.underlay_ip]} and of {host.name}"
-        underlays[host.underlay_ip] = host.name
         for network in host.networks.values():
-            other, vni, port = vnis.setdefault(network.name, (host.name, network.vni, network.port))
-            if network.vni != vni:
-                yield (f"overlay_vni: {other} has {vni} and {host.name} has {network.vni} for the network "
-                       f"{network.name}: all hosts of a network need the same")
-            if network.port != port:
-                yield (f"overlay_port: {other} has {port} and {host.name} has {network.port} for the network "
-                       f"{network.name}: all hosts of a network need the same")
-            if network.subnet is not None:
-                other, subnet = subnets.setdefault((network.name, network.subnet.version), (host.name, network.subnet))
-                if network.subnet != subnet:
-                    yield (f"overlay_bridge_address: {other} has {subnet} and {host.name} has {network.subnet} for the network "
+            owner = underlays.setdefault(network.underlay_ip, host.name)
+            if owner != host.name:
+                yield f"overlay_underlay_ip: {network.underlay_ip} is that of {owner} and of {host.name}"
+            other, first = firsts.setdefault(network.name, (host.name, network))
+            if (":" in network.underlay_ip) != (":" in first.underlay_ip):
+                yield (f"overlay_underlay_ip: {first.underlay_ip} of {other} and {network.underlay_ip} of {host.name} are of "
+                       "different address families: a tunnel has one")
+            for attribute in "vni", "port", "forwarding":
+                one, another = getattr(first, attribute), getattr(network, attribute)
+                if one != another:
+                    yield (f"overlay_{attribute}: {other} has {one} and {host.name} has {another} for the network "
+                           f"{network.name}: all hosts of a network need the same")
+            for version, subnet in network.subnets.items():
+                other, first = subnets.setdefault((network.name, version), (host.name, subnet))
+                if subnet != first:
+                    yield (f"overlay_bridge_address: {other} has {first} and {host.name} has {subnet} for the network "
                            f"{network.name}: all hosts of a network are in one subnet")
         for container in host.containers:
             if container["name"] in names:
@@ -191,9 +201,10 @@ def _misfits(hosts):
 def _taken_twice(hosts):
     owners = {}
     for host in hosts.values():
-        carried = [(network.name, network.bridge_address, f"the bridge of {host.name}")
-                   for network in host.networks.values() if network.bridge_address]
-        carried += [(each["network"], each["address"], f"container {each['name']}") for each in host.containers]
+        carried = [(network.name, address, f"the bridge of {host.name}")
+                   for network in host.networks.values() for address in network.addresses]
+        carried += [(each["network"], address, f"container {each['name']}")
+                    for each in host.containers for address in each["addresses"]]
         for network, address, owner in carried:
             key = network, address.split("/")[0]
             if key in owners:
@@ -206,19 +217,17 @@ def _items(hosts, here, settings):
     bridges, tunnels, veths, containers = [], [], [], []
     for network in here.networks.values():
         # Whatever hangs on the tunnel can carry no more than the tunnel.
-        mtu = {"mtu": network.mtu} if network.mtu else {"underlay": here.underlay_ip}
-        peers = [host.underlay_ip for host in hosts.values() if host is not here and network.name in host.networks]
+        mtu = {"mtu": network.mtu} if network.mtu else {"underlay": network.underlay_ip}
         members = [each for each in here.containers if each["network"] == network.name]
         pairs = [{"name": derived_ifname("ve-", each["name"]), "container": each["name"],
-                  "addresses": [each["address"]], **_given(each, "gateway"), **mtu}
+                  "addresses": each["addresses"], **_given(each, "gateway"), **mtu}
                  for each in members]
+        peers, neighbours = _forwarding(hosts, here, network)
         veths += pairs
         bridges.append({"name": network.bridge, "ports": [each["name"] for each in pairs],
-                        "addresses": [network.bridge_address] if network.bridge_address else [],
-                        **mtu})
-        tunnels.append({"name": network.vxlan, "vni": network.vni, "local": here.underlay_ip, "remotes": peers,
-                        "port": network.port, "bridge": network.bridge,
-                        **_given(vars(network), "mtu", "learning")})
+                        "addresses": network.addresses, "neighbours": neighbours, **mtu})
+        tunnels.append({"name": network.vxlan, "vni": network.vni, "local": network.underlay_ip, "port": network.port,
+                        "bridge": network.bridge, **peers, **_given(vars(network), "mtu")})
         containers += [{"rootfs": settings["overlay_rootfs"], **_given(each, "name", *CONTAINER_OPTIONS)}
                        for each in members]
     found = {"ns_container": containers, "veth_pair": veths, "linux_bridge": bridges, "vxlan_link": tunnels}
@@ -227,14 +236,38 @@ def _items(hosts, here, settings):
     return found
 
 
+def _forwarding(hosts, here, network):
+    """How frames find the peers of a network: options of the VXLAN link, and the neighbours of the bridge.
+
+    By learning, each frame for an unknown address is copied to every peer. Static, each address of each peer stands in
+    the tables beforehand, which a MAC that is derived from an address allows; nothing is copied, and nobody is asked.
+    """
+    others = [host for host in hosts.values() if host is not here and network.name in host.networks]
+    if network.forwarding == LEARNING:
+        return {"remotes": [host.networks[network.name].underlay_ip for host in others], "fdb": [], "flood": True}, []
+    entries, neighbours = [], []
+    for host in others:
+        there = host.networks[network.name]
+        carriers = [("bridge", there.addresses)] if there.addresses else []
+        carriers += [("veth", each["addresses"]) for each in host.containers if each["network"] == network.name]
+        for kind, addresses in carriers:
+            mac = rule.own_mac(kind, None, None, addresses)
+            entries.append({"mac": mac, "dst": there.underlay_ip})
+            neighbours += [{"address": each.split("/")[0], "mac": mac} for each in addresses]
+    return {"remotes": [], "learning": False, "flood": False, "fdb": entries}, neighbours
+
+
 def _pings(hosts, here):
-    sources = [("-", here.name, network.name) for network in here.networks.values() if network.bridge_address]
-    sources += [(each["name"], each["name"], each["network"]) for each in here.containers]
-    for netns, source, network in sources:
+    sources = [("-", here.name, network.name, network.addresses) for network in here.networks.values()]
+    sources += [(each["name"], each["name"], each["network"], each["addresses"]) for each in here.containers]
+    for netns, source, network, addresses in sources:
+        families = {":" in each for each in addresses}
         for host in hosts.values():
             for each in host.containers:
                 if each["network"] == network and each["name"] != source:
-                    yield [netns, source, each["name"], each["address"].split("/")[0]]
+                    for address in each["addresses"]:
+                        if (":" in address) in families:
+                            yield [netns, source, each["name"], address.split("/")[0]]
 
 
 def _given(values, *names):

@@ -8,7 +8,6 @@ import posixpath
 from dataclasses import dataclass
 from typing import Optional
 
-from . import _argspec as rule
 from . import _releases
 from ._errors import Invalid
 from ._model import Item, fact, fixed, identity, settable

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Optional, Tuple
 
-from ._model import OWNER, FdbEntry, Route
+from ._model import OWNER, FdbEntry, Neighbour, Route
 from ._plan import CREATE
 
 Pairs = Tuple[Tuple[str, object], ...]
@@ -99,6 +99,42 @@ class FdbReplace(FdbAppend):
 
 @dataclass(frozen=True)
 class FdbDel(FdbAppend):
+    pass
+
+
+@dataclass(frozen=True)
+class PortSet:
+    """A bridge port. Without ``flood`` it gets the frames for the MACs that the bridge knows there and no others, the bridge
+    learns none from it, and answers for the neighbours that it knows."""
+
+    netns: Optional[str]
+    name: str
+    flood: bool
+
+
+@dataclass(frozen=True)
+class PortFdbReplace:
+    """A MAC that the bridge is told to find behind its port ``dev``."""
+
+    netns: Optional[str]
+    dev: str
+    mac: str
+
+
+@dataclass(frozen=True)
+class PortFdbDel(PortFdbReplace):
+    pass
+
+
+@dataclass(frozen=True)
+class NeighbourReplace:
+    netns: Optional[str]
+    dev: str
+    neighbour: Neighbour
+
+
+@dataclass(frozen=True)
+class NeighbourDel(NeighbourReplace):
     pass
 
 

@@ -48,6 +48,7 @@ OPTIONS = {
     "mtu": {"type": "int"},
     "mac": {"type": "str"},
     "bridge": {"type": "str"},
+    "flood": {"type": "bool"},
     "fdb": {"type": "list", "elements": "dict", "options": {
         "mac": {"type": "str", "required": True},
         "dst": {"type": "str", "required": True},
@@ -73,7 +74,17 @@ def vxlan(options):
         ageing=rule.in_range("ageing", options["ageing"], 0, 1000000),
         udp_checksum=options["udp_checksum"], mtu=rule.mtu("mtu", options["mtu"]),
         mac=rule.mac("mac", options["mac"]) or (derived_mac("vxlan", vni, local) if vni and local else None),
-        bridge=options["bridge"] and rule.interface_name("bridge", options["bridge"]))
+        bridge=options["bridge"] and rule.interface_name("bridge", options["bridge"]), **port(options))
+
+
+def port(options):
+    """What its bridge does with the device, one of its ports; nothing where that is not managed."""
+    if options["flood"] is None or options["state"] == "absent":
+        return {}
+    if not options["bridge"]:
+        raise Invalid("flood", options["flood"], "it is about a port of a bridge: give the bridge, too")
+    known = [] if options["flood"] else options["fdb"] or []
+    return {"flood": options["flood"], "port_fdb": frozenset(rule.mac("fdb.mac", each["mac"]) for each in known)}
 
 
 def peers(options, local):
@@ -142,7 +153,7 @@ class Vxlans(LinkKind):
             remote="" if multicast else remote, group=remote if multicast else "",
             held=held, remotes=frozenset(_peer(each, device) for each in held),
             fdb=frozenset(each for each in entries if each.mac != ALL_ZERO),
-            bridge=namespace.name_of(link.master) or "")
+            bridge=namespace.name_of(link.master) or "", flood=link.flood, port_fdb=namespace.port_fdb(link.index))
 
     def needs(self, change):
         vxlan = change.after
@@ -185,7 +196,20 @@ class Vxlans(LinkKind):
                 + [_steps.FdbAppend(vxlan.netns, vxlan.name, each) for each in remotes]
                 + [_steps.FdbReplace(vxlan.netns, vxlan.name, each) for each in entries]
                 + _steps.membership(change)
+                + self._port(change)
                 + _steps.up(change, vxlan.netns, vxlan.name))
+
+    def _port(self, change):
+        """A port that is new to its bridge floods, and the bridge knows of nothing behind it."""
+        vxlan = change.after
+        gained, lost = _steps.gained_and_lost(change, "port_fdb")
+        new = change.action == CREATE or "bridge" in change.differing()
+        if new:
+            gained, lost = sorted(vxlan.port_fdb or ()), []
+        flags = vxlan.flood is False if new else _steps.concerns(change, "flood")
+        return ([_steps.PortSet(vxlan.netns, vxlan.name, vxlan.flood)] * flags
+                + [_steps.PortFdbDel(vxlan.netns, vxlan.name, each) for each in lost]
+                + [_steps.PortFdbReplace(vxlan.netns, vxlan.name, each) for each in gained])
 
     def _remotes(self, change):
         """The all-zero entries to add and to delete, once the default destination is set.

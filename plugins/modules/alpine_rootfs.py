@@ -163,8 +163,8 @@ observed:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.fromscratch.containers.plugins.module_utils._argspec import argument_spec
 from ansible_collections.fromscratch.containers.plugins.module_utils._archive import Rootfses
+from ansible_collections.fromscratch.containers.plugins.module_utils._argspec import argument_spec
 from ansible_collections.fromscratch.containers.plugins.module_utils._download import OPTIONS
 from ansible_collections.fromscratch.containers.plugins.module_utils._run import run
 

@@ -58,6 +58,22 @@ options:
         attach links to bridges too.
     type: list
     elements: str
+  neighbours: &neighbours
+    description:
+      - All permanent neighbours of the bridge, IPv4 and IPv6; other permanent ones are removed. The host asks nobody for
+        their MAC address, and the bridge answers for them on ports of a VXLAN link with O(fromscratch.containers.vxlan_link#module:flood=false).
+      - Without it, they are not managed.
+    type: list
+    elements: dict
+    suboptions:
+      address:
+        description: The address of the neighbour, without a prefix length.
+        type: str
+        required: true
+      mac:
+        description: The MAC address of the neighbour.
+        type: str
+        required: true
   stp: &stp
     description: Whether the bridge takes part in the spanning tree protocol.
     type: bool
@@ -95,6 +111,7 @@ options:
       mtu: *mtu
       underlay: *underlay
       ports: *ports
+      neighbours: *neighbours
       stp: *stp
       priority: *priority
       forward_delay: *forward_delay

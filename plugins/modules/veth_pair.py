@@ -201,8 +201,8 @@ observed:
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.fromscratch.containers.plugins.module_utils._argspec import argument_spec
-from ansible_collections.fromscratch.containers.plugins.module_utils._veth import VethPairs
 from ansible_collections.fromscratch.containers.plugins.module_utils._run import run
+from ansible_collections.fromscratch.containers.plugins.module_utils._veth import VethPairs
 
 
 def main():

@@ -97,6 +97,14 @@ options:
       - The bridge that the device is a port of; an empty string for none.
       - Without it, it is not managed.
     type: str
+  flood: &flood
+    description:
+      - Whether O(bridge) copies frames for unknown, broadcast and multicast addresses into the tunnel, and learns MAC addresses
+        from it.
+      - With V(false), nothing goes out but what is for the MAC addresses of O(fdb), which the bridge is told, too; and the
+        bridge itself answers ARP and neighbour discovery for its O(fromscratch.containers.linux_bridge#module:neighbours).
+      - Without it, it is not managed; the kernel's default is V(true).
+    type: bool
   fdb: &fdb
     description:
       - All permanent forwarding entries beside those of O(remotes). Others are removed; learnt ones are left alone.
@@ -135,6 +143,7 @@ options:
       mtu: *mtu
       mac: *mac
       bridge: *bridge
+      flood: *flood
       fdb: *fdb
   prune:
     description:
@@ -219,8 +228,8 @@ observed:
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.fromscratch.containers.plugins.module_utils._argspec import argument_spec
-from ansible_collections.fromscratch.containers.plugins.module_utils._vxlan import Vxlans
 from ansible_collections.fromscratch.containers.plugins.module_utils._run import run
+from ansible_collections.fromscratch.containers.plugins.module_utils._vxlan import Vxlans
 
 
 def main():

@@ -10,10 +10,11 @@ from ansible.errors import AnsibleFilterError
 
 from ansible_collections.fromscratch.containers.plugins.filter import overlay as filter_overlay
 from ansible_collections.fromscratch.containers.plugins.module_utils._errors import Problem
+from ansible_collections.fromscratch.containers.plugins.module_utils._model import derived_mac
 from ansible_collections.fromscratch.containers.plugins.module_utils._overlay import part, pings
 
 DEFAULTS = {"overlay_state": "present", "overlay_networks": [], "overlay_vni": 100, "overlay_port": 4789, "overlay_bridge": "br0",
-            "overlay_vxlan": "vxlan0", "overlay_bridge_address": None, "overlay_mtu": None, "overlay_learning": None,
+            "overlay_vxlan": "vxlan0", "overlay_bridge_address": None, "overlay_bridge_addresses": [], "overlay_mtu": None, "overlay_forwarding": "learning",
             "overlay_containers": [], "overlay_rootfs": "/rootfs"}
 
 
@@ -39,9 +40,10 @@ def test_two_hosts():
     assert of(two(), "h1") == {
         "ns_container": [{"rootfs": "/rootfs", "name": "a"}],
         "veth_pair": [{"name": "ve-a", "container": "a", "addresses": ["10.0.0.10/24"], "underlay": "172.31.0.1"}],
-        "linux_bridge": [{"name": "br0", "ports": ["ve-a"], "addresses": ["10.0.0.1/24"], "underlay": "172.31.0.1"}],
+        "linux_bridge": [{"name": "br0", "ports": ["ve-a"], "addresses": ["10.0.0.1/24"], "neighbours": [],
+                          "underlay": "172.31.0.1"}],
         "vxlan_link": [{"name": "vxlan0", "vni": 100, "local": "172.31.0.1", "remotes": ["172.31.0.2"], "port": 4789,
-                        "bridge": "br0"}]}
+                        "bridge": "br0", "fdb": [], "flood": True}]}
     assert of(two(), "h1", pings) == [["-", "h1", "a", "10.0.0.10"], ["-", "h1", "b", "10.0.0.20"], ["a", "a", "b", "10.0.0.20"]]
     other = of(two(), "h2")
     assert other["vxlan_link"][0]["local"] == "172.31.0.2" and other["vxlan_link"][0]["remotes"] == ["172.31.0.1"]
@@ -52,7 +54,7 @@ def test_three_hosts_one_without_containers_and_bridge_address():
     hosts = {**two(), "h3": host(3, bridge_address=None)}
     assert of(hosts, "h1")["vxlan_link"][0]["remotes"] == ["172.31.0.2", "172.31.0.3"]
     third = of(hosts, "h3")
-    assert third["linux_bridge"] == [{"name": "br0", "ports": [], "addresses": [], "underlay": "172.31.0.3"}]
+    assert third["linux_bridge"] == [{"name": "br0", "ports": [], "addresses": [], "neighbours": [], "underlay": "172.31.0.3"}]
     assert (third["ns_container"], third["veth_pair"], of(hosts, "h3", pings)) == ([], [], [])
     assert third["vxlan_link"][0]["remotes"] == ["172.31.0.1", "172.31.0.2"]
 
@@ -63,7 +65,7 @@ def test_a_single_host():
 
 def test_several_networks():
     """Two that overlap in addresses; only the hosts of a network are its peers."""
-    blue = {"name": "blue", "vni": 1, "bridge": "br1", "vxlan": "vx1", "bridge_address": "10.0.0.1/24", "learning": False}
+    blue = {"name": "blue", "vni": 1, "bridge": "br1", "vxlan": "vx1", "bridge_address": "10.0.0.1/24", "forwarding": "static"}
     green = {"name": "green", "vni": 2, "bridge": "br2", "vxlan": "vx2", "port": 4790, "mtu": 1400}
     hosts = {
         "h1": host(1, networks=[blue, green], containers=[
@@ -72,7 +74,7 @@ def test_several_networks():
         "h3": host(3, networks=[green], bridge_address=None, containers=[{"name": "d", "address": "10.0.0.20/24", "gateway": "10.0.0.1"}])}
     found = of(hosts, "h1")
     assert [(each["vni"], each["port"], each["remotes"], each["bridge"]) for each in found["vxlan_link"]] == [
-        (1, 4789, ["172.31.0.2"], "br1"), (2, 4790, ["172.31.0.3"], "br2")]
+        (1, 4789, [], "br1"), (2, 4790, ["172.31.0.3"], "br2")]
     assert found["vxlan_link"][0]["learning"] is False and "learning" not in found["vxlan_link"][1]
     assert [(each["name"], each["ports"], each.get("mtu")) for each in found["linux_bridge"]] == [
         ("br1", ["ve-a"], None), ("br2", ["ve-b"], 1400)]
@@ -147,6 +149,36 @@ def test_nothing_but_the_inventory_counts():
     assert hosts == before, "the inventory's variables were changed"
 
 
+def test_static_forwarding_knows_all_macs_and_addresses_of_the_peers():
+    hosts = {"h1": host(1, "a"), "h2": host(2, "b", bridge_addresses=["fd01::2/64"]), "h3": host(3, bridge_address=None)}
+    hosts["h2"]["overlay_containers"][0]["addresses"] = ["fd01::20/64"]
+    found = of(hosts, "h1", overlay_forwarding="static")
+    bridge, veth = derived_mac("bridge", "10.0.0.2"), derived_mac("veth", "10.0.0.20")
+    assert found["vxlan_link"][0]["fdb"] == [{"mac": bridge, "dst": "172.31.0.2"}, {"mac": veth, "dst": "172.31.0.2"}]
+    assert found["linux_bridge"][0]["neighbours"] == [
+        {"address": "10.0.0.2", "mac": bridge}, {"address": "fd01::2", "mac": bridge},
+        {"address": "10.0.0.20", "mac": veth}, {"address": "fd01::20", "mac": veth}]
+    assert (found["vxlan_link"][0]["remotes"], found["vxlan_link"][0]["learning"], found["vxlan_link"][0]["flood"]) == ([], False, False)
+
+
+def test_further_addresses_and_an_underlay_for_each_network():
+    networks = [{"name": "blue"}, {"name": "six", "vni": 6, "bridge": "br6", "vxlan": "vx6", "bridge_address": None, "bridge_addresses": []}]
+    hosts = {f"h{at}": host(at, bridge_addresses=[f"fd01::{at}/64"],
+                            networks=[networks[0], {**networks[1], "underlay_ip": f"fd00::{at}"}],
+                            containers=[{"name": f"c{at}", "address": f"10.0.0.{at}0/24", "addresses": [f"fd01::{at}0/64"]},
+                                        {"name": f"s{at}", "address": f"fd06::{at}0/64", "network": "six"}]) for at in (1, 2)}
+    found = of(hosts, "h1")
+    assert [(each["local"], each["remotes"]) for each in found["vxlan_link"]] == [
+        ("172.31.0.1", ["172.31.0.2"]), ("fd00::1", ["fd00::2"])]
+    assert [each["addresses"] for each in found["linux_bridge"]] == [["10.0.0.1/24", "fd01::1/64"], []]
+    assert [(each["addresses"], each["underlay"]) for each in found["veth_pair"]] == [
+        (["10.0.0.10/24", "fd01::10/64"], "172.31.0.1"), (["fd06::10/64"], "fd00::1")]
+    reached = of(hosts, "h1", pings)
+    assert ["c1", "c1", "c2", "fd01::20"] in reached and ["-", "h1", "c2", "10.0.0.20"] in reached
+    # Nobody asks in a family that he has no address of.
+    assert [each for each in reached if each[2] == "s2"] == [["s1", "s1", "s2", "fd06::20"]]
+
+
 @pytest.mark.parametrize("first, second", [("h1", "h2"), ("h2", "h1")])
 @pytest.mark.parametrize("h1, h2, message", [
     ({}, {"underlay_ip": "172.31.0.1"}, "overlay_underlay_ip: 172.31.0.1 is that of h1 and of h2"),
@@ -156,6 +188,12 @@ def test_nothing_but_the_inventory_counts():
     ({}, {"underlay_ip": "fd00::2"}, "overlay_underlay_ip: 172.31.0.1 of h1 and fd00::2 of h2 are of different address families"),
     ({"vni": 100}, {"vni": 200}, "overlay_vni: h1 has 100 and h2 has 200 for the network overlay"),
     ({"port": 4789}, {"port": 8472}, "overlay_port: h1 has 4789 and h2 has 8472 for the network overlay"),
+    ({"forwarding": "learning"}, {"forwarding": "static"}, "overlay_forwarding: h1 has learning and h2 has static for the network overlay"),
+    ({}, {"forwarding": "magic"}, "h2: overlay_forwarding: 'magic' is not valid: it is learning or static"),
+    ({}, {"bridge_addresses": ["fd01::1"]}, "h2: overlay_bridge_addresses: 'fd01::1' is not valid"),
+    ({}, {"containers": [{"name": "b", "address": "10.0.0.20/24", "addresses": ["10.9.0.1/24"]}]}, "container b is outside of 10.0.0.0/24"),
+    ({}, {"containers": [{"name": "b", "address": "10.0.0.20/24", "addresses": ["10.0.0.10/24"]}]}, "that of container a and of container b"),
+    ({}, {"mtu": "big"}, "h2: overlay_mtu: 'big' is not valid"),
     ({}, {"vni": 0}, "h2: overlay_vni: 0 is not valid"), ({}, {"vni": 1 << 24}, "h2: overlay_vni: 16777216 is not valid"),
     ({}, {"vni": "many"}, "h2: overlay_vni: 'many' is not valid"),
     ({}, {"port": 65536}, "h2: overlay_port: 65536 is not valid"), ({}, {"bridge": "x" * 16}, f"h2: overlay_bridge: '{'x' * 16}' is not"),

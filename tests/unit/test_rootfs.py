@@ -15,7 +15,6 @@ from ansible_collections.fromscratch.containers.plugins.module_utils._model impo
 from ansible_collections.fromscratch.containers.plugins.module_utils._plan import diff
 from ansible_collections.fromscratch.containers.plugins.module_utils._rootfs import Rootfs
 
-
 ONE, OTHER = "1" * 64, "2" * 64
 TARBALL = "http://m/alpine-minirootfs-3.21.3-x86_64.tar.gz"
 
