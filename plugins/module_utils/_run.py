@@ -12,6 +12,7 @@ all that has to go goes, the last stage first, and all that has to come comes, t
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from itertools import chain
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
@@ -19,6 +20,15 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ._argspec import items_of
 from ._errors import Invalid, Problem
 from ._plan import diff
+
+
+@contextmanager
+def _below(option):
+    """Names the option of the module that holds the items, where one of theirs is invalid."""
+    try:
+        yield
+    except Invalid as error:
+        raise error.below(option) if option else error from None
 
 
 class Stage:
@@ -31,14 +41,12 @@ class Stage:
     def __init__(self, kind, options, prune, option=None):
         self.kind, self.prune, self.option = kind, prune, option
         self._entries = {}  # (item, present) in the task's order, by key
-        try:
-            for each in options:
-                item = kind.parse(each)
-                if item.key in self._entries:
-                    raise Invalid("config" if len(options) > 1 else "name", item.key, "it is given twice")
-                self._entries[item.key] = (item, each.get("state") != "absent")
-        except Invalid as error:
-            raise error.below(option) if option else error
+        with _below(option):
+            items = [kind.parse(each) for each in options]
+        for item, each in zip(items, options):
+            if item.key in self._entries:
+                raise Invalid(option or "config", item.key, "it is given twice")
+            self._entries[item.key] = (item, each.get("state") != "absent")
 
     @property
     def items(self):
@@ -46,11 +54,9 @@ class Stage:
 
     def look(self):
         """Observe and plan."""
-        try:
+        with _below(self.option):
             self.wanted = {key: self.kind.complete(item) if present else None
                            for key, (item, present) in self._entries.items()}
-        except Invalid as error:
-            raise error.below(self.option) if self.option else error
         self.sought = [self.wanted[key] or item for key, (item, present) in self._entries.items()]
         self.found = self.kind.observe(self.sought, self.prune)
         self.plan = diff(self.wanted, self.found, self.prune)

@@ -61,7 +61,8 @@ options:
   neighbours: &neighbours
     description:
       - All permanent neighbours of the bridge, IPv4 and IPv6; other permanent ones are removed. The host asks nobody for
-        their MAC address, and the bridge answers for them on ports of a VXLAN link with O(fromscratch.containers.vxlan_link#module:flood=false).
+        their MAC address; and where they are behind a VXLAN link that does not flood, as its option
+        O(fromscratch.containers.vxlan_link#module:flood) says, the bridge answers for them.
       - Without it, they are not managed.
     type: list
     elements: dict

@@ -68,10 +68,10 @@ class Mesh:
                     seen[int(frame[33]), struct.unpack("!H", frame[62:64])[0]] += 1
 
     def reach(self):
-        for (one, source), (two, unused) in itertools.permutations(enumerate(zip(self.boxes, self.hosts), 1), 2):
-            for target in f"10.0.0.{two}0", f"fd00::{two}0", f"10.0.0.{two}":
-                sh(f"ip netns exec {source[0]} ping -q -c1 -W3 {target}")
-                sh(f"ip netns exec {source[1]} ping -q -c1 -W3 {target}")
+        for one, two in itertools.permutations(range(len(self.hosts)), 2):
+            for target in f"10.0.0.{two + 1}0", f"fd00::{two + 1}0", f"10.0.0.{two + 1}":
+                for source in self.boxes[one], self.hosts[one]:
+                    sh(f"ip netns exec {source} ping -q -c1 -W3 {target}")
 
 
 IPV4, ARP, IPV6 = 0x0800, 0x0806, 0x86dd
