@@ -162,3 +162,16 @@ def test_drift_of_static_forwarding_is_repaired(mesh, command, fields):
     after = js(f"ip -n {mesh.hosts[0]} -j neighbour show dev br0 nud permanent")
     assert lasting(*mesh.hosts) == before[0] and sorted(map(str, after)) == sorted(map(str, before[1]))
     mesh.reach()
+
+
+def test_a_bridge_that_gets_another_mac_keeps_its_neighbours(mesh):
+    """The MAC follows the address; with the old one, the kernel forgets all neighbours."""
+    mesh.converge("static")
+    before = js(f"ip -n {mesh.hosts[0]} -j neighbour show dev br0 nud permanent")
+    mesh.variables[mesh.hosts[0]]["overlay_bridge_address"] = "10.0.0.7/24"
+    found = mesh.converge("static")
+    (change,) = found.pop(mesh.hosts[0])
+    assert [field.split(":")[0] for field in change["fields"]] == ["mac", "addresses"]
+    after = js(f"ip -n {mesh.hosts[0]} -j neighbour show dev br0 nud permanent")
+    assert sorted(map(str, after)) == sorted(map(str, before)) and len(after) == 8
+    sh(f"ip netns exec {mesh.boxes[1]} ping -q -c1 -W3 10.0.0.7", f"ip netns exec {mesh.hosts[0]} ping -q -c1 -W3 10.0.0.20")
