@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shlex
 from dataclasses import dataclass, fields
 from typing import NamedTuple, Optional, Tuple
 
 from . import _argspec as rule
+from ._errors import Invalid
 from ._model import OWNER, Item, fact, fixed, identity, settable
+from ._service import TEMPLATE, TEMPLATE_TEXT, drop_in, drop_in_text
 
 STATE = "/var/lib/fromscratch/containers"
 RUN = "/run/fromscratch/containers"
@@ -39,7 +42,8 @@ class Bind(NamedTuple):
 
 @dataclass(frozen=True)
 class Container(Item):
-    """``namespace``: whether its network namespace is pinned below its name; ``files``: a digest of script and fstab.
+    """``namespace``: whether its network namespace is pinned below its name; ``files``: a digest of script, fstab and unit;
+    ``service``: whether systemd runs it; ``enabled``: whether at boot, too.
 
     Every setting is read when the container starts, so a difference starts it anew; its network namespace stays, with
     all that is in it.
@@ -60,6 +64,12 @@ class Container(Item):
     privileged: Optional[bool] = fixed()
     init: Optional[bool] = fixed()
     stop_timeout: Optional[int] = settable()
+    restart: Optional[str] = settable()
+    memory: Optional[str] = settable()
+    cpus: Optional[float] = settable()
+    pids: Optional[int] = settable()
+    service: Optional[bool] = fixed()
+    enabled: Optional[bool] = settable()
     files: Optional[str] = settable()
     namespace: Optional[bool] = settable()
     state: Optional[str] = settable()
@@ -99,6 +109,10 @@ OPTIONS = {
     "privileged": {"type": "bool", "default": False},
     "init": {"type": "bool", "default": True},
     "stop_timeout": {"type": "int", "default": 10},
+    "restart": {"type": "str", "choices": ["no", "on-failure", "always"], "default": "no"},
+    "memory": {"type": "str"},
+    "cpus": {"type": "float"},
+    "pids": {"type": "int"},
 }
 
 
@@ -119,15 +133,23 @@ def container(options):
                          each["read_only"]) for each in options["binds"]),
         tmpfs=tuple(rule.tmpfs("tmpfs", each) for each in options["tmpfs"]),
         stop_timeout=rule.in_range("stop_timeout", options["stop_timeout"], 0, 3600),
-        **{key: options[key] for key in ("layer", "read_only", "privileged", "init")})
+        memory=_memory(options["memory"]), cpus=rule.in_range("cpus", options["cpus"], 0.01, 1024),
+        pids=rule.in_range("pids", options["pids"], 1, 4194304),
+        **{key: options[key] for key in ("layer", "read_only", "privileged", "init", "restart")})
     rule.refuse_duplicates("binds and tmpfs", [each.dest for each in wanted.binds] + [
         each.partition(":")[0] for each in wanted.tmpfs])
     return wanted.with_(files=digest(files_of(wanted)))
 
 
+def _memory(value):
+    if value is not None and not re.fullmatch(r"[1-9]\d*[KMGT]?", value):
+        raise Invalid("memory", value, "it is a number of bytes, or one with K, M, G or T after it, such as 64M")
+    return value
+
+
 # What is recorded of a container: all that its files are made from.
 RECORDED = tuple(each.name for each in fields(Container)
-                 if each.name not in ("files", "namespace", "state", "pid", "owner"))
+                 if each.name not in ("files", "namespace", "service", "enabled", "state", "pid", "owner"))
 
 
 def to_json(container):
@@ -145,14 +167,15 @@ def from_json(text):
     return Container(owner=OWNER, **values)
 
 
-def files_of(container):
-    """The container's files by name, as text."""
-    return {"container": script(container), "fstab": fstab(container), "container.json": to_json(container)}
+def files_of(container, service=False):
+    """The container's files as text, by name or path; None for one that is not wanted."""
+    units = {TEMPLATE: TEMPLATE_TEXT, drop_in(container.name): drop_in_text(container)} if service else {}
+    return {"container": script(container), "fstab": fstab(container), "container.json": to_json(container), **units}
 
 
 def digest(files):
     """A short name of the files that the record does not already tell about."""
-    text = "\0".join(files.get(name) or "" for name in ("container", "fstab"))
+    text = "\0".join(files[name] or "" for name in sorted(files) if name != "container.json")
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -230,14 +253,14 @@ umask 022
 
 name={name}
 dir={dir}
-record={record} # its process 1, the time that started, and the boot: a pid alone is soon somebody else's
+record={record} # its process 1, the time that started, and the boot, a line each: a pid alone is soon somebody else's
 rootfs={rootfs}
 root=$dir/root
 PATH=${{PATH-}}:/usr/sbin:/sbin
 
 # Sets pid. A process that has ended but was not waited for does not run any more.
 running() {{
-    [ -r "$record" ] && read -r pid start boot <"$record" && [ -r "/proc/$pid/stat" ] || return 1
+    [ -r "$record" ] && {{ read -r pid && read -r start && read -r boot; }} <"$record" && [ -r "/proc/$pid/stat" ] || return 1
     read -r this_boot </proc/sys/kernel/random/boot_id
     stat=
     {{ while read -r line; do stat="$stat $line"; done <"/proc/$pid/stat"; }} 2>/dev/null || return 1
@@ -283,7 +306,7 @@ begin() {{
     read -r boot </proc/sys/kernel/random/boot_id
     # shellcheck disable=SC2086  # what follows the name in brackets, as words
     set -- ${{stat##*) }}
-    echo "${{stat%% *}} ${{20}} $boot" >"$record"
+    printf '%s\n' "${{stat%% *}}" "${{20}}" "$boot" >"$record"
     echo {hostname} >/proc/sys/kernel/hostname
     {layer}
     while read -r source point rest; do
@@ -303,6 +326,7 @@ start)
     if running; then exit 0; fi
     cd /
     {{ [ -d "${{record%/*}}" ] && [ -d "$root" ]; }} || mkdir -p "${{record%/*}}" "$root"
+    [ -e "/run/netns/$name" ] || {{ ip netns add "$name" && ip -n "$name" link set lo up; }} # a boot ago it was there
     # The host's tree, where the tools are; and the standard input, which a shell takes from what it starts by "&".
     exec 3</ 4<&0
     cgroup=
@@ -310,7 +334,12 @@ start)
     exec nsenter --net="/run/netns/$name" -- unshare --mount --uts --ipc $cgroup --pid -- "$dir/container" fork
     ;;
 fork) # in the new namespaces, but for that of processes, which the next one begins
-    begin &
+    if [ "${{INVOCATION_ID-}}" ]; then # a unit of systemd counts as started when this ends
+        exec 5>&1
+        begin 4>&1 1>&5 5>&- | read -r _ || :
+    else
+        begin &
+    fi
     ;;
 pivot) # the old root goes on top of the new one, and away
     nsenter --mount=/proc/self/ns/mnt -- pivot_root "$root" "$root"

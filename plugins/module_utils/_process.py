@@ -7,6 +7,7 @@ processes themselves are the business of the container's script; this file write
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import shutil
@@ -16,7 +17,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from . import _netns
+from . import _netns, _service
 from ._container import (
     OPTIONS,
     PATH,
@@ -31,7 +32,7 @@ from ._container import (
     files_of,
     from_json,
 )
-from ._errors import Problem
+from ._errors import Invalid, Problem
 from ._kind import Kind
 from ._model import OWNER
 from ._paths import tidy
@@ -41,6 +42,7 @@ GRACE = 0.1  # seconds that a command has to prove that it does not die at once
 SETUP = 60  # seconds that making the namespaces and mounts may take on a loaded host
 OUTPUT = 2000  # characters of a dead container's last output that an error shows
 MODES = {"container": 0o700, "fstab": 0o600, "container.json": 0o600}
+UNIT_MODE = 0o644
 
 
 def boot_id():
@@ -57,6 +59,9 @@ def running(name):
     fields = stat.rpartition(")")[2].split()
     alive = fields[0] not in "ZX" and fields[19] == start and boot == boot_id()
     return int(pid) if alive else None
+
+
+NEEDS = "it needs systemd, which does not run this host"
 
 
 class Containers(Kind):
@@ -80,12 +85,10 @@ class Containers(Kind):
                 pinned = _netns.same(name, f"/proc/{pid}/ns/net")
             except FileNotFoundError:
                 pid = None  # it ended just now
-        files = {}
-        for each in MODES:
-            try:
-                files[each] = (directory / each).read_text(encoding="utf-8", errors="replace")
-            except OSError:
-                files[each] = None
+        files = {each: _read(directory / each) for each in MODES}
+        service = _service.manages_host()
+        if service:
+            files.update({each: _read(each) for each in (_service.TEMPLATE, _service.drop_in(name))})
         recorded = Container(name=name, owner=OWNER)  # of a run that was killed before it wrote the record
         if files["container.json"] is not None:
             try:
@@ -93,7 +96,21 @@ class Containers(Kind):
             except (ValueError, KeyError, TypeError) as error:
                 raise Problem(f"{directory}/container.json is not the record of a container ({error!r}): "
                               f"restore it, or remove {directory} to have the container made anew") from error
-        return recorded.with_(state=STARTED if pid else STOPPED, files=digest(files), namespace=pinned, pid=pid)
+        return recorded.with_(
+            state=STARTED if pid else STOPPED, files=digest(files), namespace=pinned, pid=pid,
+            service=_service.runs_in_unit(name, pid) if pid else service,
+            enabled=os.path.islink(_service.link(name)) if service else None)
+
+    def complete(self, item):
+        """As a service, where systemd runs the host."""
+        if _service.manages_host():
+            return item.with_(service=True, enabled=item.state != STOPPED, files=digest(files_of(item, True)))
+        for option in "memory", "cpus", "pids":
+            if getattr(item, option) is not None:
+                raise Invalid(option, getattr(item, option), f"{NEEDS}; leave it out")
+        if item.restart not in (None, _service.NO):
+            raise Invalid("restart", item.restart, f"{NEEDS}; leave it out, or set it to no")
+        return item.with_(service=False)
 
     def missing(self, plan):
         wanted = [change.after for change in plan.changes if change.after]
@@ -113,15 +130,18 @@ class Containers(Kind):
         before, after = change.before, change.after
         lines = []
         if before and before.state == STARTED and not _keeps_running(change):
-            lines.append(f"{before.script} stop")
+            lines.append(_verb(before, "stop"))
         if change.action == DELETE:
+            lines += [f"systemctl disable {_service.unit(before.name)}"] * bool(before.enabled)
             return lines + [f"ip netns delete {before.name}"] * before.namespace + [f"rm -r {before.directory}"]
         if not (before and before.namespace):
             lines += [f"ip netns delete {after.name}"] * _netns.exists(after.name)
             lines += [f"ip netns attach {after.name} {before.pid}"] if _keeps_running(change) and before.pid else [
                 f"ip netns add {after.name}", f"ip -n {after.name} link set lo up"]
+        if after.service and bool(before and before.enabled) != after.enabled:
+            lines.append(f"systemctl {'enable' if after.enabled else 'disable'} {_service.unit(after.name)}")
         if after.state != STOPPED and not (before and _keeps_running(change)):
-            lines.append(f"{after.script} start")
+            lines.append(_verb(after, "start"))
         return lines
 
     def apply(self, plan):
@@ -129,22 +149,50 @@ class Containers(Kind):
         _keep_descriptors()
         stop = [change.before for change in plan.changes
                 if change.before and change.before.state == STARTED and not _keeps_running(change)]
-        with ThreadPoolExecutor(32) as pool:  # stopping is waiting
-            _raise_all(pool.map(self._stop, stop))
+        self._together("stop", stop, self._stop, 32)  # stopping is waiting
         for change in plan.changes:
             if change.action == DELETE:
                 self._remove(change.before)
             else:
                 self._prepare(change)
+        self._enable(plan)
         start = [change.after for change in plan.changes
                  if change.after and change.after.state != STOPPED and not _keeps_running(change)]
-        with ThreadPoolExecutor(2 * (os.cpu_count() or 1)) as pool:
-            failures = list(pool.map(self._start, start))
+        failures = self._together("start", start, self._start, 2 * (os.cpu_count() or 1))
         if start:
             time.sleep(GRACE)
-        _raise_all(failure or (f"{each.key}: it ended at once. Its command: {' '.join(each.command)}. Its last output: "
-                               f"{_last_output(each)}" if running(each.name) is None else None)
-                   for each, failure in zip(start, failures))
+        _raise_all(failures.get(each.name) or (
+            f"{each.key}: it ended at once. Its command: {' '.join(each.command)}. Its last output: "
+            f"{_last_output(each)}" if running(each.name) is None else None) for each in start)
+
+    @staticmethod
+    def _together(verb, containers, alone, workers):
+        """What went wrong, in words, by the container's name."""
+        units = [_service.unit(each.name) for each in containers if each.service]
+        if units:
+            with contextlib.suppress(Problem):  # what came of each is looked at by itself
+                _service.systemctl(verb, *units)
+        with ThreadPoolExecutor(workers) as pool:
+            alone_ones = [each for each in containers if not each.service]
+            failures = dict(zip((each.name for each in alone_ones), pool.map(alone, alone_ones)))
+        if verb == "stop":
+            failures.update({each.name: f"{each.key}: stopping it failed: {_last_output(each)}"
+                             for each in containers if each.service and running(each.name)})
+            _raise_all(failures.values())
+        return failures
+
+    @staticmethod
+    def _enable(plan):
+        """What systemd has to know: new units, and which of them start at boot."""
+        if not any((change.after or change.before).service for change in plan.changes):
+            return
+        _service.systemctl("daemon-reload")
+        for wanted, verb in (True, "enable"), (False, "disable"):
+            units = [_service.unit(change.item.split()[-1]) for change in plan.changes
+                     if bool(change.after and change.after.enabled) == wanted
+                     and bool(change.before and change.before.enabled) != wanted]
+            if units:
+                _service.systemctl("--quiet", verb, *units)
 
     def _stop(self, container):
         """What went wrong, in words."""
@@ -158,14 +206,36 @@ class Containers(Kind):
         shutil.rmtree(container.directory)
         tidy(STATE)
         tidy(RUN)
+        self._write_unit(_service.drop_in(container.name), None)
+        if _service.manages_host():
+            with contextlib.suppress(Problem):  # it did not fail
+                _service.systemctl("reset-failed", _service.unit(container.name))
+        if not os.path.isdir(STATE):
+            self._write_unit(_service.TEMPLATE, None)
+
+    @staticmethod
+    def _write_unit(path, text):
+        """The file, in its directory where that is its own; or neither of them, for None."""
+        own = path != _service.TEMPLATE
+        if text is not None:
+            os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+            _write(path, text, UNIT_MODE)
+            return
+        if os.path.exists(path):
+            os.unlink(path)
+            if own:
+                os.rmdir(os.path.dirname(path))
 
     def _prepare(self, change):
         """The state directory comes first: it says whose the namespace is."""
         container = change.after
         for directory in (STATE, container.directory):
             os.makedirs(directory, mode=0o700, exist_ok=True)
-        for name, text in files_of(container).items():
-            _write(os.path.join(container.directory, name), text, MODES[name])
+        for name, text in files_of(container, container.service).items():
+            if name in MODES:
+                _write(os.path.join(container.directory, name), text, MODES[name])
+            else:
+                self._write_unit(name, text)
         if change.before and change.before.namespace:
             return
         _netns.remove(container.name)
@@ -221,11 +291,20 @@ def _keeps_running(change):
 
 
 def _last_output(container):
-    try:
-        text = Path(container.directory, "log").read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        text = ""
+    text = _service.journal(container.name) if container.service else (_read(f"{container.directory}/log") or "").strip()
     return text[-OUTPUT:] or "none"
+
+
+def _verb(container, verb):
+    return f"systemctl {verb} {_service.unit(container.name)}" if container.service else f"{container.script} {verb}"
+
+
+def _read(path):
+    """The text of a file; None where it is not there."""
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
 
 
 def _write(path, text, mode):

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Containers as services of systemd: one template unit that runs each container's script, and what one adds to it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+from ._errors import Problem
+from ._model import OWNER
+
+UNITS = "/etc/systemd/system"
+TEMPLATE = f"{UNITS}/ns-container@.service"
+WANTS = f"{UNITS}/multi-user.target.wants"
+NO, ON_FAILURE, ALWAYS = "no", "on-failure", "always"
+
+TEMPLATE_TEXT = f"""\
+# Made by {OWNER}. A container is a script of its own, and this runs it; what one container has more stands in a
+# directory ns-container@NAME.service.d.
+[Unit]
+Description=Container %i
+After=network.target fromscratch-network.target
+Wants=fromscratch-network.target
+ConditionFileIsExecutable=/var/lib/fromscratch/containers/%i/container
+# No more than five times in a minute, then it stays down.
+StartLimitIntervalSec=60
+StartLimitBurst=5
+
+[Service]
+Type=forking
+PIDFile=/run/fromscratch/containers/%i
+ExecStart=/var/lib/fromscratch/containers/%i/container start
+ExecStop=/var/lib/fromscratch/containers/%i/container stop
+TimeoutStartSec=60
+# The script itself sends SIGKILL after the container's own time.
+TimeoutStopSec=3700
+KillMode=mixed
+SuccessExitStatus=143
+RestartSec=1
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def manages_host():
+    """Whether systemd is process 1, as sd_booted(3) tells."""
+    return os.path.isdir("/run/systemd/system")
+
+
+def unit(name):
+    return f"ns-container@{name}.service"
+
+
+def link(name):
+    """What makes the unit start at boot."""
+    return f"{WANTS}/{unit(name)}"
+
+
+def drop_in(name):
+    return f"{UNITS}/{unit(name)}.d/container.conf"
+
+
+def drop_in_text(container):
+    """What the container's unit has beside the template; None where that is nothing."""
+    lines = [f"Restart={container.restart}"] if container.restart not in (None, NO) else []
+    lines += [f"MemoryMax={container.memory}", "MemorySwapMax=0"] if container.memory else []
+    lines += [f"CPUQuota={container.cpus:.0%}"] if container.cpus else []
+    lines += [f"TasksMax={container.pids}"] if container.pids else []
+    return "\n".join([f"# Made by {OWNER}.", "[Service]", *lines]) + "\n" if lines else None
+
+
+def runs_in_unit(name, pid):
+    """Whether systemd started the process for the container."""
+    try:
+        with open(f"/proc/{pid}/cgroup", encoding="ascii") as file:
+            return f"/{unit(name)}" in file.read()
+    except OSError:
+        return False
+
+
+def systemctl(*words):
+    """Raises Problem with what it says where it fails."""
+    done = subprocess.run(["systemctl", *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Problem(f"systemctl {' '.join(words[:2])} failed: {done.stderr.strip()}")
+
+
+def journal(name):
+    """What the container has last written."""
+    return subprocess.run(["journalctl", "--unit", unit(name), "--lines", "20", "--output", "cat", "--no-pager", "--quiet"],
+                          stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False).stdout.strip()
