@@ -30,7 +30,7 @@ AS_ROOT = $(SUDO) env PATH="$(PATH)" LC_ALL=C.UTF-8 ANSIBLE_CONFIG="$(ANSIBLE_CO
 comma := ,
 header = @printf '\n=== %s ===\n' '$(1)'
 
-.PHONY: help venv tools demo demo-down test lint sanity molecule pytest unit kernel bench clean
+.PHONY: help venv tools demo demo-down test lint sanity molecule pytest unit kernel bench docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
@@ -98,6 +98,15 @@ kernel: tools venv ## the tests on this machine's kernel, in throwaway namespace
 bench: tools venv ## time the role beside the article's commands and a playbook of loops; COUNT="10 100" containers
 	$(call header,bench)
 	@$(AS_ROOT) scripts/apart $(BIN)/python tests/bench/bench.py $(COUNT)
+
+docs: venv ## the documentation site, as build/docs/index.html
+	$(call header,documentation)
+	@rm -rf build/docs build/docs-source
+	@mkdir -p build/docs-source
+	antsibull-docs collection --use-current --squash-hierarchy --fail-on-error --no-add-antsibull-docs-version \
+		--dest-dir build/docs-source fromscratch.containers
+	sphinx-build --quiet --fail-on-warning --keep-going -c docs/docsite -d build/docs-source/.doctrees \
+		build/docs-source build/docs
 
 clean: ## remove what the targets above have made in the checkout
 	$(SUDO) rm -rf .venv .ansible .cache .pytest_cache .ruff_cache .hypothesis .coverage build tests/output

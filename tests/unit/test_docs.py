@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The documentation site says what the code does: options, commands, variables, messages and paths that it names."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+from textwrap import dedent
+from types import SimpleNamespace
+
+import pytest
+import yaml
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+
+from ansible_collections.fromscratch.containers.plugins.module_utils import _archive, _argspec, _process, _releases
+from ansible_collections.fromscratch.containers.plugins.module_utils._bridge import Bridges
+from ansible_collections.fromscratch.containers.plugins.module_utils._container import Container, script
+from ansible_collections.fromscratch.containers.plugins.module_utils._download import OPTIONS
+from ansible_collections.fromscratch.containers.plugins.module_utils._overlay import part
+from ansible_collections.fromscratch.containers.plugins.module_utils._plan import diff
+from ansible_collections.fromscratch.containers.plugins.module_utils._run import Stage
+from ansible_collections.fromscratch.containers.plugins.module_utils._veth import VethPairs
+from ansible_collections.fromscratch.containers.plugins.module_utils._vxlan import Vxlans
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = {path.stem: path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs/docsite/rst").glob("*.rst"))}
+NAME = "fromscratch.containers."
+BLOCK = re.compile(r"^\.\. code-block:: (?P<language>\S+)\n(?:   :caption: (?P<caption>.*)\n)?\n(?P<text>(?:(?:   .*)?\n)+)", re.M)
+DEFAULTS = yaml.safe_load((ROOT / "roles/overlay/defaults/main.yml").read_text(encoding="utf-8"))
+VARIABLES = yaml.safe_load((ROOT / "roles/overlay/meta/argument_specs.yml").read_text(encoding="utf-8"))["argument_specs"]["main"]["options"]
+
+
+class Host:
+    """The article's host for the kinds to look at: its underlay device, and nothing else."""
+
+    links = {"enX0": SimpleNamespace(name="enX0", mtu=9001)}
+
+    def namespace(self, netns):
+        return self
+
+    def device_of(self, address):
+        return self.links["enX0"]
+
+
+@pytest.fixture
+def kinds(monkeypatch):
+    """The kinds of thing as on an empty host with an x86 processor, whatever machine this is."""
+    monkeypatch.setattr(_argspec, "_machine_id", lambda: "debian")
+    monkeypatch.setattr(_releases, "host_arch", lambda: "x86_64")
+    monkeypatch.setattr(_archive, "read_record", lambda dest: None)
+    monkeypatch.setattr(_archive.os.path, "isdir", lambda path: False)
+    monkeypatch.setattr(_process._netns, "exists", lambda name: False)
+    return {"alpine_rootfs": _archive.Rootfses({name: spec["default"] for name, spec in OPTIONS.items()}),
+            "ns_container": _process.Containers(), "veth_pair": VethPairs(None, Host()),
+            "linux_bridge": Bridges(None, Host()), "vxlan_link": Vxlans(None, Host())}
+
+
+def blocks(page, language):
+    """(caption, text) of the page's examples."""
+    return [(found["caption"], dedent(found["text"])) for found in BLOCK.finditer(PAGES[page] + "\n")
+            if found["language"] == language]
+
+
+def tasks(page):
+    """(module without the collection's name, options) of the page's tasks of ours."""
+    for unused, text in blocks(page, "yaml"):
+        found = yaml.safe_load(text)
+        for each in found if isinstance(found, list) else ():
+            yield from ((key[len(NAME):], value) for key, value in each.items() if key.startswith(NAME))
+
+
+def stages(kinds, module, options):
+    """What the module makes of the options, as it does before it looks at the host."""
+    lists = options if module == "topology" else {module: options.get("config", [options])}
+    spec = {kind: {"type": "list", "elements": "dict", "options": kinds[kind].options} for kind in lists}
+    checked = ArgumentSpecValidator(spec).validate(lists)
+    assert checked.error_messages == []
+    return [Stage(kinds[kind], checked.validated_parameters[kind], False, kind) for kind in lists]
+
+
+def wanted(kinds, module, options):
+    return [{item.key: stage.kind.complete(item) for item in stage.items} for stage in stages(kinds, module, options)]
+
+
+def rendered(kinds, module, options):
+    return [line for stage, items in zip(stages(kinds, module, options), wanted(kinds, module, options))
+            for line in stage.kind.commands(diff(items, {}))]
+
+
+def test_the_blocks_are_found():
+    assert set(PAGES) == {"tutorial", "operations", "design"}
+    for page, text in PAGES.items():
+        assert len(BLOCK.findall(text + "\n")) == text.count("code-block::"), page
+    assert [module for module, unused in tasks("tutorial")] == [
+        "alpine_rootfs", "ns_container", "veth_pair", "linux_bridge", "vxlan_link", "topology"]
+
+
+def test_the_options_of_tasks_are_those_of_the_modules(kinds):
+    for page in PAGES:
+        for module, options in tasks(page):
+            assert wanted(kinds, module, options), (page, module)
+            documented = yaml.safe_load(re.search(r'^DOCUMENTATION = r"""\n(.*?)^"""', (
+                ROOT / f"plugins/modules/{module}.py").read_text(encoding="utf-8"), re.M | re.S).group(1))["options"]
+            assert set(options) <= set(documented), (page, module)
+
+
+def test_the_commands_are_those_of_the_modules(kinds):
+    shown = [[line for line in text.replace("\\\n", "").splitlines() if line] for caption, text in blocks("tutorial", "shell")
+             if caption == "Stands for"]
+    steps = list(tasks("tutorial"))[:5]
+    assert len(shown) == len(steps)
+    for lines, (module, options) in zip(shown, steps):
+        assert [each.split() for each in lines] == [each.split() for each in rendered(kinds, module, options)], module
+
+
+def test_the_role_makes_what_the_tasks_make(kinds):
+    steps = list(tasks("tutorial"))
+    files = {caption: yaml.safe_load(text) for caption, text in blocks("tutorial", "yaml") if caption}
+    for path, values in files.items():
+        assert values == yaml.safe_load((ROOT / path).read_text(encoding="utf-8")), path
+    hosts = {Path(path).stem: values for path, values in files.items()}
+    for name, tasks_of_host in {"debian": steps[:5], "amazon": steps[5:]}.items():
+        role = {"alpine_rootfs": [{"dest": DEFAULTS["overlay_rootfs"]}], **part(hosts, name, {**DEFAULTS, **hosts[name]})}
+        by_hand = [line for module, options in tasks_of_host for line in rendered(kinds, module, options)]
+        assert rendered(kinds, "topology", role) == by_hand
+
+
+def test_the_lines_of_the_script_are_there(kinds):
+    (unused, options), = [(module, options) for module, options in tasks("tutorial") if module == "ns_container"]
+    item, = wanted(kinds, "ns_container", options)[0].values()
+    assert isinstance(item, Container)
+    lines = {line.strip() for line in script(item).splitlines()}
+    shown, = [text.splitlines() for caption, text in blocks("tutorial", "shell") if caption == "From the container's script"]
+    assert set(shown) - lines - {""} == set()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_variables_are_those_of_the_role(page):
+    assert set(re.findall(r"\boverlay_\w+", PAGES[page])) <= set(VARIABLES)
+
+
+def test_variables_fit_together():
+    found = [yaml.safe_load(text) for unused, text in blocks("operations", "yaml")]
+    found = [each for each in found if "overlay_networks" in each]
+    assert found
+    for each in found:
+        items = part({"debian": each}, "debian", {**DEFAULTS, **each})
+        assert len(items["linux_bridge"]) == len(each["overlay_networks"])
+
+
+def messages():
+    """All that the plugins and the role can say, a NUL for each value in it."""
+    for path in (ROOT / "plugins").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                yield "".join(each.value if isinstance(each, ast.Constant) else "\0" for each in node.values)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+    for path in (ROOT / "roles").rglob("*.yml"):
+        yield path.read_text(encoding="utf-8")
+
+
+def test_messages_are_those_of_the_code():
+    quoted = re.findall(r'^   \* - "(.*)"$', PAGES["operations"], re.M)
+    said = "\n".join(messages())
+    assert len(quoted) > 9 and [each for each in quoted if each not in said] == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_of_the_project_are_there(page):
+    named = re.findall(r"(?<![\w/.])(?:playbooks|inventory|plugins|roles|scripts|tests)/[\w/.-]*\w|(?<![\w/.])site\.yml", PAGES[page])
+    assert [each for each in named if not (ROOT / each).exists()] == []
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
+    assert set(re.findall(r"``make ([a-z-]+)``", PAGES[page])) <= set(targets)
