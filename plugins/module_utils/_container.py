@@ -300,6 +300,13 @@ bind() {{
     mount -o "$3,X-mount.mkdir" "$1" "$root$2"
 }}
 
+# This script with a verb, in new namespaces but for that of processes, which the next process begins.
+unshared() {{
+    cgroup=
+    [ ! -e /proc/self/ns/cgroup ] || cgroup=--cgroup
+    exec nsenter --net="/run/netns/$name" -- unshare --mount --uts --ipc $cgroup --pid -- "$dir/container" "$@"
+}}
+
 # Process 1 of the container: it still sees the host's files, though its mounts are its own affair.
 begin() {{
     read -r stat </proc/self/stat
@@ -329,17 +336,17 @@ start)
     [ -e "/run/netns/$name" ] || {{ ip netns add "$name" && ip -n "$name" link set lo up; }} # a boot ago it was there
     # The host's tree, where the tools are; and the standard input, which a shell takes from what it starts by "&".
     exec 3</ 4<&0
-    cgroup=
-    [ ! -e /proc/self/ns/cgroup ] || cgroup=--cgroup
-    exec nsenter --net="/run/netns/$name" -- unshare --mount --uts --ipc $cgroup --pid -- "$dir/container" fork
-    ;;
-fork) # in the new namespaces, but for that of processes, which the next one begins
     if [ "${{INVOCATION_ID-}}" ]; then # a unit of systemd counts as started when this ends
-        exec 5>&1
-        begin 4>&1 1>&5 5>&- | read -r _ || :
-    else
-        begin &
+        rm -f "$record.begun"
+        mkfifo "$record.begun"
+        unshared fork 4>"$record.begun" &
+        read -r _ <"$record.begun" || :
+        exec rm "$record.begun"
     fi
+    unshared fork
+    ;;
+fork)
+    begin &
     ;;
 pivot) # the old root goes on top of the new one, and away
     nsenter --mount=/proc/self/ns/mnt -- pivot_root "$root" "$root"

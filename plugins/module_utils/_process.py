@@ -129,7 +129,7 @@ class Containers(Kind):
     def _commands(self, change):
         before, after = change.before, change.after
         lines = []
-        if before and before.state == STARTED and not _keeps_running(change):
+        if _stops(change):
             lines.append(_verb(before, "stop"))
         if change.action == DELETE:
             lines += [f"systemctl disable {_service.unit(before.name)}"] * bool(before.enabled)
@@ -147,8 +147,7 @@ class Containers(Kind):
     def apply(self, plan):
         """All that have to stop, stop together; all that have to start, start together."""
         _keep_descriptors()
-        stop = [change.before for change in plan.changes
-                if change.before and change.before.state == STARTED and not _keeps_running(change)]
+        stop = [change.before for change in plan.changes if _stops(change)]
         self._together("stop", stop, self._stop, 32)  # stopping is waiting
         for change in plan.changes:
             if change.action == DELETE:
@@ -288,6 +287,13 @@ def _keeps_running(change):
     if change.after is None or change.action == RECREATE or change.after.state == RESTARTED:
         return False
     return change.before is not None and change.before.state == change.after.state
+
+
+def _stops(change):
+    """Whether something has to stop. A service that waits to be started again counts as well when it goes."""
+    before = change.before
+    return (before is not None and not _keeps_running(change)
+            and (before.state == STARTED or bool(before.service and change.action == DELETE)))
 
 
 def _last_output(container):
