@@ -113,6 +113,25 @@ options:
     description: Seconds between SIGTERM and SIGKILL, from 0 to 3600.
     type: int
     default: 10
+  restart: &restart
+    description:
+      - What happens when the command ends by itself. With V(on-failure) it is started again unless it ended with status 0,
+        with V(always) in any case, but no more than five times in a minute.
+      - All but V(no) need systemd.
+    type: str
+    choices: ["no", on-failure, always]
+    default: "no"
+  memory: &memory
+    description:
+      - Memory that the container may use, in bytes or with K, M, G or T after the number, such as V(64M). What takes more is
+        killed. Unlimited by default; needs systemd.
+    type: str
+  cpus: &cpus
+    description: Processors' time that the container may use, such as V(1.5). Unlimited by default; needs systemd.
+    type: float
+  pids: &pids
+    description: Processes and threads that may be in the container at a time. Systemd's own limit by default; needs systemd.
+    type: int
   config:
     description: Any number of containers, each with the options above. Excludes those options beside it.
     type: list
@@ -134,6 +153,10 @@ options:
       privileged: *privileged
       init: *init
       stop_timeout: *stop_timeout
+      restart: *restart
+      memory: *memory
+      cpus: *cpus
+      pids: *pids
   prune:
     description: Remove the containers of this host that are not among the items.
     type: bool
