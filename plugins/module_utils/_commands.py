@@ -29,7 +29,8 @@ def render(step):
     raise TypeError(step)
 
 
-def _line(tool, netns, *words):
+def command(tool, netns, *words):
+    """The command line of a tool of iproute2 in a namespace."""
     words = [str(word) for word in words]
     if netns is None:
         return shlex.join([tool] + words)
@@ -61,7 +62,7 @@ def _add(step: _steps.LinkAdd):
         words += ["address", step.peer.mac] if step.peer.mac else []
         words += ["mtu", step.peer.mtu] if step.peer.mtu else []
         words += ["netns", _peer_netns(step.peer.netns)] if step.peer.netns else []
-    return [_line("ip", step.netns, *words, *_data_words(step.data))]
+    return [command("ip", step.netns, *words, *_data_words(step.data))]
 
 
 def _peer_netns(netns):
@@ -80,27 +81,27 @@ def _set(step: _steps.LinkSet):
         words += ["master", step.master] if step.master else ["nomaster"]
     if step.up is not None:
         words.append("up" if step.up else "down")
-    lines = [_line("ip", step.netns, "link", "set", step.name, *words)] if words else []
+    lines = [command("ip", step.netns, "link", "set", step.name, *words)] if words else []
     if step.data:
-        lines.append(_line("ip", step.netns, "link", "set", step.name, "type", step.kind, *_data_words(step.data)))
+        lines.append(command("ip", step.netns, "link", "set", step.name, "type", step.kind, *_data_words(step.data)))
     return lines
 
 
 @render.register
 def _del(step: _steps.LinkDel):
-    return [_line("ip", step.netns, "link", "delete", step.name)]
+    return [command("ip", step.netns, "link", "delete", step.name)]
 
 
 @render.register
 def _address(step: _steps.AddressReplace):
     # The inventory knows that an IPv6 address is unique; without nodad it could not be used for a second.
     nodad = ["nodad"] if ":" in step.address else []
-    return [_line("ip", step.netns, "address", "replace", step.address, "dev", step.dev, *nodad)]
+    return [command("ip", step.netns, "address", "replace", step.address, "dev", step.dev, *nodad)]
 
 
 @render.register
 def _address_del(step: _steps.AddressDel):
-    return [_line("ip", step.netns, "address", "delete", step.address, "dev", step.dev)]
+    return [command("ip", step.netns, "address", "delete", step.address, "dev", step.dev)]
 
 
 def _route_words(step):
@@ -114,17 +115,17 @@ def _route_family(step):
 
 @render.register
 def _route(step: _steps.RouteReplace):
-    return [_line("ip", step.netns, *_route_family(step), "route", "replace", *_route_words(step), "proto", "static")]
+    return [command("ip", step.netns, *_route_family(step), "route", "replace", *_route_words(step), "proto", "static")]
 
 
 @render.register
 def _route_del(step: _steps.RouteDel):
-    return [_line("ip", step.netns, *_route_family(step), "route", "delete", *_route_words(step))]
+    return [command("ip", step.netns, *_route_family(step), "route", "delete", *_route_words(step))]
 
 
 def _fdb_line(step, verb):
     via = ["via", step.entry.via] if step.entry.via else []
-    return [_line("bridge", step.netns, "fdb", verb, step.entry.mac, "dev", step.dev, "dst", step.entry.dst, *via)]
+    return [command("bridge", step.netns, "fdb", verb, step.entry.mac, "dev", step.dev, "dst", step.entry.dst, *via)]
 
 
 @render.register
@@ -145,26 +146,26 @@ def _fdb_del(step: _steps.FdbDel):
 @render.register
 def _port(step: _steps.PortSet):
     on, off = ("on", "off") if step.flood else ("off", "on")
-    return [_line("bridge", step.netns, "link", "set", "dev", step.name, "learning", on, "flood", on, "mcast_flood", on,
+    return [command("bridge", step.netns, "link", "set", "dev", step.name, "learning", on, "flood", on, "mcast_flood", on,
                   "bcast_flood", on, "neigh_suppress", off)]
 
 
 @render.register
 def _port_fdb(step: _steps.PortFdbReplace):
-    return [_line("bridge", step.netns, "fdb", "replace", step.mac, "dev", step.dev, "master", "static")]
+    return [command("bridge", step.netns, "fdb", "replace", step.mac, "dev", step.dev, "master", "static")]
 
 
 @render.register
 def _port_fdb_del(step: _steps.PortFdbDel):
-    return [_line("bridge", step.netns, "fdb", "delete", step.mac, "dev", step.dev, "master")]
+    return [command("bridge", step.netns, "fdb", "delete", step.mac, "dev", step.dev, "master")]
 
 
 @render.register
 def _neighbour(step: _steps.NeighbourReplace):
     address, mac = step.neighbour
-    return [_line("ip", step.netns, "neighbour", "replace", address, "lladdr", mac, "dev", step.dev, "nud", "permanent")]
+    return [command("ip", step.netns, "neighbour", "replace", address, "lladdr", mac, "dev", step.dev, "nud", "permanent")]
 
 
 @render.register
 def _neighbour_del(step: _steps.NeighbourDel):
-    return [_line("ip", step.netns, "neighbour", "delete", step.neighbour.address, "dev", step.dev)]
+    return [command("ip", step.netns, "neighbour", "delete", step.neighbour.address, "dev", step.dev)]

@@ -198,6 +198,11 @@ def fstab(container):
         f"{source} {root}{dest} {kind} {options},X-mount.mkdir 0 0\n" for source, dest, kind, options in lines)
 
 
+def namespace_line(name):
+    """Shell that makes a container's network namespace where it is not there."""
+    return f"[ -e /run/netns/{name} ] || {{ ip netns add {name} && ip -n {name} link set lo up; }}"
+
+
 def script(container):
     """The container's own program."""
     quoted = {name: shlex.quote(value) for name, value in {
@@ -222,7 +227,7 @@ def script(container):
         binds="".join(f"\n    bind {shlex.quote(each.source)} {shlex.quote(each.dest)} {'bind,ro' if each.read_only else 'rbind'}"
                       for each in container.binds),
         freeze='\n    mount -o remount,bind,ro "$root"' if container.read_only else "",
-        first=INIT if container.init else FIRST,
+        namespace=namespace_line('"$name"'), first=INIT if container.init else FIRST,
         command=" ".join(shlex.quote(each) for each in container.command))
 
 
@@ -333,7 +338,7 @@ start)
     if running; then exit 0; fi
     cd /
     {{ [ -d "${{record%/*}}" ] && [ -d "$root" ]; }} || mkdir -p "${{record%/*}}" "$root"
-    [ -e "/run/netns/$name" ] || {{ ip netns add "$name" && ip -n "$name" link set lo up; }} # a boot ago it was there
+    {namespace} # a boot ago it was there
     # The host's tree, where the tools are; and the standard input, which a shell takes from what it starts by "&".
     exec 3</ 4<&0
     if [ "${{INVOCATION_ID-}}" ]; then # a unit of systemd counts as started when this ends

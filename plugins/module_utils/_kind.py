@@ -53,6 +53,10 @@ class Kind:
         """The plan as the commands of an administrator."""
         raise NotImplementedError
 
+    def boot(self, items):
+        """What makes these items from nothing, or from what is there, as lines of a shell script."""
+        return []
+
     def apply(self, plan):
         raise NotImplementedError
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ._commands import commands
+from ._commands import command, commands
 from ._deps import require_pyroute2
 from ._errors import Invalid
 from ._kind import Kind
 from ._link import Links
 from ._model import OWNER, UNMARKED
-from ._plan import CREATE, DELETE, RECREATE
+from ._plan import CREATE, DELETE, RECREATE, diff
 from ._steps import LinkAdd, LinkDel, merged
 
 # Ethernet 14, VXLAN 8, UDP 8, and IPv4 20 or IPv6 40.
@@ -132,6 +132,12 @@ class LinkKind(Kind):
 
     def commands(self, plan):
         return commands(self.steps(plan))
+
+    def boot(self, items):
+        """Creating a link is the one step that fails where it has been taken; a process's namespace is not there at boot."""
+        wanted = {item.key: item for item in items if not (getattr(item, "inner_netns", None) or "").startswith("/")}
+        return [(f"{command('ip', step.netns, 'link', 'show', 'dev', step.name)} >/dev/null 2>&1 || " if isinstance(
+            step, LinkAdd) else "") + line for step in self.steps(diff(wanted, {})) for line in commands([step])]
 
     def apply(self, plan):
         self.links.apply(self.steps(plan))

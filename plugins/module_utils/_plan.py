@@ -30,6 +30,8 @@ class Difference:
 def words(value):
     if value is None or value == "" or value == frozenset() or value == ():
         return "none"
+    if isinstance(value, str) and "\n" in value:
+        return f"{len(value.splitlines())} lines"
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, frozenset):

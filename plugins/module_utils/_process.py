@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import shlex
 import shutil
 import signal
 import tempfile
@@ -31,6 +32,7 @@ from ._container import (
     digest,
     files_of,
     from_json,
+    namespace_line,
 )
 from ._errors import Invalid, Problem
 from ._kind import Kind
@@ -143,6 +145,9 @@ class Containers(Kind):
         if after.state != STOPPED and not (before and _keeps_running(change)):
             lines.append(_verb(after, "start"))
         return lines
+
+    def boot(self, items):
+        return [namespace_line(shlex.quote(item.name)) for item in items]
 
     def apply(self, plan):
         """All that have to stop, stop together; all that have to start, start together."""

@@ -35,7 +35,7 @@ class Stage:
     """One kind of thing in a run, what is wanted of it, and the plan.
 
     ``options`` are the validated options of each item; ``option`` is that of the module which holds them as a list,
-    or None where the module is about this kind alone.
+    None where the module is about this kind alone, or has no such option.
     """
 
     def __init__(self, kind, options, prune, option=None):
@@ -47,17 +47,18 @@ class Stage:
             if item.key in self._entries:
                 raise Invalid(option or "config", item.key, "it is given twice")
             self._entries[item.key] = (item, each.get("state") != "absent")
+        self.wanted = {key: item if present else None for key, (item, present) in self._entries.items()}
 
     @property
     def items(self):
-        return [item for item, present in self._entries.values() if present]
+        """Those that are to be there; complete, once they have been looked for."""
+        return [item for item in self.wanted.values() if item]
 
     def look(self):
         """Observe and plan."""
         with _below(self.option):
-            self.wanted = {key: self.kind.complete(item) if present else None
-                           for key, (item, present) in self._entries.items()}
-        self.sought = [self.wanted[key] or item for key, (item, present) in self._entries.items()]
+            self.wanted = {key: item and self.kind.complete(item) for key, item in self.wanted.items()}
+        self.sought = [self.wanted[key] or item for key, (item, unused) in self._entries.items()]
         self.found = self.kind.observe(self.sought, self.prune)
         self.plan = diff(self.wanted, self.found, self.prune)
         self.missing = self.kind.missing(self.plan)
@@ -83,37 +84,39 @@ class Stage:
 def run(module, kind):
     """Bring the host to what the parameters of a module for one kind of thing want, and exit the module."""
     def stages():
-        return [Stage(kind, items_of(kind.options, module.params), module.params["prune"])]
+        yield Stage(kind, items_of(kind.options, module.params), module.params["prune"])
 
-    _run(module, [kind], stages, lambda stages, shown: shown(stages[0]))
-
-
-def run_all(module, kinds, unpruned=()):
-    """The same for several kinds, by the option that lists their items, in the order in which they are set up.
-
-    Of a kind whose option is not given nothing is managed; with ``prune``, those in ``unpruned`` are only added to.
-    """
-    given = {option: kind for option, kind in kinds.items() if module.params[option] is not None}
-
-    def stages():
-        spec = {option: {"type": "list", "elements": "dict", "options": kind.options} for option, kind in given.items()}
-        checked = ArgumentSpecValidator(spec).validate({option: module.params[option] for option in given})
-        if checked.error_messages:
-            raise Problem("; ".join(checked.error_messages))
-        return [Stage(kind, checked.validated_parameters[option], module.params["prune"] and option not in unpruned, option)
-                for option, kind in given.items()]
-
-    _run(module, given.values(), stages, lambda stages, shown: {stage.option: shown(stage) for stage in stages})
+    run_all(module, [kind], stages, lambda stages, shown: shown(stages[0]))
 
 
-def _run(module, kinds, stages, gathered):
+def checked(kinds, params):
+    """The validated options of each kind's items, by the option that lists them; those that are given."""
+    spec = {option: {"type": "list", "elements": "dict", "options": kind.options} for option, kind in kinds.items()
+            if params[option] is not None}
+    found = ArgumentSpecValidator(spec).validate({option: params[option] for option in spec})
+    if found.error_messages:
+        raise Problem("; ".join(found.error_messages))
+    return found.validated_parameters
+
+
+def by_option(stages, shown):
+    """What is returned of several kinds."""
+    return {stage.option: shown(stage) for stage in stages if stage.option}
+
+
+def run_all(module, kinds, stages, gathered=by_option):
+    """The same for several ``kinds``. ``stages`` is a generator of the Stages, in the order in which things are set up: each
+    has been planned when the next is asked for."""
     try:
         _require_root()
         for kind in kinds:
             kind.require()
-        stages = stages()
-        _refuse_shared_addresses(chain.from_iterable(stage.items for stage in stages))
-        result = _converge(module, stages, gathered)
+        planned = []
+        for stage in stages():
+            stage.look()
+            planned.append(stage)
+        _refuse_shared_addresses(chain.from_iterable(stage.items for stage in planned))
+        result = _converge(module, planned, gathered)
     except Problem as problem:
         module.fail_json(msg=str(problem), **problem.details)
     except OSError as error:
@@ -142,8 +145,6 @@ def _refuse_shared_addresses(items):
 
 
 def _converge(module, stages, gathered):
-    for stage in stages:
-        stage.look()
     planned = [stage for stage in stages if stage.plan]
     # In the order of doing: what goes, from the last stage to the first; what comes, from the first to the last.
     doing = [(stage, stage.plan.going, stage.commands[0]) for stage in reversed(planned)]

@@ -40,6 +40,33 @@ options:
     description: VXLAN links, in the options of M(fromscratch.containers.vxlan_link). Without it, none is managed.
     type: list
     elements: dict
+  nftables:
+    description:
+      - Tables of nftables, all of the family C(inet). Each has a O(nftables[].name) that begins with C(fromscratch), the
+        O(nftables[].rules) that stand between its braces, and a O(nftables[].state). Without it, none is managed.
+    type: list
+    elements: dict
+    suboptions:
+      name:
+        description: Name of the table.
+        type: str
+        required: true
+      rules:
+        description: What stands between the braces of the table, in the language of nft(8).
+        type: str
+      state:
+        description: Whether the table is there.
+        type: str
+        choices: [present, absent]
+        default: present
+  persist:
+    description:
+      - Make the host keep what is given here. Where systemd runs it, a unit brings the network back at boot and when the
+        underlay device comes back, by a shell script of the commands that make it from nothing. Where systemd-networkd, udev
+        or NetworkManager are installed, they are told to leave the links alone.
+      - A host has one such script, so give everything in one task. Where it is all absent, so are these files.
+    type: bool
+    default: false
   prune:
     description:
       - Remove the containers and links that this collection made and that are not among the items, of those kinds that are
@@ -134,32 +161,22 @@ observed:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.fromscratch.containers.plugins.module_utils._archive import Rootfses
-from ansible_collections.fromscratch.containers.plugins.module_utils._bridge import Bridges
 from ansible_collections.fromscratch.containers.plugins.module_utils._download import OPTIONS
-from ansible_collections.fromscratch.containers.plugins.module_utils._kind import Ahead
-from ansible_collections.fromscratch.containers.plugins.module_utils._link import Links
-from ansible_collections.fromscratch.containers.plugins.module_utils._process import Containers
+from ansible_collections.fromscratch.containers.plugins.module_utils._nft import Tables
 from ansible_collections.fromscratch.containers.plugins.module_utils._run import run_all
-from ansible_collections.fromscratch.containers.plugins.module_utils._veth import VethPairs
-from ansible_collections.fromscratch.containers.plugins.module_utils._vxlan import Vxlans
-
-KINDS = ("alpine_rootfs", "ns_container", "veth_pair", "linux_bridge", "vxlan_link")
+from ansible_collections.fromscratch.containers.plugins.module_utils._topology import KINDS, Topology
 
 
 def main():
     module = AnsibleModule(argument_spec={
         **{kind: {"type": "list", "elements": "dict"} for kind in KINDS},
-        "prune": {"type": "bool", "default": False}, **OPTIONS}, supports_check_mode=True)
-    ahead = Ahead()
-    links = Links(ahead)
-    run_all(module, {
-        "alpine_rootfs": Rootfses(module.params, ahead),
-        "ns_container": Containers(ahead),
-        "veth_pair": VethPairs(ahead, links),
-        "linux_bridge": Bridges(ahead, links),
-        "vxlan_link": Vxlans(ahead, links),
-    }, unpruned={"alpine_rootfs"})
+        "nftables": {"type": "list", "elements": "dict", "options": Tables.options},
+        "prune": {"type": "bool", "default": False},
+        "persist": {"type": "bool", "default": False},
+        **OPTIONS,
+    }, supports_check_mode=True)
+    topology = Topology(module.params)
+    run_all(module, topology.kinds.values(), topology.stages)
 
 
 if __name__ == "__main__":

@@ -98,9 +98,8 @@ class Watch(threading.Thread):
 
 def staying():
     """What stays in memory for one container beside its own command: (proportional, resident) KiB of its process 1."""
-    pids = subprocess.run([HOST, "exec", "/bin/sh", "-c", "cat /run/fromscratch/containers/*"], check=True,
-                          capture_output=True, text=True).stdout.splitlines()
-    inside = {line.split()[0] for line in pids if len(line.split()) == 3}
+    inside = set(subprocess.run([HOST, "exec", "/bin/sh", "-c", "head -qn1 /run/fromscratch/containers/*"], check=True,
+                                capture_output=True, text=True).stdout.split())
     host = Path("/run/fromscratch/containers/bench").read_text().split()[0]
     found = []
     for each in Path("/proc").iterdir():
@@ -114,7 +113,9 @@ def staying():
             rollup = (each / "smaps_rollup").read_text()
             found.append(tuple(int(next(line for line in rollup.splitlines() if line.startswith(key)).split()[1])
                                for key in ("Pss:", "Rss:")))
-    return tuple(statistics.mean(column) for column in zip(*found)) if found else (0, 0)
+    if len(found) != len(inside):
+        raise SystemExit(f"{len(found)} of {len(inside)} containers were found among the processes: nothing is measured")
+    return tuple(statistics.mean(column) for column in zip(*found))
 
 
 def main():

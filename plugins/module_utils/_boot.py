@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The network of a host after a reboot: the plan from an empty host as a shell script, and the unit that runs it.
+
+No Python and no Ansible at boot. The script can be run at any time: what is there stays, so it also brings back what went
+with an underlay device that has come back.
+"""
+
+from __future__ import annotations
+
+import shlex
+
+from ._files import MADE
+from ._service import UNITS, manages_host
+
+SCRIPT = "/var/lib/fromscratch/network"
+NAME = "fromscratch-network.service"
+UNIT = f"{UNITS}/{NAME}"
+ENABLED = f"{UNITS}/multi-user.target.wants/{NAME}"
+RULES = "/etc/udev/rules.d/90-fromscratch.rules"
+
+UNIT_TEXT = f"""\
+{MADE}: links, network namespaces and packet filter, before the containers.
+[Unit]
+Description=Network of the containers
+Wants=network-online.target
+After=network-online.target nftables.service
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart={SCRIPT}
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+WAIT = """\
+# An address of the underlay comes a while after boot.
+for address in {addresses}; do
+    left=1200
+    until ip -o address show to "$address" | grep -q .; do
+        [ "$left" -gt 0 ] || {{ echo "no link of this host has $address" >&2; exit 1; }}
+        left=$((left - 1))
+        sleep 0.1
+    done
+done
+"""
+
+
+def files(commands, underlays, devices):
+    """Options of ``Files``: for the commands of the plan, the addresses that they need, and the devices that have those."""
+    wanted = "present" if commands and manages_host() else "absent"
+    reload = [["systemctl", "daemon-reload"]] if manages_host() else []
+    wait = WAIT.format(addresses=" ".join(map(shlex.quote, underlays))) if underlays else ""
+    script = f"#!/bin/sh\n{MADE}: the network of this host's containers, from nothing or from what is there.\nset -eu\n"
+    again = "".join(f'ACTION=="add", SUBSYSTEM=="net", KERNEL=="{device}", RUN+="/usr/bin/systemctl --no-block restart {NAME}"\n'
+                    for device in devices)
+    return [
+        {"path": SCRIPT, "mode": 0o700, "state": wanted, "text": script + wait + "".join(f"{line}\n" for line in commands)},
+        {"path": UNIT, "state": wanted, "text": UNIT_TEXT, "reload": reload},
+        {"path": ENABLED, "state": wanted, "target": UNIT, "reload": reload},
+        {"path": RULES, "state": wanted if devices else "absent",
+         "text": f"{MADE}: an underlay device that comes back gets its VXLAN links back.\n{again}"},
+    ]

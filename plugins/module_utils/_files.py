@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Files that tell other programs of a host what to do, each with the commands that make them read it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from typing import Optional, Tuple
+
+from ._errors import Problem
+from ._kind import Kind
+from ._model import OWNER, Item, fact, hint, identity, settable
+from ._paths import tidy
+from ._plan import DELETE
+
+MADE = f"# Made by {OWNER}"  # how each begins, which tells it from somebody else's
+
+
+@dataclass(frozen=True)
+class File(Item):
+    """``text`` is the whole file; or ``target`` where it is a symbolic link. ``reload``: commands to run after a change."""
+
+    word = "file"
+
+    path: str = identity()
+    text: Optional[str] = settable()
+    target: Optional[str] = settable()
+    mode: Optional[int] = settable()
+    reload: Optional[Tuple[Tuple[str, ...], ...]] = hint()
+    owner: Optional[str] = fact()
+
+    @property
+    def key(self):
+        return f"{self.word} {self.path}"
+
+
+class Files(Kind):
+    def parse(self, options):
+        link = options.get("target") is not None
+        return File(path=options["path"], text=None if link else options["text"], target=options.get("target"),
+                    mode=None if link else options.get("mode", 0o644),
+                    reload=tuple(tuple(each) for each in options.get("reload", ())))
+
+    def observe(self, wanted, prune):
+        self._reload = {item.path: item.reload or () for item in wanted}
+        found = (look(item) for item in wanted)
+        return {item.key: item for item in found if item is not None}
+
+    def commands(self, plan):
+        lines = [_line(change) for change in plan.changes]
+        return lines + [shlex.join(each) for each in self._reloads(plan)]
+
+    def _reloads(self, plan):
+        return list(dict.fromkeys(each for change in plan.changes
+                                  for each in self._reload[(change.after or change.before).path]))
+
+    def apply(self, plan):
+        for change in plan.changes:
+            if change.action == DELETE:
+                os.unlink(change.before.path)
+                tidy(os.path.dirname(change.before.path))
+            else:
+                os.makedirs(os.path.dirname(change.after.path), mode=0o755, exist_ok=True)
+                write(change.after.path, change.after.text, change.after.mode, change.after.target)
+        for command in self._reloads(plan):
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise Problem(f"{shlex.join(command)} failed: {done.stderr.strip() or done.stdout.strip()}")
+
+
+def look(item):
+    """The file as it is, or None where there is none."""
+    if os.path.islink(item.path):
+        target = os.readlink(item.path)
+        return File(path=item.path, target=target, owner=OWNER if target == item.target else "somebody else")
+    try:
+        with open(item.path, encoding="utf-8", errors="replace") as file:
+            text = file.read()
+            mode = os.fstat(file.fileno()).st_mode & 0o7777
+    except FileNotFoundError:
+        return None
+    return File(path=item.path, text=text, mode=mode, owner=OWNER if MADE in text[:200] else "somebody else")
+
+
+def _line(change):
+    if change.action == DELETE:
+        return shlex.join(["rm", change.before.path])
+    item = change.after
+    if item.target is not None:
+        return shlex.join(["ln", "-sfn", item.target, item.path])
+    return f"install -D -m {item.mode:04o} /dev/stdin {shlex.quote(item.path)} <<'EOF'\n{item.text}EOF"
+
+
+def write(path, text, mode, target=None):
+    """Whole or not at all."""
+    directory = os.path.dirname(path)
+    if target is not None:
+        temporary = tempfile.mktemp(dir=directory, prefix=".new-")  # noqa: S306 (a link is made only where nothing is)
+        os.symlink(target, temporary)
+    else:
+        handle, temporary = tempfile.mkstemp(dir=directory, prefix=".new-")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            os.fchmod(file.fileno(), mode)
+    os.replace(temporary, path)

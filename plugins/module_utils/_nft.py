@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Tables of nftables, compared in nft's own words.
+
+What is wanted is loaded into an empty network namespace first and listed there, so that it is checked before anything
+changes, and so that two ways to write a rule are no difference. A table is replaced in one transaction.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass, replace
+from typing import Optional
+
+from ._errors import Invalid, Problem
+from ._kind import Kind
+from ._model import OWNER, Item, fact, identity, settable
+from ._plan import DELETE
+
+PATH = "/usr/sbin:/sbin:/usr/bin:/bin"
+
+
+@dataclass(frozen=True)
+class Table(Item):
+    """A table of the family inet; ``rules`` is what stands between its braces, without counts."""
+
+    word = "nftables table"
+
+    name: str = identity()
+    rules: Optional[str] = settable()
+    owner: Optional[str] = fact()
+
+    @property
+    def key(self):
+        return f"{self.word} inet {self.name}"
+
+
+class Tables(Kind):
+    options = {
+        "name": {"type": "str", "required": True},
+        "rules": {"type": "str"},
+        "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    }
+
+    def parse(self, options):
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", options["name"]):
+            raise Invalid("name", options["name"], "use small letters, digits and '_', a letter first")
+        if options["state"] == "present" and not options["rules"]:
+            raise Invalid("rules", options["rules"], "it is required for this state")
+        return Table(name=options["name"], rules=options["rules"] if options["state"] == "present" else None)
+
+    def complete(self, item):
+        """The rules as nft lists them."""
+        if nft() is None:
+            raise Problem("nft is missing, which nftables tables need: install the package nftables, or do not ask for rules",
+                          missing_library="nftables")
+        done = _run("unshare", "--net", "sh", "-ec", f"nft -f - && nft -s list table inet {item.name}", text=loading(item))
+        if done.returncode:
+            raise Invalid("rules", item.rules, f"nft refuses it: {done.stderr.strip()}")
+        return replace(item, rules=_inner(done.stdout))
+
+    def observe(self, wanted, prune):
+        found = {}
+        for item in wanted if nft() else ():
+            done = _run("nft", "-s", "list", "table", "inet", item.name)
+            if done.returncode == 0:
+                found[item.key] = Table(name=item.name, rules=_inner(done.stdout), owner=None)
+        return {key: replace(item, owner=self._owner(item)) for key, item in found.items()}
+
+    @staticmethod
+    def _owner(item):
+        """The name is the mark: a table has no room for another."""
+        return OWNER if item.name.startswith("fromscratch") else "somebody else"
+
+    def commands(self, plan):
+        return [f"nft delete table inet {change.before.name}" if change.action == DELETE
+                else f"nft -f - <<'EOF'\n{loading(change.after)}EOF" for change in plan.changes]
+
+    def apply(self, plan):
+        for change in plan.changes:
+            text = (f"delete table inet {change.before.name}\n" if change.action == DELETE else loading(change.after))
+            done = _run("nft", "-f", "-", text=text)
+            if done.returncode:
+                raise Problem(f"{change.item}: nft refuses it: {done.stderr.strip()}")
+
+    def boot(self, items):
+        return [f"nft -f - <<'EOF'\n{loading(item)}EOF" for item in items]
+
+
+def loading(item):
+    """What makes nft replace the table, whether or not it is there."""
+    return f"table inet {item.name}\ndelete table inet {item.name}\ntable inet {item.name} {{\n{item.rules.rstrip()}\n}}\n"
+
+
+def _inner(listing):
+    """What stands between the braces of a listed table."""
+    return listing.partition("{\n")[2].rpartition("}")[0]
+
+
+def nft():
+    return shutil.which("nft", path=PATH)
+
+
+def _run(*command, text=""):
+    return subprocess.run(command, input=text, capture_output=True, text=True, check=False,
+                          env={"PATH": PATH, "LC_ALL": "C"})

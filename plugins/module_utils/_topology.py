@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One host as a whole: the kinds of thing it holds, in the order in which they are set up, and what makes it keep them."""
+
+from __future__ import annotations
+
+from . import _boot, _managers
+from ._archive import Rootfses
+from ._bridge import Bridges
+from ._files import Files
+from ._kind import Ahead
+from ._link import Links
+from ._nft import Tables
+from ._process import Containers
+from ._run import Stage, checked
+from ._veth import VethPairs
+from ._vxlan import Vxlans
+
+KINDS = ("alpine_rootfs", "ns_container", "nftables", "veth_pair", "linux_bridge", "vxlan_link")
+UNPRUNED = ("alpine_rootfs", "nftables")
+
+
+class Topology:
+    """A host by the options of M(topology). ``kinds`` has those kinds that are given, by option."""
+
+    def __init__(self, params):
+        self.params = params
+        self.ahead = Ahead()
+        links = Links(self.ahead)
+        kinds = (Rootfses(params, self.ahead), Containers(self.ahead), Tables(self.ahead), VethPairs(self.ahead, links),
+                 Bridges(self.ahead, links), Vxlans(self.ahead, links))
+        self.kinds = {option: kind for option, kind in zip(KINDS, kinds) if params[option] is not None}
+
+    def stages(self):
+        """No kind is managed that is not given."""
+        given = checked(self.kinds, self.params)
+        persist, items = self.params["persist"], {}
+        if persist:  # before the first link
+            yield Stage(Files(self.ahead), _managers.files(_names(given)), False)
+        for option, options in given.items():
+            stage = Stage(self.kinds[option], options, self.params["prune"] and option not in UNPRUNED, option)
+            yield stage
+            items[option] = stage.items
+        if persist:
+            tunnels = [item for item in items.get("vxlan_link", ()) if item.netns is None]
+            yield Stage(Files(self.ahead), _boot.files(
+                [line for option in items for line in self.kinds[option].boot(items[option])],
+                sorted({item.local for item in tunnels}), sorted({item.device for item in tunnels})), False)
+
+
+def _names(given):
+    """The links that a network manager could take an interest in, all ends of veth pairs as one pattern."""
+    here = [(option, item) for option in ("linux_bridge", "vxlan_link", "veth_pair") for item in given.get(option, ())
+            if item["state"] == "present" and item["netns"] is None]
+    found = [item["name"] for option, item in here if item["name"] and not item["name"].startswith("ve-")]
+    return found + ["ve-*"] * any(option == "veth_pair" for option, item in here)
