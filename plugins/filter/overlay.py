@@ -49,6 +49,10 @@ _value:
       description: Items of M(fromscratch.containers.ns_container).
       type: list
       elements: dict
+    nftables:
+      description: Tables of nftables.
+      type: list
+      elements: dict
     veth_pair:
       description: Items of M(fromscratch.containers.veth_pair).
       type: list

@@ -22,7 +22,7 @@ def files(names):
     words = " ".join(names)
     return [
         {"path": NETWORKD, "state": _state(names and installed("systemd-networkd")), "reload": _if_up(
-            "/run/systemd/netif", ["networkctl", "reload"]),
+            "/run/systemd/system", ["systemctl", "try-reload-or-restart", "systemd-networkd.service"]),
          "text": f"{MADE}: systemd-networkd leaves these alone.\n[Match]\nName={words}\n\n[Link]\nUnmanaged=yes\n"},
         {"path": UDEV, "state": _state(names and installed("systemd-udevd")), "reload": _if_up(
             "/run/udev/control", ["udevadm", "control", "--reload"]),

@@ -18,8 +18,9 @@ from ._model import derived_ifname
 SHARED = ("vni", "port", "bridge", "vxlan", "forwarding", "mtu")
 OWN = ("underlay_ip", "bridge_address", "bridge_addresses")
 LEARNING, STATIC = "learning", "static"
+TABLE = "fromscratch"  # of nftables
 CONTAINER_OPTIONS = ("rootfs", "command", "env", "hostname", "workdir", "layer", "binds", "tmpfs", "read_only",
-                     "privileged", "init", "stop_timeout")
+                     "privileged", "init", "stop_timeout", "restart", "memory", "cpus", "pids")
 
 
 @dataclass
@@ -230,10 +231,31 @@ def _items(hosts, here, settings):
                         "bridge": network.bridge, **peers, **_given(vars(network), "mtu")})
         containers += [{"rootfs": settings["overlay_rootfs"], **_given(each, "name", *CONTAINER_OPTIONS)}
                        for each in members]
-    found = {"ns_container": containers, "veth_pair": veths, "linux_bridge": bridges, "vxlan_link": tunnels}
+    guard = [{"name": TABLE, "rules": _guard(hosts, here)}]
+    found = {"ns_container": containers, "nftables": guard,
+             "veth_pair": veths, "linux_bridge": bridges, "vxlan_link": tunnels}
+    if settings["overlay_state"] == "absent" or not settings["overlay_guard"]:
+        found["nftables"] = [{"name": TABLE, "state": "absent"}]
     if settings["overlay_state"] == "absent":
         return {module: [{**item, "state": "absent"} for item in items] for module, items in found.items()}
     return found
+
+
+def _guard(hosts, here):
+    """The packet filter of a host: frames of its networks come from their peers, or not at all.
+
+    VXLAN itself takes them from anybody. The VNI is the 24 bits behind the UDP header and the flags; frames of other VNIs
+    may be those of other programs, and find no link of ours.
+    """
+    lines = ["chain vxlan {", "type filter hook input priority -10; policy accept;"]
+    for network in here.networks.values():
+        family = "ip6" if ":" in network.underlay_ip else "ip"
+        frames = f"{family} daddr {network.underlay_ip} udp dport {network.port} @th,96,24 {network.vni}"
+        peers = sorted(host.networks[network.name].underlay_ip for host in hosts.values()
+                       if host is not here and network.name in host.networks)
+        lines += [f"{frames} {family} saddr {{ {', '.join(peers)} }} counter accept"] * bool(peers)
+        lines.append(f"{frames} counter drop")
+    return "\n".join([*lines, "}"])
 
 
 def _forwarding(hosts, here, network):

@@ -19,8 +19,7 @@ TEMPLATE_TEXT = f"""\
 # directory ns-container@NAME.service.d.
 [Unit]
 Description=Container %i
-After=network.target fromscratch-network.target
-Wants=fromscratch-network.target
+After=network.target fromscratch-network.service
 ConditionFileIsExecutable=/var/lib/fromscratch/containers/%i/container
 # No more than five times in a minute, then it stays down.
 StartLimitIntervalSec=60

@@ -87,7 +87,8 @@ class Staging:
     def __init__(self, dest):
         self.dest = dest
         self.path = path_of(dest)
-        self.tarball, self.tree, self.old = (os.path.join(self.path, name) for name in ("tarball", "tree", "old"))
+        self.tarball, self.tree, self.old, self.gone = (
+            os.path.join(self.path, name) for name in ("tarball", "tree", "old", "gone"))
         self._made, self._lock = [], None
 
     def __enter__(self):
@@ -176,9 +177,9 @@ class Staging:
             raise
 
     def take(self, record):
-        """What is at dest comes here. Where it cannot be renamed it is removed in place, the record last."""
+        """What is at dest comes here, never to go back. Where it cannot be renamed it is removed in place, the record last."""
         try:
-            os.rename(self.dest, self.old)
+            os.rename(self.dest, self.gone)
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise

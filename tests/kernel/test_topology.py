@@ -3,18 +3,24 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import random
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
-from ansible_collections.fromscratch.containers.plugins.module_utils import _process
+from ansible_collections.fromscratch.containers.plugins.module_utils import _netns, _nft, _process
 
 from ..conftest import ROOT
 from .conftest import addresses, link, run_module, sh
 from .faces import converge, lasting
 from .test_vxlan_link import host as host_netns
 
+CLONE_NEWNET = 0x40000000
 ROOTFS = "/var/lib/rootfs/alpine"
 KINDS = ("alpine_rootfs", "ns_container", "veth_pair", "linux_bridge", "vxlan_link")
 
@@ -148,3 +154,99 @@ def test_one_address_in_two_kinds(host, tarball):
 def test_nothing_at_all():
     assert run_module("topology").changed is False
     assert run_module("topology").observed == {}
+
+
+def elsewhere(wanted):
+    """A run in a process of its own; its pid. What becomes of it is no matter."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            run_module("topology", **wanted)
+        finally:
+            os._exit(0)
+    return pid
+
+
+def test_runs_that_are_killed_leave_what_the_next_one_repairs(host, tarball):
+    wanted, chance = whole(host, tarball, "c1", "c2"), random.Random(4)
+    before, killed = lasting(host), 0
+    begin = time.monotonic()
+    os.waitpid(elsewhere(wanted), 0)
+    whole_run = time.monotonic() - begin
+    for attempt in itertools.takewhile(lambda unused: killed < 50, range(300)):
+        goal = absent(wanted) if attempt % 2 else {**wanted, "ns_container": [
+            {**each, "env": {"ATTEMPT": str(attempt)}} for each in wanted["ns_container"]]}
+        pid = elsewhere(goal)
+        time.sleep(chance.uniform(0, whole_run))
+        os.kill(pid, signal.SIGKILL)
+        killed += os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+        if attempt % 5 == 0:
+            converge("topology", host, **goal)
+    assert killed == 50, "most runs were over before they were killed"
+    converge("topology", host, **wanted)
+    assert sh("ip netns exec c1 ping -c1 -W2 10.0.0.101")
+    converge("topology", host, **absent(wanted))
+    assert lasting(host) == before and not Path(ROOTFS).exists()
+
+
+def test_two_runs_at_once(host, tarball):
+    wanted = whole(host, tarball, "c1", "c2")
+    for unused in range(3):
+        for pid in [elsewhere(wanted), elsewhere(wanted)]:
+            os.waitpid(pid, 0)
+        converge("topology", host, **wanted)
+        assert sh("ip netns exec c1 ping -c1 -W2 10.0.0.101")
+        converge("topology", host, **absent(wanted))
+
+
+GUARD = "chain input {\ntype filter hook input priority 0; policy accept;\nudp dport 4789 ip saddr {192.0.2.2} counter accept\n}"
+
+
+def rules():
+    return sh("nft -s list ruleset")
+
+
+@pytest.fixture
+def tables(scene):
+    """A network namespace of the test's own for nft, which works on the present one."""
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    with open(f"/run/netns/{scene.netns()}", encoding="ascii") as there:
+        _netns._call("setns", there.fileno(), CLONE_NEWNET)
+    yield
+    _netns._call("setns", home, CLONE_NEWNET)
+    os.close(home)
+
+
+@pytest.mark.skipif(_nft.nft() is None, reason="nft is not installed")
+class TestTables:
+    def test_create_replace_and_delete(self, tables):
+        sh("nft add table inet other", "nft add chain inet other mine")
+        before = rules()
+        table = {"name": "fromscratch", "rules": GUARD}
+        predicted = run_module("topology", check=True, nftables=[table])
+        assert rules() == before
+        made = run_module("topology", nftables=[table])
+        assert made.changes == predicted.changes and items(made) == ["create nftables table inet fromscratch"]
+        assert "ip saddr 192.0.2.2" in rules()
+        assert not run_module("topology", nftables=[table]).changed
+        sh("nft add rule inet fromscratch input counter drop")
+        assert run_module("topology", nftables=[table]).changed and "drop" not in rules()
+        other = {**table, "rules": GUARD.replace("192.0.2.2", "192.0.2.7")}
+        changed = run_module("topology", nftables=[other])
+        assert items(changed) == ["update nftables table inet fromscratch"] and "192.0.2.2" not in rules()
+        by_hand = rules()
+        sh("nft delete table inet fromscratch", "\n".join(changed.commands))
+        assert rules() == by_hand
+        assert items(run_module("topology", nftables=[{"name": "fromscratch", "state": "absent"}])) == [
+            "delete nftables table inet fromscratch"]
+        assert rules() == before
+
+    @pytest.mark.parametrize("change, message", [
+        ({"rules": "chain input { no such thing }"}, "nft refuses it"), ({"name": "a b"}, "use small letters"),
+        ({"rules": None}, "it is required"), ({"name": "other"}, "was not made by this collection")])
+    def test_bad_input(self, tables, change, message):
+        sh("nft add table inet other")
+        before = rules()
+        found = run_module("topology", nftables=[{"name": "fromscratch", "rules": GUARD, **change}])
+        assert found.failed and message in found.msg, found.msg
+        assert rules() == before

@@ -15,7 +15,7 @@ from ansible_collections.fromscratch.containers.plugins.module_utils._overlay im
 
 DEFAULTS = {"overlay_state": "present", "overlay_networks": [], "overlay_vni": 100, "overlay_port": 4789, "overlay_bridge": "br0",
             "overlay_vxlan": "vxlan0", "overlay_bridge_address": None, "overlay_bridge_addresses": [], "overlay_mtu": None, "overlay_forwarding": "learning",
-            "overlay_containers": [], "overlay_rootfs": "/rootfs"}
+            "overlay_containers": [], "overlay_rootfs": "/rootfs", "overlay_guard": True}
 
 
 def host(number, *containers, **options):
@@ -39,6 +39,10 @@ def of(variables, name, call=part, **extra):
 def test_two_hosts():
     assert of(two(), "h1") == {
         "ns_container": [{"rootfs": "/rootfs", "name": "a"}],
+        "nftables": [{"name": "fromscratch", "rules": "\n".join((
+            "chain vxlan {", "type filter hook input priority -10; policy accept;",
+            "ip daddr 172.31.0.1 udp dport 4789 @th,96,24 100 ip saddr { 172.31.0.2 } counter accept",
+            "ip daddr 172.31.0.1 udp dport 4789 @th,96,24 100 counter drop", "}"))}],
         "veth_pair": [{"name": "ve-a", "container": "a", "addresses": ["10.0.0.10/24"], "underlay": "172.31.0.1"}],
         "linux_bridge": [{"name": "br0", "ports": ["ve-a"], "addresses": ["10.0.0.1/24"], "neighbours": [],
                           "underlay": "172.31.0.1"}],
@@ -267,3 +271,18 @@ def test_the_filter_says_it_in_ansibles_words():
         function(variables, "h9", ["h1", "h2"], settings)
     assert filter_overlay.FilterModule().filters()["overlay_pings"](variables, "h1", ["h1", "h2"], settings) == of(
         two(), "h1", pings)
+
+
+def test_the_guard():
+    """Peers of a network, and of no other; a host without peers takes nothing; switched off or absent, the table goes."""
+    networks = [{"name": "red", "vni": 1}, {"name": "blue", "vni": 2, "bridge": "br1", "vxlan": "vxlan1", "bridge_address": None}]
+    hosts = {"h1": host(1, networks=networks), "h2": host(2, networks=networks[:1]), "h3": host(3, networks=networks[1:])}
+    frames = "ip daddr 172.31.0.1 udp dport 4789 @th,96,24"
+    assert of(hosts, "h1")["nftables"][0]["rules"].splitlines()[2:-1] == [
+        f"{frames} 1 ip saddr {{ 172.31.0.2 }} counter accept", f"{frames} 1 counter drop",
+        f"{frames} 2 ip saddr {{ 172.31.0.3 }} counter accept", f"{frames} 2 counter drop"]
+    alone = of({"h1": host(1)}, "h1")["nftables"][0]["rules"]
+    assert "accept;" in alone and "counter accept" not in alone and "counter drop" in alone
+    gone = [{"name": "fromscratch", "state": "absent"}]
+    for options in {"guard": False}, {"state": "absent"}:
+        assert of({"h1": host(1, **options), "h2": host(2)}, "h1")["nftables"] == gone

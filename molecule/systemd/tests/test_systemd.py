@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Hosts that systemd runs: containers are services, the network comes back at boot, strangers stay out, and all of it goes."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+STATE = Path("/var/lib/fromscratch/containers")
+
+# Sends VNI 100 an echo request of 10.0.0.66 for a container of host one, by the encapsulation that anybody can write.
+FORGERY = r"""
+import socket, struct, sys
+def checksum(data):
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    return ~((total >> 16) + (total & 0xffff)) & 0xffff
+def summed(data, at):
+    return data[:at] + struct.pack("!H", checksum(data)) + data[at + 2:]
+icmp = summed(struct.pack("!BBHHH", 8, 0, 0, 7, 7), 2)
+ip = summed(struct.pack("!BBHHHBBH4s4s", 69, 0, 20 + len(icmp), 1, 0, 64, 1, 0, socket.inet_aton("10.0.0.66"),
+                        socket.inet_aton("10.0.0.11")), 10)
+frame = bytes.fromhex(sys.argv[1].replace(":", "")) + bytes.fromhex("020000000066") + b"\x08\x00" + ip + icmp
+out = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for unused in range(5):
+    out.sendto(struct.pack("!II", 0x08000000, 100 << 8) + frame, ("172.31.0.1", 4789))
+"""
+
+# What an administrator would look at to see whether anything is left.
+VIEWS = ("ip -j link", "ip -j address", "ip -j route", "ip -6 -j route", "ip -j rule", "ip netns", "nft list ruleset",
+         "ls -lR /etc/systemd /etc/udev/rules.d /etc/NetworkManager /run/fromscratch /run/netns 2>/dev/null",
+         "ls -la /var/lib/fromscratch", "cut -d' ' -f4- /proc/self/mountinfo",
+         "systemctl list-unit-files --no-legend --no-pager", "ls -d /sys/fs/cgroup/system.slice/*container*",
+         "cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/conf/*/rp_filter")
+
+
+def lab(overlay, *options):
+    overlay.play("playbooks/lab.yml", *options)
+
+
+def show(host, unit, *names):
+    lines = host.check_output(f"systemctl show {unit} " + " ".join(f"--property {each}" for each in names)).splitlines()
+    return dict(line.split("=", 1) for line in lines)
+
+
+def eventually(condition, what):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, f"not in a minute: {what}"
+        time.sleep(0.1)
+
+
+def booted(host):
+    """It is degraded where a service fails that this machine has of its own; none of ours does."""
+    state = host.run("systemctl is-system-running").stdout.strip()
+    failed = host.run("systemctl list-units --failed --plain --no-legend --no-pager").stdout
+    assert not any(each in failed for each in ("fromscratch", "ns-container")), failed
+    return state in ("running", "degraded")
+
+
+@pytest.fixture
+def one(overlay):
+    return overlay.hosts["one"]
+
+
+def test_the_hosts_have_booted(overlay):
+    for name in "one", "two":
+        eventually(lambda name=name: booted(overlay.hosts[name]), f"{name} has booted")
+
+
+def test_a_container_is_a_service(one):
+    unit = "ns-container@one-b.service"
+    found = show(one, unit, "ActiveState", "MainPID", "Restart", "MemoryMax", "CPUQuotaPerSecUSec", "TasksMax", "UnitFileState")
+    assert found == {"ActiveState": "active", "MainPID": one.check_output("head -n1 /run/fromscratch/containers/one-b"),
+                     "Restart": "on-failure", "MemoryMax": str(32 * 1024 * 1024), "CPUQuotaPerSecUSec": "500ms",
+                     "TasksMax": "20", "UnitFileState": "enabled"}
+    eventually(lambda: "one-b says hello" in one.check_output(f"journalctl --no-pager -u {unit}"), "it is in the journal")
+    assert "one-b.service.d/container.conf" in one.check_output(f"systemctl cat {unit}")
+    assert "Restart=no" in one.check_output("systemctl show --property Restart ns-container@one-a.service")
+
+
+def test_a_container_that_was_stopped_by_hand_is_started(overlay, one):
+    one.check_output("systemctl stop ns-container@one-a")
+    assert one.run("/var/lib/fromscratch/containers/one-a/container status").rc == 3
+    changes = [change for result in overlay.play("site.yml") for change in result.get("changes", ())]
+    assert [(each["item"], each["action"]) for each in changes] == [("container one-a", "update")]
+    assert one.run("systemctl is-active ns-container@one-a").rc == 0
+
+
+def test_a_container_that_fails_comes_back_with_its_links(one):
+    before = show(one, "ns-container@one-b.service", "MainPID")["MainPID"]
+    one.check_output(f"kill -KILL {before}")
+    eventually(lambda: show(one, "ns-container@one-b.service", "MainPID", "ActiveState").get("ActiveState") == "active"
+               and one.run("/var/lib/fromscratch/containers/one-b/container status").rc == 0, "it is back")
+    assert show(one, "ns-container@one-b.service", "MainPID")["MainPID"] != before
+    assert one.run("ip netns exec one-b ping -c1 -W2 10.0.0.21").rc == 0
+
+
+def test_managers_are_told(one):
+    for program, path, line in (
+            ("/lib/systemd/systemd-networkd", "/etc/systemd/network/05-fromscratch.network", "Unmanaged=yes"),
+            ("/lib/systemd/systemd-udevd", "/etc/systemd/network/05-fromscratch.link", "MACAddressPolicy=none"),
+            ("/usr/sbin/NetworkManager", "/etc/NetworkManager/conf.d/05-fromscratch.conf", "interface-name:vxlan0")):
+        if one.file(program).exists:
+            assert line in one.file(path).content_string and one.file(path).mode == 0o644
+        else:
+            assert not one.file(path).exists
+
+
+def echoes(one):
+    """Echo requests that the container has taken."""
+    icmp = [line.split() for line in one.check_output("ip netns exec one-a cat /proc/net/snmp").splitlines() if line.startswith("Icmp:")]
+    return int(dict(zip(*icmp))["InEchos"])
+
+
+def forge(overlay):
+    mac = overlay.js("one", "ip -n one-a -j link show eth0")[0]["address"]
+    overlay.hosts["stranger"].check_output("/usr/bin/python3 -c %s %s", FORGERY, mac)
+    time.sleep(0.5)
+
+
+def test_strangers_stay_out(overlay, one):
+    before = echoes(one)
+    forge(overlay)
+    assert echoes(one) == before, "a forged frame came through the guard"
+    assert "counter packets 5 " in [line for line in one.check_output("nft list table inet fromscratch").splitlines()
+                                    if "drop" in line][0]
+    one.check_output("nft delete table inet fromscratch")
+    forge(overlay)
+    assert echoes(one) == before + 5, "without it, all of them come through"
+    changes = [change for result in overlay.play("site.yml") for change in result.get("changes", ())]
+    assert [(each["item"], each["action"]) for each in changes] == [("nftables table inet fromscratch", "create")]
+    forge(overlay)
+    assert echoes(one) == before + 5
+
+
+def lasting(overlay):
+    """What is the same before and after a reboot."""
+    def clean(value):
+        if isinstance(value, dict):
+            return {key: clean(each) for key, each in value.items() if not key.endswith("_timer") and key not in (
+                "ifindex", "link_index", "link_netnsid", "operstate", "state", "valid_life_time", "preferred_life_time", "tentative", "flags", "dadfailed")}
+        return [clean(each) for each in value] if isinstance(value, list) else value
+
+    found = {}
+    for where in "", "-n one-a", "-n one-b":
+        for what in "-d -j link", "-j address", "-j route", "-6 -j route":
+            found[where, what] = {str(each.get("ifname") or each): each for each in clean(overlay.js("one", f"ip {where} {what}"))}
+    found["fdb"] = sorted(str(clean(each)) for each in overlay.js("one", "bridge -j fdb show dev vxlan0")
+                          if each.get("state") == "permanent")
+    found["nft"] = overlay.hosts["one"].check_output("nft -s list ruleset")
+    return found
+
+
+def different(one, other, path=""):
+    """Where two pictures of a host differ, a line each."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return [line for key in {**one, **other} for line in different(one.get(key), other.get(key), f"{path} {key}")]
+    return [] if one == other else [f"{path}: {one} vs {other}"]
+
+
+def test_a_reboot(overlay, one):
+    before = lasting(overlay)
+    boot = one.check_output("cat /var/lib/fromscratch/network")
+    assert "python" not in boot and "ansible" not in boot
+    subprocess.run([STATE / "one/container", "stop"], check=True)
+    subprocess.run(["ip", "netns", "delete", "one"], check=True)  # and all links that were in it
+    lab(overlay)
+    eventually(lambda: booted(one), "it has booted")
+    after = lasting(overlay)
+    assert different(before, after) == []
+    results = overlay.play("site.yml")
+    assert [each for each in results if each.get("changes")] == []
+    assert one.run("ip netns exec one-b ping -c1 -W2 10.0.0.21").rc == 0
+    assert one.run("ip netns exec one-a ping -c1 -W2 10.0.0.12").rc == 0
+
+
+def test_the_boot_script_brings_back_a_tunnel_that_went_with_its_device(overlay, one):
+    one.check_output("ip link delete vxlan0")
+    one.check_output("systemctl restart fromscratch-network.service")
+    assert [each for each in overlay.play("site.yml") if each.get("changes")] == []
+    assert one.run("ip netns exec one-a ping -c1 -W2 10.0.0.21").rc == 0
+
+
+def test_teardown_leaves_nothing(overlay, one):
+    def look():
+        return {view: one.run(view).stdout for view in VIEWS}
+
+    overlay.play("playbooks/teardown.yml")
+    before = look()
+    assert "fromscratch" not in before["nft list ruleset"]
+    assert "ns-container@" not in before["systemctl list-unit-files --no-legend --no-pager"]
+    assert [line.split()[-1] for line in before["ls -la /var/lib/fromscratch"].splitlines()[1:]] == [".", ".."]
+    changed = subprocess.run(["find", STATE / "one/layer/upper/etc", "-name", "*fromscratch*", "-o", "-name", "*ns-container*"],
+                             check=True, capture_output=True, text=True).stdout.split()
+    assert [each for each in changed if not Path(each).is_char_device()] == []  # a character device is the mark of a deletion
+    overlay.play("site.yml")
+    assert look() != before
+    overlay.play("playbooks/teardown.yml")
+    after = look()
+    for view in VIEWS:
+        assert after[view] == before[view], view
+    overlay.play("site.yml")
