@@ -94,7 +94,7 @@ class Bridges(LinkKind):
         bridge = change.after
         gained, unused = _steps.gained_and_lost(change, "ports")
         data = tuple((word, value * 100 if word in TIMES else value) for word, value in _steps.data_of(change))
-        return (_steps.link(change, data)
+        return (_steps.link(change, data, own_mtu=True)
                 + _steps.addresses(change, bridge.netns, bridge.name)
                 + [_steps.LinkSet(bridge.netns, port, master=bridge.name) for port in gained]
                 + _steps.up(change, bridge.netns, bridge.name)

@@ -147,7 +147,7 @@ def _fdb_del(step: _steps.FdbDel):
 def _port(step: _steps.PortSet):
     on, off = ("on", "off") if step.flood else ("off", "on")
     return [command("bridge", step.netns, "link", "set", "dev", step.name, "learning", on, "flood", on, "mcast_flood", on,
-                  "bcast_flood", on, "neigh_suppress", off)]
+                    "bcast_flood", on, "neigh_suppress", off)]
 
 
 @render.register

@@ -98,11 +98,12 @@ def write(path, text, mode, target=None):
     """Whole or not at all."""
     directory = os.path.dirname(path)
     if target is not None:
-        temporary = tempfile.mktemp(dir=directory, prefix=".new-")  # noqa: S306 (a link is made only where nothing is)
-        os.symlink(target, temporary)
-    else:
-        handle, temporary = tempfile.mkstemp(dir=directory, prefix=".new-")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            os.fchmod(file.fileno(), mode)
+        with tempfile.TemporaryDirectory(dir=directory, prefix=".new-") as beside:
+            os.symlink(target, f"{beside}/link")
+            os.replace(f"{beside}/link", path)
+        return
+    handle, temporary = tempfile.mkstemp(dir=directory, prefix=".new-")
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(text)
+        os.fchmod(file.fileno(), mode)
     os.replace(temporary, path)

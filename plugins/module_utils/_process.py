@@ -13,7 +13,6 @@ import select
 import shlex
 import shutil
 import signal
-import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -35,6 +34,7 @@ from ._container import (
     namespace_line,
 )
 from ._errors import Invalid, Problem
+from ._files import write
 from ._kind import Kind
 from ._model import OWNER
 from ._paths import tidy
@@ -223,7 +223,7 @@ class Containers(Kind):
         own = path != _service.TEMPLATE
         if text is not None:
             os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-            _write(path, text, UNIT_MODE)
+            write(path, text, UNIT_MODE)
             return
         if os.path.exists(path):
             os.unlink(path)
@@ -237,7 +237,7 @@ class Containers(Kind):
             os.makedirs(directory, mode=0o700, exist_ok=True)
         for name, text in files_of(container, container.service).items():
             if name in MODES:
-                _write(os.path.join(container.directory, name), text, MODES[name])
+                write(os.path.join(container.directory, name), text, MODES[name])
             else:
                 self._write_unit(name, text)
         if change.before and change.before.namespace:
@@ -316,12 +316,3 @@ def _read(path):
         return Path(path).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
-
-
-def _write(path, text, mode):
-    """Whole or not at all."""
-    handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".new-")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
-        os.fchmod(file.fileno(), mode)
-    os.replace(temporary, path)

@@ -148,12 +148,15 @@ def concerns(change, name):
     return getattr(change.after, name) is not None and (change.action == CREATE or name in change.differing())
 
 
-def link(change, data=(), peer=None):
-    """Create the link, or set what differs of mac, mtu and data. The alias that marks it cannot come with creation."""
+def link(change, data=(), peer=None, own_mtu=False):
+    """Create the link, or set what differs of mac, mtu and data. The alias that marks it cannot come with creation.
+
+    With ``own_mtu`` the MTU is set by itself: only then does a bridge keep it, whatever that of its ports.
+    """
     item = change.after
     if change.action == CREATE:
-        return [LinkAdd(item.netns, item.name, item.kind, item.mac, item.mtu, data, peer),
-                LinkSet(item.netns, item.name, alias=OWNER)]
+        return [LinkAdd(item.netns, item.name, item.kind, item.mac, None if own_mtu else item.mtu, data, peer),
+                LinkSet(item.netns, item.name, alias=OWNER, mtu=item.mtu if own_mtu else None)]
     # A VXLAN device refuses an MTU that comes along with its own attributes.
     return (some(LinkSet(item.netns, item.name, alias=mark(change, OWNER),
                          mac=item.mac if concerns(change, "mac") else None,
