@@ -101,10 +101,10 @@ class Bridges(LinkKind):
                 + self._neighbours(change))
 
     def _neighbours(self, change):
-        """Last: the kernel forgets them with the MAC of the bridge, and when it goes down."""
+        """Last: the kernel forgets them with the MAC of the bridge, with its last address, and when it goes down."""
         bridge = change.after
         gained, lost = _steps.gained_and_lost(change, "neighbours")
-        if bridge.neighbours and change.differing() & {"mac", "up"}:
+        if bridge.neighbours and change.differing() & {"mac", "up", "addresses"}:
             gained = sorted(bridge.neighbours)
         again = {each.address for each in bridge.neighbours or ()}
         return ([_steps.NeighbourDel(bridge.netns, bridge.name, each) for each in lost if each.address not in again]

@@ -10,7 +10,7 @@ import subprocess
 from .conftest import run_module, state
 
 # What the kernel changes by itself, a moment later.
-PASSING = ("tentative", "state", "forward_delay_timer", "message_age_timer", "hold_timer", "topology_change_ack")
+PASSING = ("tso_max_size", "tso_max_segs", "tentative", "state", "forward_delay_timer", "message_age_timer", "hold_timer", "topology_change_ack")
 PASSING_FLAGS = ("LOWER_UP", "NO-CARRIER", "M-DOWN", "linkdown")
 
 
@@ -18,7 +18,10 @@ def lasting(*names):
     """The state without what passes: carriers, link-local addresses that follow them, what is learnt, timers."""
     def clean(value):
         if isinstance(value, dict):
-            return {key: clean(each) for key, each in value.items() if key not in PASSING}
+            value = {key: clean(each) for key, each in value.items() if key not in PASSING}
+            if "addr_info" in value:  # in the order in which they were added
+                value["addr_info"].sort(key=lambda each: each["local"])
+            return value
         if isinstance(value, list):
             return [clean(each) for each in value if each not in PASSING_FLAGS and not (
                 isinstance(each, dict) and (each.get("dst") == "fe80::/64" or (
@@ -61,3 +64,12 @@ def same_by_commands(made, names, others):
 
 def _renamed(text, names):
     return re.sub(r"\btest\d+-\d+\b", lambda found: names.get(found[0], found[0]), text)
+
+
+def different(one, other, path=""):
+    """Where two pictures differ, a line each."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return [line for key in {**one, **other} for line in different(one.get(key), other.get(key), f"{path} {key}")]
+    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        return [line for at, pair in enumerate(zip(one, other)) for line in different(*pair, f"{path} {at}")]
+    return [] if one == other else [f"{path}: {one} vs {other}"]
