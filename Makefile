@@ -30,7 +30,7 @@ AS_ROOT = $(SUDO) env PATH="$(PATH)" LC_ALL=C.UTF-8 ANSIBLE_CONFIG="$(ANSIBLE_CO
 comma := ,
 header = @printf '\n=== %s ===\n' '$(1)'
 
-.PHONY: help venv tools demo demo-down test lint sanity molecule pytest unit kernel bench docs clean
+.PHONY: help venv tools demo demo-down test lint sanity molecule pytest unit kernel properties units integration package bench docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
@@ -60,7 +60,7 @@ demo: tools venv ## build a lab of two hosts on this machine, the overlay on the
 demo-down: venv ## take the lab away
 	@$(AS_ROOT) $(BIN)/ansible-playbook playbooks/lab.yml -e lab_state=absent
 
-test: tools venv lint sanity molecule pytest ## run all checks and tests; the last line is pytest's
+test: tools venv lint sanity units integration package molecule pytest ## run all checks and tests; the last line is pytest's
 
 lint: tools venv ## style of Python, YAML, shell and documentation, rules of Ansible, licences
 	$(call header,lint)
@@ -94,6 +94,26 @@ unit: venv ## the unit tests: no kernel, no root
 kernel: tools venv ## the tests on this machine's kernel, in throwaway namespaces
 	$(call header,kernel tests)
 	@$(AS_ROOT) scripts/apart $(BIN)/python -m pytest tests/kernel
+
+properties: tools venv ## random topologies and drift on this machine's kernel; CASES=200 of them
+	$(call header,properties)
+	@$(AS_ROOT) FROMSCRATCH_CASES=$(or $(CASES),200) scripts/apart $(BIN)/python -m pytest -s tests/kernel/test_properties.py
+
+units: venv ## the unit tests by ansible-test, on every supported Python of this machine
+	$(call header,units)
+	$(BIN)/python scripts/ansible-test units
+
+integration: tools venv ## ansible-test integration: each module in a playbook, on this machine's kernel
+	$(call header,integration)
+	@$(AS_ROOT) scripts/apart $(BIN)/python scripts/ansible-test integration
+
+package: tools venv ## build the collection, check it as Galaxy does, install it, and run the lab with nothing but that
+	$(call header,package)
+	@rm -rf build/package
+	$(BIN)/ansible-galaxy collection build --output-path build/package
+	@scripts/check-package build/package/*.tar.gz
+	$(call header,the lab with the package)
+	@$(AS_ROOT) scripts/apart scripts/run-package build/package/*.tar.gz
 
 bench: tools venv ## time the role beside the article's commands and a playbook of loops; COUNT="10 100" containers
 	$(call header,bench)

@@ -18,7 +18,7 @@ from .conftest import Scene, addresses, js, link, sh
 from .faces import converge, different, lasting, same_by_commands
 from .test_vxlan_link import host
 
-CASES = int(os.environ.get("FROMSCRATCH_CASES", "200"))
+CASES = int(os.environ.get("FROMSCRATCH_CASES", "40"))
 KINDS = ("veth_pair", "linux_bridge", "vxlan_link")
 SEEN = Counter()
 
