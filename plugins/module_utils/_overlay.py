@@ -62,7 +62,7 @@ def part(variables, host, settings):
 def pings(variables, host, settings):
     """(namespace or "-" for the host itself, from, to, address) for all that a host and its containers have to reach."""
     hosts = _hosts(variables, host, settings)
-    return list(_pings(hosts, hosts[host]))
+    return [] if settings["overlay_state"] == "absent" else list(_pings(hosts, hosts[host]))
 
 
 def _hosts(variables, host, settings):

@@ -286,3 +286,8 @@ def test_the_guard():
     gone = [{"name": "fromscratch", "state": "absent"}]
     for options in {"guard": False}, {"state": "absent"}:
         assert of({"h1": host(1, **options), "h2": host(2)}, "h1")["nftables"] == gone
+
+
+def test_an_absent_host_has_nothing_to_reach():
+    hosts = {"h1": host(1, "a"), "h2": host(2, "b", state="absent")}
+    assert of(hosts, "h2", pings) == [] and of(hosts, "h1", pings) == [["-", "h1", "a", "10.0.0.10"]]
