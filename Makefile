@@ -27,10 +27,11 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 AS_ROOT = $(SUDO) env PATH="$(PATH)" LC_ALL=C.UTF-8 ANSIBLE_CONFIG="$(ANSIBLE_CONFIG)" PYTHONDONTWRITEBYTECODE=1 \
 	ALPINE_ROOTFS="$${ALPINE_ROOTFS-}"
 
+SCENARIOS := default three systemd
 comma := ,
 header = @printf '\n=== %s ===\n' '$(1)'
 
-.PHONY: help venv tools demo demo-down test lint sanity molecule pytest unit kernel properties units integration package bench docs clean
+.PHONY: help venv tools demo demo-down test test-all lint sanity molecule pytest unit kernel properties units integration package bench docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
@@ -60,7 +61,10 @@ demo: tools venv ## build a lab of two hosts on this machine, the overlay on the
 demo-down: venv ## take the lab away
 	@$(AS_ROOT) $(BIN)/ansible-playbook playbooks/lab.yml -e lab_state=absent
 
-test: tools venv lint sanity units integration package molecule pytest ## run all checks and tests; the last line is pytest's
+test: tools venv lint sanity molecule pytest ## run the checks and tests of every day; the last line is pytest's
+
+test-all: SCENARIOS += mesh
+test-all: tools venv lint sanity units integration package molecule pytest properties ## those that take minutes, too
 
 lint: tools venv ## style of Python, YAML, shell and documentation, rules of Ansible, licences
 	$(call header,lint)
@@ -78,10 +82,11 @@ sanity: tools venv ## ansible-test sanity on every supported Python of this mach
 	$(call header,sanity)
 	$(BIN)/python scripts/ansible-test sanity
 
-molecule: tools venv ## the scenarios below molecule/
+molecule: tools venv ## scenarios of molecule; SCENARIOS="default three"
 	$(call header,molecule)
-	@$(AS_ROOT) MOLECULE_GLOB='molecule/*/molecule.yml' \
-		scripts/apart $(BIN)/molecule test --all --report
+	@for each in $(SCENARIOS); do \
+		$(AS_ROOT) MOLECULE_GLOB="molecule/$$each/molecule.yml" scripts/apart $(BIN)/molecule test --all --report || exit; \
+	done
 
 pytest: tools venv 
 	$(call header,unit and kernel tests)
