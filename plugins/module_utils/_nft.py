@@ -65,17 +65,14 @@ class Tables(Kind):
         for item in wanted if nft() else ():
             done = _run("nft", "-s", "list", "table", "inet", item.name)
             if done.returncode == 0:
-                found[item.key] = Table(name=item.name, rules=_inner(done.stdout), owner=None)
-        return {key: replace(item, owner=self._owner(item)) for key, item in found.items()}
-
-    @staticmethod
-    def _owner(item):
-        """The name is the mark: a table has no room for another."""
-        return OWNER if item.name.startswith("fromscratch") else "somebody else"
+                # The name is the mark: a table has no room for another.
+                owner = OWNER if item.name.startswith("fromscratch") else "somebody else"
+                found[item.key] = replace(item, rules=_inner(done.stdout), owner=owner)
+        return found
 
     def commands(self, plan):
         return [f"nft delete table inet {change.before.name}" if change.action == DELETE
-                else f"nft -f - <<'EOF'\n{loading(change.after)}EOF" for change in plan.changes]
+                else _command(change.after) for change in plan.changes]
 
     def apply(self, plan):
         for change in plan.changes:
@@ -85,12 +82,16 @@ class Tables(Kind):
                 raise Problem(f"{change.item}: nft refuses it: {done.stderr.strip()}")
 
     def boot(self, items):
-        return [f"nft -f - <<'EOF'\n{loading(item)}EOF" for item in items]
+        return [_command(item) for item in items]
 
 
 def loading(item):
     """What makes nft replace the table, whether or not it is there."""
     return f"table inet {item.name}\ndelete table inet {item.name}\ntable inet {item.name} {{\n{item.rules.rstrip()}\n}}\n"
+
+
+def _command(item):
+    return f"nft -f - <<'EOF'\n{loading(item)}EOF"
 
 
 def _inner(listing):

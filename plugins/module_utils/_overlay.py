@@ -231,11 +231,9 @@ def _items(hosts, here, settings):
                         "bridge": network.bridge, **peers, **_given(vars(network), "mtu")})
         containers += [{"rootfs": settings["overlay_rootfs"], **_given(each, "name", *CONTAINER_OPTIONS)}
                        for each in members]
-    guard = [{"name": TABLE, "rules": _guard(hosts, here)}]
-    found = {"ns_container": containers, "nftables": guard,
+    guard = {"rules": _guard(hosts, here)} if settings["overlay_guard"] else {"state": "absent"}
+    found = {"ns_container": containers, "nftables": [{"name": TABLE, **guard}],
              "veth_pair": veths, "linux_bridge": bridges, "vxlan_link": tunnels}
-    if settings["overlay_state"] == "absent" or not settings["overlay_guard"]:
-        found["nftables"] = [{"name": TABLE, "state": "absent"}]
     if settings["overlay_state"] == "absent":
         return {module: [{**item, "state": "absent"} for item in items] for module, items in found.items()}
     return found

@@ -283,9 +283,9 @@ def test_the_guard():
         f"{frames} 2 ip saddr {{ 172.31.0.3 }} counter accept", f"{frames} 2 counter drop"]
     alone = of({"h1": host(1)}, "h1")["nftables"][0]["rules"]
     assert "accept;" in alone and "counter accept" not in alone and "counter drop" in alone
-    gone = [{"name": "fromscratch", "state": "absent"}]
     for options in {"guard": False}, {"state": "absent"}:
-        assert of({"h1": host(1, **options), "h2": host(2)}, "h1")["nftables"] == gone
+        table, = of({"h1": host(1, **options), "h2": host(2)}, "h1")["nftables"]
+        assert (table["name"], table["state"]) == ("fromscratch", "absent")
 
 
 def test_an_absent_host_has_nothing_to_reach():
