@@ -65,6 +65,18 @@ _value:
       description: Items of M(fromscratch.containers.vxlan_link).
       type: list
       elements: dict
+    names:
+      description: Files by which containers find names.
+      type: list
+      elements: dict
+    forward:
+      description: Bridges whose packets other programs' packet filters may drop.
+      type: list
+      elements: dict
+    sysctl:
+      description: IPv4 settings of single links.
+      type: list
+      elements: dict
 """
 
 from ansible.errors import AnsibleFilterError

@@ -50,7 +50,8 @@ class Files(Kind):
         return {item.key: item for item in found if item is not None}
 
     def commands(self, plan):
-        lines = [_line(change) for change in plan.changes]
+        lines = [shlex.join(["rm", change.before.path]) if change.action == DELETE else self.line(change.after)
+                 for change in plan.changes]
         return lines + [shlex.join(each) for each in self._reloads(plan)]
 
     def _reloads(self, plan):
@@ -64,11 +65,22 @@ class Files(Kind):
                 tidy(os.path.dirname(change.before.path))
             else:
                 os.makedirs(os.path.dirname(change.after.path), mode=0o755, exist_ok=True)
-                write(change.after.path, change.after.text, change.after.mode, change.after.target)
+                self.write(change.after)
         for command in self._reloads(plan):
             done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
             if done.returncode:
                 raise Problem(f"{shlex.join(command)} failed: {done.stderr.strip() or done.stdout.strip()}")
+
+    @staticmethod
+    def line(item):
+        """What writes the file, as a command."""
+        if item.target is not None:
+            return shlex.join(["ln", "-sfn", item.target, item.path])
+        return f"install -D -m {item.mode:04o} /dev/stdin {shlex.quote(item.path)} <<'EOF'\n{item.text}EOF"
+
+    @staticmethod
+    def write(item):
+        write(item.path, item.text, item.mode, item.target)
 
 
 def look(item):
@@ -83,15 +95,6 @@ def look(item):
     except FileNotFoundError:
         return None
     return File(path=item.path, text=text, mode=mode, owner=OWNER if MADE in text[:200] else "somebody else")
-
-
-def _line(change):
-    if change.action == DELETE:
-        return shlex.join(["rm", change.before.path])
-    item = change.after
-    if item.target is not None:
-        return shlex.join(["ln", "-sfn", item.target, item.path])
-    return f"install -D -m {item.mode:04o} /dev/stdin {shlex.quote(item.path)} <<'EOF'\n{item.text}EOF"
 
 
 def write(path, text, mode, target=None):

@@ -46,6 +46,10 @@ class Kind:
         """What the plan needs that is not there yet, in words. A real run refuses; check mode warns."""
         return []
 
+    def warnings(self):
+        """What an administrator should know about the host, in words."""
+        return []
+
     def expect(self, plan):
         """Tells ``ahead`` what the plan will make and take away."""
 

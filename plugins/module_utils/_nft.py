@@ -19,6 +19,7 @@ from ._model import OWNER, Item, fact, identity, settable
 from ._plan import DELETE
 
 PATH = "/usr/sbin:/sbin:/usr/bin:/bin"
+TABLE_PREFIX = "fromscratch"  # the name is the mark of ours: a table has no room for another
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,7 @@ class Tables(Kind):
         for item in wanted if nft() else ():
             done = _run("nft", "-s", "list", "table", "inet", item.name)
             if done.returncode == 0:
-                # The name is the mark: a table has no room for another.
-                owner = OWNER if item.name.startswith("fromscratch") else "somebody else"
+                owner = OWNER if item.name.startswith(TABLE_PREFIX) else "somebody else"
                 found[item.key] = replace(item, rules=_inner(done.stdout), owner=owner)
         return found
 

@@ -10,15 +10,18 @@ import ipaddress
 from dataclasses import dataclass, field
 from typing import Dict, List, Optional
 
+from ansible.module_utils.parsing.convert_bool import boolean
+
 from . import _argspec as rule
+from . import _firewall
 from ._errors import Invalid, Problem
 from ._model import derived_ifname
+from ._names import HOSTS, RESOLV, path
 
 # The variables that describe a network. A host that sets none of its own shares those of the host worked out.
-SHARED = ("vni", "port", "bridge", "vxlan", "forwarding", "mtu")
+SHARED = ("vni", "port", "bridge", "vxlan", "forwarding", "mtu", "egress", "names", "dns")
 OWN = ("underlay_ip", "bridge_address", "bridge_addresses")
 LEARNING, STATIC = "learning", "static"
-TABLE = "fromscratch"  # of nftables
 CONTAINER_OPTIONS = ("rootfs", "command", "env", "hostname", "workdir", "layer", "binds", "tmpfs", "read_only",
                      "privileged", "init", "stop_timeout", "restart", "memory", "cpus", "pids")
 
@@ -35,6 +38,9 @@ class Network:
     underlay_ip: str
     forwarding: str = LEARNING
     mtu: Optional[int] = None
+    egress: bool = False
+    names: bool = False
+    dns: Optional[List[str]] = None
     addresses: List[str] = field(default_factory=list)
 
     @property
@@ -107,6 +113,7 @@ def _host(name, values):
     containers = [{**each, "network": each.get("network") or default} for each in values["overlay_containers"] or []]
     for each in containers:
         _check_container(each, networks)
+    _check_published(networks, containers)
     return Host(name, networks, containers)
 
 
@@ -117,14 +124,23 @@ def _network(values):
         raise Invalid("overlay_underlay_ip", values["underlay_ip"], "every host needs the address that its peers reach it at")
     if values["forwarding"] not in (LEARNING, STATIC):
         raise Invalid("overlay_forwarding", values["forwarding"], f"it is {LEARNING} or {STATIC}")
-    return Network(
-        name=values["name"], forwarding=values["forwarding"],
+    return _checked_egress(Network(
+        name=rule.thing_name("overlay_networks.name", values["name"]), forwarding=values["forwarding"],
+        egress=_flag("overlay_egress", values["egress"]), names=_flag("overlay_names", values["names"]),
+        dns=[rule.ip("overlay_dns", each) for each in values["dns"] or []],
         underlay_ip=rule.unicast("overlay_underlay_ip", values["underlay_ip"]),
         vni=_number("overlay_vni", values["vni"], 1, 16777215), port=_number("overlay_port", values["port"], 1, 65535),
         bridge=rule.interface_name("overlay_bridge", values["bridge"]),
         vxlan=rule.interface_name("overlay_vxlan", values["vxlan"]),
         mtu=None if values["mtu"] is None else _number("overlay_mtu", values["mtu"], 68, 65535),
-        addresses=_addresses("overlay_bridge_address", values["bridge_address"], values["bridge_addresses"]))
+        addresses=_addresses("overlay_bridge_address", values["bridge_address"], values["bridge_addresses"])))
+
+
+def _checked_egress(network):
+    if network.egress and 4 not in network.subnets:
+        raise Invalid("overlay_egress", True, f"the bridge {network.bridge} is the containers' gateway, and needs an IPv4 address: "
+                                              "set overlay_bridge_address")
+    return network
 
 
 def _addresses(option, first, more):
@@ -139,6 +155,14 @@ def _number(option, value, low, high):
         return rule.in_range(option, int(value), low, high)
     except (TypeError, ValueError):
         raise Invalid(option, value, "it must be a number") from None
+
+
+def _flag(option, value):
+    """Yes or no; what the command line sets is a string."""
+    try:
+        return value is not None and boolean(value)
+    except TypeError:
+        raise Invalid(option, value, "it must be true or false") from None
 
 
 def _check_container(container, networks):
@@ -159,6 +183,27 @@ def _check_container(container, networks):
         if subnet is not None and address.ip not in subnet:
             raise Invalid("overlay_containers.address", each,
                           f"container {container['name']} is outside of {subnet}, the subnet of overlay_bridge_address")
+    container["publish"] = [_firewall.publish("overlay_containers.publish", each) for each in container.get("publish") or []]
+
+
+def _check_published(networks, containers):
+    """Only a network with a way out has one in; and a port leads to one container."""
+    taken = {}
+    for container in containers:
+        for each in container["publish"]:
+            if not networks[container["network"]].egress:
+                raise Invalid("overlay_containers.publish", each.port, f"the network {container['network']} of container "
+                              f"{container['name']} has no way in or out: set overlay_egress")
+            if all(":" in address for address in container["addresses"]):
+                raise Invalid("overlay_containers.publish", each.port, f"container {container['name']} has no IPv4 address")
+            if each.protocol == "udp" and each.port in {network.port for network in networks.values()}:
+                raise Invalid("overlay_containers.publish", each.port, "it is the UDP port of VXLAN itself")
+            for address in {each.address, None} if each.address else {key[0] for key in taken} | {None}:
+                other = taken.get((address, each.port, each.protocol))
+                if other:
+                    raise Invalid("overlay_containers.publish", each.port, f"containers {other} and {container['name']} both have "
+                                  f"this {each.protocol} port of the host")
+            taken[each.address, each.port, each.protocol] = container["name"]
 
 
 def _misfits(hosts):
@@ -188,6 +233,7 @@ def _misfits(hosts):
                 yield (f"overlay_containers: the name {container['name']} is given twice, on {names[container['name']]} "
                        f"and on {host.name}")
             names[container["name"]] = host.name
+        yield from _overlapping_egress(host)
         for attribute in "vni", "bridge", "vxlan":
             seen = {}
             for network in host.networks.values():
@@ -197,6 +243,17 @@ def _misfits(hosts):
                            f"both have {value}")
                 seen[value] = network.name
     yield from _taken_twice(hosts)
+
+
+def _overlapping_egress(host):
+    """What comes back from outside is routed by its address alone."""
+    networks = list(host.networks.values())
+    for at, one in enumerate(networks):
+        for other in networks[at + 1:]:
+            if (one.egress or other.egress) and 4 in one.subnets and 4 in other.subnets and (
+                    one.subnets[4].overlaps(other.subnets[4])):
+                yield (f"overlay_egress: the networks {one.name} and {other.name} of {host.name} share addresses of "
+                       f"{one.subnets[4]}, so that answers from outside could not tell them apart")
 
 
 def _taken_twice(hosts):
@@ -215,13 +272,13 @@ def _taken_twice(hosts):
 
 def _items(hosts, here, settings):
     """The lists that the modules take, all of one host."""
-    bridges, tunnels, veths, containers = [], [], [], []
+    bridges, tunnels, veths, containers, names, sysctls, passages = [], [], [], [], [], [], []
     for network in here.networks.values():
         # Whatever hangs on the tunnel can carry no more than the tunnel.
         mtu = {"mtu": network.mtu} if network.mtu else {"underlay": network.underlay_ip}
         members = [each for each in here.containers if each["network"] == network.name]
         pairs = [{"name": derived_ifname("ve-", each["name"]), "container": each["name"],
-                  "addresses": each["addresses"], **_given(each, "gateway"), **mtu}
+                  "addresses": each["addresses"], **_gateway(network, each), **mtu}
                  for each in members]
         peers, neighbours = _forwarding(hosts, here, network)
         veths += pairs
@@ -229,31 +286,61 @@ def _items(hosts, here, settings):
                         "addresses": network.addresses, "neighbours": neighbours, **mtu})
         tunnels.append({"name": network.vxlan, "vni": network.vni, "local": network.underlay_ip, "port": network.port,
                         "bridge": network.bridge, **peers, **_given(vars(network), "mtu")})
-        containers += [{"rootfs": settings["overlay_rootfs"], **_given(each, "name", *CONTAINER_OPTIONS)}
+        files = _names(hosts, network)
+        names += files
+        containers += [{"rootfs": settings["overlay_rootfs"], **_given(each, "name", *CONTAINER_OPTIONS), **_binds(each, files)}
                        for each in members]
-    guard = {"rules": _guard(hosts, here)} if settings["overlay_guard"] else {"state": "absent"}
-    found = {"ns_container": containers, "nftables": [{"name": TABLE, **guard}],
-             "veth_pair": veths, "linux_bridge": bridges, "vxlan_link": tunnels}
+        sysctls += [{"device": network.bridge, "name": "arp_ignore"}] * (len(here.networks) > 1)
+        sysctls += [{"device": network.bridge, "name": "forwarding"}] * network.egress
+        passages.append({"bridge": network.bridge, "accept": _choice(settings) == "accept",
+                         "routed": network.egress})
+    if any(network.egress for network in here.networks.values()):
+        sysctls.append({"name": "forwarding"})  # of the device that the answers come in by
+    rules = _firewall.rules(hosts, here, _flag("overlay_guard", settings["overlay_guard"]))
+    table = {"name": _firewall.TABLE, **({"rules": rules} if rules else {"state": "absent"})}
+    found = {"ns_container": containers, "nftables": [table], "veth_pair": veths, "linux_bridge": bridges, "vxlan_link": tunnels}
     if settings["overlay_state"] == "absent":
-        return {module: [{**item, "state": "absent"} for item in items] for module, items in found.items()}
-    return found
+        return {**{module: [{**item, "state": "absent"} for item in items] for module, items in found.items()},
+                "names": [], "sysctl": [], "forward": []}
+    return {**found, "names": names, "sysctl": sysctls, "forward": passages}
 
 
-def _guard(hosts, here):
-    """The packet filter of a host: frames of its networks come from their peers, or not at all.
+def _choice(settings):
+    value = settings["overlay_bridge_netfilter"]
+    if value not in ("warn", "accept"):
+        raise Invalid("overlay_bridge_netfilter", value, "it is warn or accept")
+    return value
 
-    VXLAN itself takes them from anybody. The VNI is the 24 bits behind the UDP header and the flags; frames of other VNIs
-    may be those of other programs, and find no link of ours.
-    """
-    lines = ["chain vxlan {", "type filter hook input priority -10; policy accept;"]
-    for network in here.networks.values():
-        family = "ip6" if ":" in network.underlay_ip else "ip"
-        frames = f"{family} daddr {network.underlay_ip} udp dport {network.port} @th,96,24 {network.vni}"
-        peers = sorted(host.networks[network.name].underlay_ip for host in hosts.values()
-                       if host is not here and network.name in host.networks)
-        lines += [f"{frames} {family} saddr {{ {', '.join(peers)} }} counter accept"] * bool(peers)
-        lines.append(f"{frames} counter drop")
-    return "\n".join([*lines, "}"])
+
+def _gateway(network, container):
+    """The container's own, or the bridge where that leads out."""
+    if container.get("gateway") is None and network.egress and any(":" not in each for each in container["addresses"]):
+        return {"gateway": next(each for each in network.addresses if ":" not in each).split("/")[0]}
+    return _given(container, "gateway")
+
+
+def _names(hosts, network):
+    """The files by which containers of a network find each other by name, and others by DNS."""
+    files = []
+    if network.names:
+        lines = ["127.0.0.1 localhost", "::1 localhost"]
+        lines += [" ".join([address.split("/")[0], each["name"], *{each.get("hostname") or each["name"]} - {each["name"]}])
+                  for host in hosts.values() for each in host.containers if each["network"] == network.name
+                  for address in each["addresses"]]
+        files.append({"network": network.name, "file": HOSTS, "lines": lines})
+    if network.egress:
+        servers = {"lines": [f"nameserver {each}" for each in network.dns]} if network.dns else {}
+        files.append({"network": network.name, "file": RESOLV, **servers})
+    return files
+
+
+def _binds(container, files):
+    """Its own, and the files of its network where nothing else is bound there."""
+    own = container.get("binds") or []
+    taken = {each["dest"] for each in own}
+    added = [{"source": path(each["network"], each["file"]), "dest": f"/etc/{each['file']}", "read_only": True}
+             for each in files if f"/etc/{each['file']}" not in taken]
+    return {"binds": [*own, *added]} if own or added else {}
 
 
 def _forwarding(hosts, here, network):

@@ -119,7 +119,8 @@ class Containers(Kind):
         roots = [f"{each.key}: there is no root filesystem in {each.rootfs} (make it with alpine_rootfs)"
                  for each in wanted if not (os.path.isdir(each.rootfs) or each.rootfs in self.ahead.made)]
         binds = [f"{each.key}: there is no {bind.source} to bind to {bind.dest}"
-                 for each in wanted for bind in each.binds if not os.path.exists(bind.source)]
+                 for each in wanted for bind in each.binds
+                 if not (os.path.exists(bind.source) or bind.source in self.ahead.made)]
         return roots + binds
 
     def expect(self, plan):

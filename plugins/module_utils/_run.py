@@ -155,6 +155,8 @@ def _converge(module, stages, gathered):
               "diff": {when: {key: shown for stage in stages for key, shown in getattr(stage.plan, when)().items()}
                        for when in ("before", "after")}}
     missing = [each for stage in stages for each in stage.missing]
+    for each in (each for stage in stages for each in stage.kind.warnings()):
+        module.warn(each)
     if module.check_mode:
         # Another task of the play may provide it first, which check mode cannot see.
         for each in missing:

@@ -7,16 +7,21 @@ from . import _boot, _managers
 from ._archive import Rootfses
 from ._bridge import Bridges
 from ._files import Files
+from ._forward import Passages
 from ._kind import Ahead
 from ._link import Links
+from ._names import Names
 from ._nft import Tables
 from ._process import Containers
 from ._run import Stage, checked
+from ._sysctl import Sysctls
 from ._veth import VethPairs
 from ._vxlan import Vxlans
 
-KINDS = ("alpine_rootfs", "ns_container", "nftables", "veth_pair", "linux_bridge", "vxlan_link")
+KINDS = ("alpine_rootfs", "names", "ns_container", "nftables", "forward", "veth_pair", "linux_bridge", "vxlan_link", "sysctl")
 UNPRUNED = ("alpine_rootfs", "nftables")
+OWN_KINDS = {"names": Names, "nftables": Tables, "forward": Passages, "sysctl": Sysctls}  # those without a module of their own
+WHOLE = ("names", "forward", "sysctl")  # a list of these is all that the host is to have of them
 
 
 class Topology:
@@ -26,8 +31,9 @@ class Topology:
         self.params = params
         self.ahead = Ahead()
         links = Links(self.ahead)
-        kinds = (Rootfses(params, self.ahead), Containers(self.ahead), Tables(self.ahead), VethPairs(self.ahead, links),
-                 Bridges(self.ahead, links), Vxlans(self.ahead, links))
+        kinds = (Rootfses(params, self.ahead), Names(self.ahead), Containers(self.ahead), Tables(self.ahead),
+                 Passages(self.ahead), VethPairs(self.ahead, links), Bridges(self.ahead, links), Vxlans(self.ahead, links),
+                 Sysctls(self.ahead))
         self.kinds = {option: kind for option, kind in zip(KINDS, kinds) if params[option] is not None}
 
     def stages(self):
@@ -37,7 +43,7 @@ class Topology:
         if persist:  # before the first link
             yield Stage(Files(self.ahead), _managers.files(_names(given)), False)
         for option, options in given.items():
-            stage = Stage(self.kinds[option], options, self.params["prune"] and option not in UNPRUNED, option)
+            stage = Stage(self.kinds[option], options, option in WHOLE or (self.params["prune"] and option not in UNPRUNED), option)
             yield stage
             items[option] = stage.items
         if persist:

@@ -59,6 +59,68 @@ options:
         type: str
         choices: [present, absent]
         default: present
+  names:
+    description:
+      - Files by which containers find names, one for each network and file, at
+        C(/var/lib/fromscratch/networks/NETWORK/FILE). Bind them to C(/etc/hosts) and C(/etc/resolv.conf). Those of before that
+        are not in the list are removed. Without it, none is managed.
+    type: list
+    elements: dict
+    suboptions:
+      network:
+        description: Name of the network.
+        type: str
+        required: true
+      file:
+        description: Name of the file.
+        type: str
+        choices: [hosts, resolv.conf]
+        required: true
+      lines:
+        description: Its lines. Without them, V(resolv.conf) has the nameservers of the host, less those on its loopback.
+        type: list
+        elements: str
+  forward:
+    description:
+      - Bridges whose packets other programs' packet filters may drop. Docker, for one, drops what is forwarded, and the
+        kernel's C(br_netfilter) takes frames from port to port of a bridge for that. Without it, nothing is looked for.
+      - The rules of before for bridges that are not in the list are removed. Chains of C(iptables-legacy) are not seen.
+    type: list
+    elements: dict
+    suboptions:
+      bridge:
+        description: Name of the bridge.
+        type: str
+        required: true
+      accept:
+        description:
+          - Whether to insert a rule for the bridge at the head of each chain of the hook C(forward) that drops its packets,
+            with the collection's name as its comment. Otherwise there is a warning only. No sysctl is changed.
+        type: bool
+        default: false
+      routed:
+        description: Whether that is about packets between the bridge and other links, too.
+        type: bool
+        default: false
+  sysctl:
+    description:
+      - IPv4 settings of single links. What a link had before is kept below C(/var/lib/fromscratch/sysctl), and set again when
+        the setting is no more in the list. Without it, none is managed.
+    type: list
+    elements: dict
+    suboptions:
+      device:
+        description: Name of the link. By default that of the default route.
+        type: str
+      name:
+        description: The setting.
+        type: str
+        choices: [arp_ignore, forwarding]
+        required: true
+      value:
+        description: Its value; 0 or 1, and for V(arp_ignore) up to 8.
+        type: int
+        default: 1
   persist:
     description:
       - Make the host keep what is given here. Where systemd runs it, a unit brings the network back at boot and when the
@@ -162,15 +224,14 @@ observed:
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.fromscratch.containers.plugins.module_utils._download import OPTIONS
-from ansible_collections.fromscratch.containers.plugins.module_utils._nft import Tables
 from ansible_collections.fromscratch.containers.plugins.module_utils._run import run_all
-from ansible_collections.fromscratch.containers.plugins.module_utils._topology import KINDS, Topology
+from ansible_collections.fromscratch.containers.plugins.module_utils._topology import KINDS, OWN_KINDS, Topology
 
 
 def main():
     module = AnsibleModule(argument_spec={
         **{kind: {"type": "list", "elements": "dict"} for kind in KINDS},
-        "nftables": {"type": "list", "elements": "dict", "options": Tables.options},
+        **{kind: {"type": "list", "elements": "dict", "options": each.options} for kind, each in OWN_KINDS.items()},
         "prune": {"type": "bool", "default": False},
         "persist": {"type": "bool", "default": False},
         **OPTIONS,

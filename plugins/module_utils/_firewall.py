@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The table of nftables of one host, as text: who may send frames, networks apart from each other, the way out and in.
+
+Pure functions of the hosts that ``_overlay`` has checked.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import NamedTuple
+
+from ._errors import Invalid
+
+TABLE = "fromscratch"
+
+
+class Publish(NamedTuple):
+    """A port of the host that leads to one of a container: ``address`` is the host's, None for each that it has."""
+
+    address: str
+    port: int
+    inner_port: int
+    protocol: str
+
+
+def publish(option, value):
+    """``[ADDRESS:]PORT:INNER_PORT[/tcp|/udp]``, as Docker writes it."""
+    found = re.fullmatch(r"(?:(\d+\.\d+\.\d+\.\d+):)?(\d{1,5}):(\d{1,5})(?:/(tcp|udp))?", str(value))
+    if not found or not all(1 <= int(found[group]) <= 65535 for group in (2, 3)):
+        raise Invalid(option, value, "it is PORT:PORT_INSIDE with /tcp or /udp after it, such as 8080:80/tcp, and may have one "
+                                     "IPv4 address of the host and a colon before it")
+    try:
+        address = found[1] and str(ipaddress.ip_address(found[1]))
+    except ValueError:
+        raise Invalid(option, value, f"{found[1]} is not an IPv4 address") from None
+    return Publish(address, int(found[2]), int(found[3]), found[4] or "tcp")
+
+
+def rules(hosts, here, guard):
+    """What stands between the braces of the table; None where a host needs none."""
+    out = [network for network in here.networks.values() if network.egress]
+    chains = []
+    if guard:
+        chains.append(chain("vxlan", "filter hook input priority -10", strangers(hosts, here)))
+        chains.append(chain("other_networks", "filter hook input priority -10", others(here)))
+    forwarded = (between(here) if guard else []) + [line for network in out for line in answers_only(network)]
+    chains.append(chain("forward", "filter hook forward priority -10", forwarded))
+    if out:
+        chains.append(chain("source", "nat hook postrouting priority srcnat", [line for each in out for line in masquerade(each)]))
+        published = [(each, one) for each in here.containers for one in each["publish"]]
+        chains.append(chain("published", "nat hook prerouting priority dstnat", [to_container(*each) for each in published]))
+        chains.append(chain("published_here", "nat hook output priority -100",
+                            [f"ip daddr != 127.0.0.0/8 {to_container(*each)}" for each in published]))
+    return "\n".join(filter(None, chains)) or None
+
+
+def chain(name, hook, lines):
+    return "\n".join([f"chain {name} {{", f"type {hook}; policy accept;", *lines, "}"]) if lines else ""
+
+
+def strangers(hosts, here):
+    """Frames of the networks come from their peers, or not at all: VXLAN itself takes them from anybody.
+
+    The VNI is the 24 bits behind the UDP header and the flags; frames of other VNIs may be those of other programs, and
+    find no link of ours.
+    """
+    lines = []
+    for network in here.networks.values():
+        family = "ip6" if ":" in network.underlay_ip else "ip"
+        frames = f"{family} daddr {network.underlay_ip} udp dport {network.port} @th,96,24 {network.vni}"
+        peers = sorted(host.networks[network.name].underlay_ip for host in hosts.values()
+                       if host is not here and network.name in host.networks)
+        lines += [f"{frames} {family} saddr {{ {', '.join(peers)} }} counter accept"] * bool(peers)
+        lines.append(f"{frames} counter drop")
+    return lines
+
+
+def others(here):
+    """A host has all its addresses on all its links; on a bridge, those of another network's bridge are not answered."""
+    lines = []
+    for network in here.networks.values():
+        own = {each.split("/")[0] for each in network.addresses}
+        foreign = {each.split("/")[0] for other in here.networks.values() for each in other.addresses} - own
+        for family, addresses in (("ip", sorted(each for each in foreign if ":" not in each)),
+                                  ("ip6", sorted(each for each in foreign if ":" in each))):
+            if addresses:
+                lines.append(f'iifname "{network.bridge}" {family} daddr {{ {", ".join(addresses)} }} counter drop')
+    return lines
+
+
+def between(here):
+    """Nothing is routed from one network to another, even where the host routes."""
+    bridges = [network.bridge for network in here.networks.values()]
+    return [f'iifname "{bridge}" oifname {{ {", ".join(chr(34) + each + chr(34) for each in bridges if each != bridge)} }} '
+            "counter drop" for bridge in bridges if len(bridges) > 1]
+
+
+def answers_only(network):
+    """From outside, containers get answers to what they asked, and what is published."""
+    into = f'iifname != "{network.bridge}" oifname "{network.bridge}"'
+    return [f"{into} ct state established,related accept", f"{into} ct status dnat accept", f"{into} counter drop"]
+
+
+def masquerade(network):
+    """Also towards the network itself, where a container uses the port that another of its neighbours publishes."""
+    source = f"ip saddr {network.subnets[4]}"
+    return [f'{source} oifname != "{network.bridge}" counter masquerade',
+            f'{source} oifname "{network.bridge}" ct status dnat counter masquerade']
+
+
+def to_container(container, port):
+    address = next(each for each in container["addresses"] if ":" not in each).split("/")[0]
+    return (f"fib daddr type local {f'ip daddr {port.address} ' if port.address else ''}"
+            f"{port.protocol} dport {port.port} counter dnat ip to {address}:{port.inner_port}")

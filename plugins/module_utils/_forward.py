@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Other programs' packet filters that stand in the way of a bridge: Docker's FORWARD chain, for one, drops by default.
+
+A drop is final in whatever table it stands, so that nothing in a table of our own helps: the rule that lets our frames
+pass has to go into the chain that drops them. It carries our name as its comment, and nothing else of the chain is touched.
+Chains of iptables are seen as nft shows them, which all but the long deprecated iptables-legacy use.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import FrozenSet, NamedTuple, Optional, Tuple
+
+from . import _argspec as rule
+from ._errors import Problem
+from ._kind import Kind
+from ._model import OWNER, Item, fact, hint, identity, settable
+from ._nft import PATH, TABLE_PREFIX, nft
+
+MARK = f'comment "{OWNER}"'
+BRIDGED = 'iifname "{0}" oifname "{0}" counter accept'
+ROUTED = ('iifname "{0}" oifname != "{0}" counter accept',
+          'iifname != "{0}" oifname "{0}" ct state established,related counter accept',
+          'iifname != "{0}" oifname "{0}" ct status dnat counter accept')
+SENDS = {"ip": "/proc/sys/net/bridge/bridge-nf-call-iptables", "ip6": "/proc/sys/net/bridge/bridge-nf-call-ip6tables"}
+
+
+class Rule(NamedTuple):
+    chain: str  # family, table and name, such as "ip filter FORWARD"
+    text: str
+
+    def __str__(self):
+        return f"{self.chain}: {self.text}"
+
+
+@dataclass(frozen=True)
+class Passage(Item):
+    """What the chains that would drop a bridge's packets are told. ``accept`` and ``routed``: whether they are to be told, and
+    that routed packets pass, too."""
+
+    word = "passage of"
+
+    name: str = identity()
+    rules: Optional[FrozenSet[Rule]] = settable()
+    accept: Optional[bool] = hint()
+    routed: Optional[bool] = hint()
+    handles: Optional[Tuple[Tuple[Rule, str], ...]] = fact()
+
+
+class Passages(Kind):
+    """The list is all that there is to be: rules of ours for other bridges go."""
+
+    options = {
+        "bridge": {"type": "str", "required": True},
+        "accept": {"type": "bool", "default": False},
+        "routed": {"type": "bool", "default": False},
+    }
+
+    def parse(self, options):
+        return Passage(name=rule.interface_name("bridge", options["bridge"]), accept=options["accept"], routed=options["routed"])
+
+    def require(self):
+        self._warnings = []
+
+    def complete(self, item):
+        wanted = _needed(item)
+        if not item.accept:
+            self._warnings += [
+                f"The chain {chain} drops what it is not told about, and packets of the bridge {item.name} pass through it: have "
+                "rules for them added by overlay_bridge_netfilter: accept (in topology: forward.accept)"
+                for chain in sorted({each.chain for each in wanted})]
+            wanted = frozenset()
+        elif nft() is None:
+            raise Problem("nft is missing, which looks for packet filters in the way: install the package nftables",
+                          missing_library="nftables")
+        return Passage(name=item.name, rules=wanted)
+
+    def warnings(self):
+        return self._warnings
+
+    def observe(self, wanted, prune):
+        ours = {}
+        for each, handle in (found for chain in _chains() for found in chain.ours):
+            ours.setdefault(re.search(r'ifname (?:!= )?"([^"]+)"', each.text)[1], []).append((each, handle))
+        names = {**dict.fromkeys(item.name for item in wanted), **ours}
+        found = (Passage(name=name, rules=frozenset(each for each, unused in ours.get(name, ())), handles=tuple(ours.get(name, ())))
+                 for name in names)
+        return {item.key: item for item in found}
+
+    def commands(self, plan):
+        return [shlex.join(["nft", *words]) for words in self._words(plan)]
+
+    @staticmethod
+    def _words(plan):
+        for change in plan.changes:
+            wanted = change.after.rules if change.after else frozenset()
+            for each, handle in change.before.handles:
+                if each not in wanted:
+                    yield ["delete", "rule", *each.chain.split(), "handle", handle]
+            for each in sorted(wanted - change.before.rules):
+                yield [*_insert(each)]
+
+    def apply(self, plan):
+        for words in self._words(plan):
+            _nft(*words)
+
+    def boot(self, items):
+        """The chains are made by other programs, perhaps later; those put their own rules before or after ours."""
+        return [f"{shlex.join(['nft', *_insert(each)])} 2>/dev/null || :" for item in items for each in sorted(item.rules)]
+
+
+def _insert(wanted):
+    return "insert", "rule", *wanted.chain.split(), f"{wanted.text} {MARK}"
+
+
+def _needed(item):
+    """The rules without which a chain of somebody else's drops the bridge's packets."""
+    through = {family for family, path in SENDS.items() if _is_on(path)}
+    rules = set()
+    for chain in _chains():
+        family = chain.name.split()[0]
+        if chain.drops and (family in through or (family == "inet" and through)):
+            rules.add(Rule(chain.name, BRIDGED.format(item.name)))
+        if chain.drops and item.routed and family in ("ip", "inet"):
+            rules.update(Rule(chain.name, each.format(item.name)) for each in ROUTED)
+    return frozenset(rules)
+
+
+def _is_on(path):
+    try:
+        return Path(path).read_text(encoding="ascii").strip() != "0"
+    except OSError:
+        return False
+
+
+class Chain:
+    """A chain that forwarded packets pass through. ``ours``: our rules in it, each with its handle."""
+
+    def __init__(self, name, policy):
+        self.name, self.drops, self.ours = name, policy == "drop", []
+
+
+def _chains():
+    """The chains at the forward hook, but for those of our own tables."""
+    found, table, name = [], "", ""
+    chain = None
+    for line in _nft("-a", "-s", "list", "ruleset").splitlines() if nft() else ():
+        text, unused, handle = line.strip().partition(" # handle ")
+        words = text.split()
+        if words[:1] == ["table"]:
+            table = " ".join(words[1:3])
+        elif words[:1] == ["chain"]:
+            name, chain = words[1], None
+        elif text.startswith("type filter hook forward") and not table.split()[1].startswith(TABLE_PREFIX):
+            chain = Chain(f"{table} {name}", text.rpartition("policy ")[2].rstrip(";"))
+            found.append(chain)
+        elif chain and MARK in text:
+            chain.ours.append((Rule(chain.name, text.replace(MARK, "").strip()), handle))
+        elif chain and re.fullmatch(r"(counter )?(drop|reject\b.*)", text):
+            chain.drops = True
+    return found
+
+
+def _nft(*words):
+    done = subprocess.run(["nft", *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+                          env={"PATH": PATH, "LC_ALL": "C"})
+    if done.returncode:
+        raise Problem(f"nft {' '.join(words)} failed: {done.stderr.strip()}")
+    return done.stdout

@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The way out and in, names, and other programs' packet filters: what the role gives a host, in a namespace that plays it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ansible_collections.fromscratch.containers.plugins.module_utils import _names, _netns, _nft, _process, _sysctl
+from ansible_collections.fromscratch.containers.plugins.module_utils._overlay import part
+
+from ..conftest import ROOT
+from .conftest import run_module, sh
+
+CLONE_NEWNET = 0x40000000
+DEFAULTS = yaml.safe_load((ROOT / "roles/overlay/defaults/main.yml").read_text(encoding="utf-8"))
+OUTSIDE = "198.51.100.1"
+HERE = "198.51.100.2"
+CONF = Path("/proc/sys/net/ipv4/conf")
+SENT_TO_IPTABLES = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
+
+pytestmark = pytest.mark.skipif(_nft.nft() is None, reason="nft is not installed")
+
+
+class Machine:
+    """A host in a namespace of its own, which this thread is in, and a namespace beyond its network card."""
+
+    def __init__(self, scene, rootfs):
+        self.name, self.outside, self.rootfs = scene.netns(), scene.netns(), rootfs
+        sh(f"ip -n {self.outside} link add out0 type veth peer name enX0 netns {self.name}",
+           f"ip -n {self.outside} address add {OUTSIDE}/24 dev out0", f"ip -n {self.outside} link set out0 up",
+           f"ip -n {self.name} address add {HERE}/24 dev enX0", f"ip -n {self.name} link set enX0 up",
+           f"ip -n {self.name} route add default via {OUTSIDE}")
+
+    def part(self, *containers, **variables):
+        """What the role would pass on."""
+        own = {"overlay_underlay_ip": HERE, "overlay_bridge_address": "10.0.0.1/24", "overlay_containers": [
+            {"name": name, "address": f"10.0.0.{at}/24", **more} for at, (name, more) in enumerate(containers, 11)],
+            **{f"overlay_{key}": value for key, value in variables.items()}}
+        settings = {**DEFAULTS, "overlay_networks": [], "overlay_mtu": None, "overlay_bridge_addresses": [], **own,
+                    "overlay_rootfs": self.rootfs}
+        return part({"here": own}, "here", settings)
+
+    def run(self, *containers, check=False, **variables):
+        return run_module("topology", check=check, prune=True, **self.part(*containers, **variables))
+
+    def converge(self, *containers, **variables):
+        """A real run, as check mode predicts it, and nothing left for a second one."""
+        predicted = self.run(*containers, check=True, **variables)
+        made = self.run(*containers, **variables)
+        assert not made.failed, made.msg
+        assert (made.changes, made.commands, made.diff) == (predicted.changes, predicted.commands, predicted.diff)
+        assert self.run(*containers, **variables).changes == []
+        return made
+
+
+@pytest.fixture
+def machine(apart, scene, rootfs):
+    made = Machine(scene, rootfs)
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    with open(f"/run/netns/{made.name}", encoding="ascii") as there:
+        _netns._call("setns", there.fileno(), CLONE_NEWNET)
+    yield made
+    _netns._call("setns", home, CLONE_NEWNET)
+    os.close(home)
+    scene.close()
+    scene.names.clear()
+    apart.clear()
+
+
+def reaches(netns, address):
+    return subprocess.run(["ip", "netns", "exec", netns, "ping", "-q", "-c1", "-W1", address], check=False,
+                          stdout=subprocess.DEVNULL).returncode == 0
+
+
+def says(netns, address, port):
+    """What a server says to one who connects."""
+    done = subprocess.run(["ip", "netns", "exec", netns, "busybox", "nc", "-w", "2", address, str(port)], check=False,
+                          stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+SERVER = {"command": ["nc", "-lk", "-p", "80", "-e", "echo", "hello"], "publish": ["8080:80/tcp"]}
+
+
+def test_out_and_in(machine):
+    if SENT_TO_IPTABLES.exists():  # it would translate the answers of neighbours as well
+        SENT_TO_IPTABLES.write_text("0", encoding="ascii")
+    assert not machine.run(("c1", SERVER), ("c2", {}), egress=True).failed
+    assert reaches("c1", OUTSIDE), "outside knows no way back to 10.0.0.0/24: the host lends its address"
+    assert says(machine.outside, HERE, 8080) == "hello"
+    assert says(machine.name, HERE, 8080) == "hello", "from the host itself"
+    assert says("c2", HERE, 8080) == "hello", "from a neighbour, by the host's address"
+    sh(f"ip -n {machine.outside} route add 10.0.0.0/24 via {HERE}")
+    assert not reaches(machine.outside, "10.0.0.11") and says(machine.outside, "10.0.0.11", 80) == ""
+    sh("nft delete table inet fromscratch")
+    assert reaches(machine.outside, "10.0.0.11"), "without the table, who knows the way comes in"
+    assert not machine.run(("c1", SERVER), ("c2", {}), egress=True).failed
+    assert not reaches(machine.outside, "10.0.0.11") and says(machine.outside, HERE, 8080) == "hello"
+
+
+def test_without_egress_there_is_no_way(machine):
+    machine.converge(("c1", {}))
+    assert not reaches("c1", OUTSIDE)
+    assert "nat" not in sh("nft list ruleset") and not Path(_sysctl.FORMER).exists()
+
+
+def test_what_is_set_is_set_again_and_taken_back(machine):
+    before = {each: (CONF / each).read_text() for each in ("all/forwarding", "default/forwarding", "enX0/forwarding")}
+    made = machine.converge(("c1", {}), egress=True)
+    assert [each["item"] for each in made.changes if each["item"].startswith("sysctl")] == [
+        "sysctl net/ipv4/conf/br0/forwarding", "sysctl net/ipv4/conf/enX0/forwarding"]
+    assert "sysctl -qw net/ipv4/conf/br0/forwarding=1" in made.commands
+    assert (CONF / "all/forwarding").read_text() == before["all/forwarding"], "the whole host's setting stays"
+    (CONF / "enX0/forwarding").write_text("0")
+    repaired = machine.converge(("c1", {}), egress=True)
+    assert [each["fields"] for each in repaired.changes] == [["value: 0 vs 1"]] and reaches("c1", OUTSIDE)
+    machine.converge(("c1", {}))
+    assert {each: (CONF / each).read_text() for each in before} == before and not reaches("c1", OUTSIDE)
+    machine.converge(("c1", {}), egress=True)
+    machine.converge(state="absent")
+    assert {each: (CONF / each).read_text() for each in before} == before
+    assert not Path("/var/lib/fromscratch").exists() and "fromscratch" not in sh("nft list ruleset")
+
+
+def test_a_host_without_a_way_out(machine):
+    sh("ip route del default")
+    found = machine.run(("c1", {}), egress=True)
+    assert found.failed and "sysctl.device" in found.msg and "no default route" in found.msg
+    assert _process.running("c1") is None and "br0" not in sh("ip link")
+
+
+def within(name, command):
+    return sh(f"/var/lib/fromscratch/containers/{name}/container exec sh -c '{command}'")
+
+
+def test_of_the_host_a_container_gets_the_nameservers(machine):
+    machine.converge(("c1", {}), egress=True)
+    assert within("c1", "cat /etc/resolv.conf").splitlines()[1:] == _names.nameservers()
+
+
+def test_names_are_kept_current(machine):
+    machine.converge(("c1", {}), names=True)
+    first = _process.running("c1")
+    assert "127.0.0.1 localhost" in within("c1", "cat /etc/hosts")
+    made = machine.converge(("c1", {}), ("c2", {"hostname": "web"}), names=True)
+    assert [each["item"] for each in made.changes][0] == "file /var/lib/fromscratch/networks/overlay/hosts"
+    assert _process.running("c1") == first, "it runs on, and sees the change"
+    assert "1 packets received" in within("c1", "ping -c1 -W2 c2") and "10.0.0.12" in within("c1", "ping -c1 web")
+    hosts = Path("/var/lib/fromscratch/networks/overlay/hosts")
+    inode = hosts.stat().st_ino
+    hosts.write_text("nonsense\n" * 100, encoding="ascii")
+    machine.converge(("c1", {}), ("c2", {"hostname": "web"}), names=True)
+    assert hosts.stat().st_ino == inode and "nonsense" not in within("c1", "cat /etc/hosts")
+    machine.converge(("c1", {}), names=True)
+    assert "c2" not in within("c1", "cat /etc/hosts")
+    machine.converge(("c1", {}))
+    assert not hosts.exists() and _process.running("c1") != first
+
+
+def test_nameservers(machine):
+    machine.converge(("c1", {}), egress=True, dns=["192.0.2.53", "2001:db8::53"])
+    assert within("c1", "cat /etc/resolv.conf").splitlines()[1:] == ["nameserver 192.0.2.53", "nameserver 2001:db8::53"]
+
+
+def test_nameservers_of_the_host(tmp_path, monkeypatch):
+    stub, real = tmp_path / "stub", tmp_path / "real"
+    stub.write_text("# a comment\nnameserver 127.0.0.53\nsearch one.example\n", encoding="ascii")
+    real.write_text("nameserver 192.0.2.1\nnameserver ::1\nsearch two.example\n", encoding="ascii")
+    monkeypatch.setattr(_names, "OF_HOST", (str(stub), str(real)))
+    assert _names.nameservers() == ["nameserver 192.0.2.1", "search two.example"]
+    monkeypatch.setattr(_names, "OF_HOST", (str(stub), str(tmp_path / "none")))
+    assert _names.nameservers() == []
+
+
+def passes():
+    """What iptables has of us."""
+    lines = [line for line in sh("iptables -S FORWARD").splitlines() if "fromscratch" in line]
+    return lines
+
+
+@pytest.mark.skipif(not SENT_TO_IPTABLES.exists(), reason="the kernel has no br_netfilter")
+@pytest.mark.skipif(subprocess.run(["which", "iptables"], check=False, capture_output=True).returncode != 0,
+                    reason="iptables is not installed")
+class TestForwardThatDrops:
+    BOTH = ("c1", {}), ("c2", {})
+
+    @pytest.fixture(autouse=True)
+    def docker(self, machine):
+        """As Docker leaves it."""
+        sh("iptables -P FORWARD DROP", "iptables -A FORWARD -i docker0 -j ACCEPT")
+
+    def test_it_is_said(self, machine):
+        for check in True, False:
+            warned = machine.run(*self.BOTH, check=check).warnings
+            assert any("ip filter FORWARD" in each and "bridge br0" in each and "overlay_bridge_netfilter" in each
+                       for each in warned), warned
+        assert not reaches("c1", "10.0.0.12") and passes() == []
+        sh("iptables -P FORWARD ACCEPT")
+        assert machine.run(*self.BOTH).warnings == [] and reaches("c1", "10.0.0.12")
+        sh("iptables -A FORWARD -j DROP")
+        assert len(machine.run(*self.BOTH).warnings) == 1, "a rule that drops all is as good as the policy"
+
+    def test_it_is_mended_when_asked_to(self, machine):
+        sysctls = {each: each.read_text() for each in SENT_TO_IPTABLES.parent.iterdir()}
+        others = sh("iptables -S FORWARD")
+        made = machine.converge(*self.BOTH, bridge_netfilter="accept")
+        assert made.warnings == [] and reaches("c1", "10.0.0.12")
+        line, = passes()
+        assert line.startswith("-A FORWARD -i br0 -o br0") and line.endswith("-j ACCEPT")
+        sh("iptables -F FORWARD", "iptables -A FORWARD -i docker0 -j ACCEPT")
+        assert not reaches("c1", "10.0.0.12")
+        repaired = machine.converge(*self.BOTH, bridge_netfilter="accept")
+        assert [each["item"] for each in repaired.changes] == ["passage of br0"] and reaches("c1", "10.0.0.12")
+        machine.converge(*self.BOTH)
+        assert passes() == [], "asked no more, it goes"
+        machine.converge(*self.BOTH, bridge_netfilter="accept")
+        machine.converge(state="absent")
+        assert sh("iptables -S FORWARD") == others
+        assert {each: each.read_text() for each in sysctls} == sysctls
+
+    def test_the_commands_do_the_same(self, machine):
+        made = machine.converge(*self.BOTH, bridge_netfilter="accept", egress=True)
+        rules = sh("nft -s list chain ip filter FORWARD")
+        sh("iptables -F FORWARD", "iptables -A FORWARD -i docker0 -j ACCEPT",
+           *(each for each in made.commands if each.startswith("nft insert")))
+        assert sorted(sh("nft -s list chain ip filter FORWARD").split()) == sorted(rules.split())
+
+    def test_the_way_out_as_well(self, machine):
+        machine.converge(("c1", SERVER), egress=True)
+        assert not reaches("c1", OUTSIDE) and says(machine.outside, HERE, 8080) == ""
+        machine.converge(("c1", SERVER), egress=True, bridge_netfilter="accept")
+        assert reaches("c1", OUTSIDE) and says(machine.outside, HERE, 8080) == "hello"
