@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -11,7 +13,10 @@ COLLECTIONS = ROOT / ".collections"
 
 
 if COLLECTIONS.is_dir():  # else a copy of the collection that ansible-test has put into a tree of its own
-    os.environ.setdefault("ANSIBLE_COLLECTIONS_PATH", str(COLLECTIONS))
-    from ansible.plugins.loader import init_plugin_loader
+    if importlib.util.find_spec("ansible.plugins"):
+        os.environ.setdefault("ANSIBLE_COLLECTIONS_PATH", str(COLLECTIONS))
+        from ansible.plugins.loader import init_plugin_loader
 
-    init_plugin_loader([str(COLLECTIONS)])
+        init_plugin_loader([str(COLLECTIONS)])
+    else:  # a Python of hosts, where scripts/matrix gives of Ansible what comes with a module, and nothing else
+        sys.path.insert(0, str(COLLECTIONS))

@@ -137,7 +137,7 @@ def test_derived_names_and_macs():
 
 @pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
 def test_planned_case(path):
-    """tests/unit/plans: a kind, items observed and wanted, and the changes and commands between them."""
+    """Files of plans/: a kind, items observed and wanted, and the changes and commands between them."""
     case = yaml.safe_load(path.read_text(encoding="utf-8"))
     kind = KINDS[case["kind"]]()
     observed = {each.key: each for each in (item(kind, {"owner": OURS, **each}) for each in case["observed"])}

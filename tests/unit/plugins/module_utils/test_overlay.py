@@ -6,16 +6,15 @@ from __future__ import annotations
 import copy
 
 import pytest
-from ansible.errors import AnsibleFilterError
 
-from ansible_collections.fromscratch.containers.plugins.filter import overlay as filter_overlay
 from ansible_collections.fromscratch.containers.plugins.module_utils._errors import Problem
 from ansible_collections.fromscratch.containers.plugins.module_utils._model import derived_mac
 from ansible_collections.fromscratch.containers.plugins.module_utils._overlay import part, pings
 
 DEFAULTS = {"overlay_state": "present", "overlay_networks": [], "overlay_vni": 100, "overlay_port": 4789, "overlay_bridge": "br0",
             "overlay_vxlan": "vxlan0", "overlay_bridge_address": None, "overlay_bridge_addresses": [], "overlay_mtu": None, "overlay_forwarding": "learning",
-            "overlay_containers": [], "overlay_rootfs": "/rootfs", "overlay_guard": True}
+            "overlay_containers": [], "overlay_rootfs": "/rootfs", "overlay_guard": True,
+            "overlay_bridge_netfilter": "warn", "overlay_egress": False, "overlay_names": False, "overlay_dns": []}
 
 
 def host(number, *containers, **options):
@@ -47,7 +46,8 @@ def test_two_hosts():
         "linux_bridge": [{"name": "br0", "ports": ["ve-a"], "addresses": ["10.0.0.1/24"], "neighbours": [],
                           "underlay": "172.31.0.1"}],
         "vxlan_link": [{"name": "vxlan0", "vni": 100, "local": "172.31.0.1", "remotes": ["172.31.0.2"], "port": 4789,
-                        "bridge": "br0", "fdb": [], "flood": True}]}
+                        "bridge": "br0", "fdb": [], "flood": True}],
+        "names": [], "sysctl": [], "forward": [{"bridge": "br0", "accept": False, "routed": False}]}
     assert of(two(), "h1", pings) == [["-", "h1", "a", "10.0.0.10"], ["-", "h1", "b", "10.0.0.20"], ["a", "a", "b", "10.0.0.20"]]
     other = of(two(), "h2")
     assert other["vxlan_link"][0]["local"] == "172.31.0.2" and other["vxlan_link"][0]["remotes"] == ["172.31.0.1"]
@@ -261,24 +261,12 @@ def test_a_host_that_is_not_of_the_overlay():
         part(two(), "h9", DEFAULTS)
 
 
-def test_the_filter_says_it_in_ansibles_words():
-    function = filter_overlay.FilterModule().filters()["overlay"]
-    variables = {**two(), "localhost": {}}
-    settings = {**DEFAULTS, "overlay_underlay_ip": "172.31.0.1", "overlay_bridge_address": "10.0.0.1/24",
-                "overlay_containers": two()["h1"]["overlay_containers"]}
-    assert function(variables, "h1", ["h1", "h2"], settings) == of(two(), "h1")
-    with pytest.raises(AnsibleFilterError, match="h9 is not one of the hosts"):
-        function(variables, "h9", ["h1", "h2"], settings)
-    assert filter_overlay.FilterModule().filters()["overlay_pings"](variables, "h1", ["h1", "h2"], settings) == of(
-        two(), "h1", pings)
-
-
 def test_the_guard():
     """Peers of a network, and of no other; a host without peers takes nothing; switched off or absent, the table goes."""
     networks = [{"name": "red", "vni": 1}, {"name": "blue", "vni": 2, "bridge": "br1", "vxlan": "vxlan1", "bridge_address": None}]
     hosts = {"h1": host(1, networks=networks), "h2": host(2, networks=networks[:1]), "h3": host(3, networks=networks[1:])}
     frames = "ip daddr 172.31.0.1 udp dport 4789 @th,96,24"
-    assert of(hosts, "h1")["nftables"][0]["rules"].splitlines()[2:-1] == [
+    assert of(hosts, "h1")["nftables"][0]["rules"].splitlines()[2:6] == [
         f"{frames} 1 ip saddr {{ 172.31.0.2 }} counter accept", f"{frames} 1 counter drop",
         f"{frames} 2 ip saddr {{ 172.31.0.3 }} counter accept", f"{frames} 2 counter drop"]
     alone = of({"h1": host(1)}, "h1")["nftables"][0]["rules"]
@@ -291,3 +279,82 @@ def test_the_guard():
 def test_an_absent_host_has_nothing_to_reach():
     hosts = {"h1": host(1, "a"), "h2": host(2, "b", state="absent")}
     assert of(hosts, "h2", pings) == [] and of(hosts, "h1", pings) == [["-", "h1", "a", "10.0.0.10"]]
+
+
+def with_egress(**options):
+    return {"h1": host(1, "a", egress=True, names=True, **options), "h2": host(2, "b")}
+
+
+def test_egress_and_names():
+    found = of(with_egress(), "h1")
+    assert found["veth_pair"][0]["gateway"] == "10.0.0.1"
+    assert found["sysctl"] == [{"device": "br0", "name": "forwarding"}, {"name": "forwarding"}]
+    assert found["forward"] == [{"bridge": "br0", "accept": False, "routed": True}]
+    assert found["names"] == [
+        {"network": "overlay", "file": "hosts", "lines": ["127.0.0.1 localhost", "::1 localhost", "10.0.0.10 a", "10.0.0.20 b"]},
+        {"network": "overlay", "file": "resolv.conf"}]
+    assert [(each["source"], each["dest"]) for each in found["ns_container"][0]["binds"]] == [
+        ("/var/lib/fromscratch/networks/overlay/hosts", "/etc/hosts"),
+        ("/var/lib/fromscratch/networks/overlay/resolv.conf", "/etc/resolv.conf")]
+    assert "ip saddr 10.0.0.0/24 oifname != \"br0\" counter masquerade" in found["nftables"][0]["rules"]
+    other = of(with_egress(), "h2")
+    assert "gateway" not in other["veth_pair"][0] and other["sysctl"] == [] and "nat" not in other["nftables"][0]["rules"]
+    assert of(with_egress(dns=["192.0.2.53"]), "h1")["names"][1]["lines"] == ["nameserver 192.0.2.53"]
+    assert of(with_egress(state="absent"), "h1")["names"] == of(with_egress(state="absent"), "h1")["sysctl"] == []
+    assert "nat" in of(with_egress(guard=False), "h1")["nftables"][0]["rules"]
+
+
+def test_egress_leaves_what_a_container_says_itself():
+    hosts = with_egress()
+    hosts["h1"]["overlay_containers"][0].update(gateway="10.0.0.99", binds=[{"source": "/srv/hosts", "dest": "/etc/hosts"}])
+    found = of(hosts, "h1")
+    assert found["veth_pair"][0]["gateway"] == "10.0.0.99"
+    assert [each["source"] for each in found["ns_container"][0]["binds"] if each["dest"] == "/etc/hosts"] == ["/srv/hosts"]
+
+
+def published(*ports, **options):
+    hosts = with_egress(**options)
+    hosts["h1"]["overlay_containers"][0]["publish"] = list(ports)
+    return hosts
+
+
+def test_published_ports():
+    rules = of(published("8080:80/tcp", "192.0.2.1:53:5353/udp"), "h1")["nftables"][0]["rules"].splitlines()
+    assert "fib daddr type local tcp dport 8080 counter dnat ip to 10.0.0.10:80" in rules
+    assert "ip daddr != 127.0.0.0/8 fib daddr type local ip daddr 192.0.2.1 udp dport 53 counter dnat ip to 10.0.0.10:5353" in rules
+
+
+@pytest.mark.parametrize("hosts, words", [
+    (published("8080"), ["overlay_containers.publish", "'8080'", "PORT:PORT_INSIDE"]),
+    (published("0:80"), ["overlay_containers.publish", "'0:80'"]),
+    (published("300.0.0.1:1:80"), ["overlay_containers.publish", "300.0.0.1 is not an IPv4 address"]),
+    (published("4789:1/udp"), ["overlay_containers.publish", "4789", "VXLAN itself"]),
+    (published("80:80", "80:81"), ["overlay_containers.publish", "80", "both have"]),
+    (published("80:80", "192.0.2.1:80:81"), ["overlay_containers.publish", "both have"]),
+    (published("192.0.2.1:80:80", "80:81"), ["overlay_containers.publish", "both have"]),
+    ({"h1": {**published("80:80")["h1"], "overlay_egress": False}}, ["overlay_containers.publish", "set overlay_egress"]),
+    (with_egress(bridge_address=None), ["overlay_egress", "set overlay_bridge_address"]),
+    (with_egress(dns=["ns.example"]), ["overlay_dns", "ns.example"]),
+    ({"h1": host(1, egress="perhaps")}, ["overlay_egress", "perhaps", "true or false"]),
+    ({"h1": host(1, bridge_netfilter="off")}, ["overlay_bridge_netfilter", "off", "warn or accept"]),
+])
+def test_egress_that_cannot_be(hosts, words):
+    with pytest.raises(Problem) as caught:
+        of(hosts, "h1")
+    assert all(each in str(caught.value) for each in words), caught.value
+
+
+def test_egress_of_networks_that_share_addresses():
+    networks = [{"name": name, "vni": at, "bridge": f"br{at}", "vxlan": f"vx{at}", "bridge_address": f"10.0.0.{at}/24", **more}
+                for at, (name, more) in enumerate({"one": {"egress": True}, "two": {}}.items(), 1)]
+    with pytest.raises(Problem, match="overlay_egress: the networks one and two of h1 share addresses"):
+        of({"h1": host(1, networks=networks)}, "h1")
+
+
+def test_networks_of_a_host_are_kept_apart():
+    networks = [{"name": name, "vni": at, "bridge": f"br{at}", "vxlan": f"vx{at}", "bridge_address": f"10.{at}.0.1/24"}
+                for at, name in enumerate(("one", "two"), 1)]
+    found = of({"h1": host(1, networks=networks)}, "h1")
+    assert found["sysctl"] == [{"device": "br1", "name": "arp_ignore"}, {"device": "br2", "name": "arp_ignore"}]
+    rules = found["nftables"][0]["rules"].splitlines()
+    assert 'iifname "br1" ip daddr { 10.2.0.1 } counter drop' in rules and 'iifname "br1" oifname { "br2" } counter drop' in rules
