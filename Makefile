@@ -28,10 +28,11 @@ AS_ROOT = $(SUDO) env PATH="$(PATH)" LC_ALL=C.UTF-8 ANSIBLE_CONFIG="$(ANSIBLE_CO
 	ALPINE_ROOTFS="$${ALPINE_ROOTFS-}"
 
 SCENARIOS := default three systemd
+TESTS := tests/unit tests/kernel
 comma := ,
 header = @printf '\n=== %s ===\n' '$(1)'
 
-.PHONY: help venv tools demo demo-down test test-all lint sanity molecule pytest unit kernel properties units integration package bench docs clean
+.PHONY: help venv tools demo demo-down test test-all lint sanity molecule pytest unit kernel properties units integration matrix coverage package bench docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
@@ -64,7 +65,8 @@ demo-down: venv ## take the lab away
 test: tools venv lint sanity molecule pytest ## run the checks and tests of every day; the last line is pytest's
 
 test-all: SCENARIOS += mesh
-test-all: tools venv lint sanity units integration package molecule pytest properties ## those that take minutes, too
+test-all: TESTS += --ignore=tests/kernel/test_properties.py
+test-all: tools venv lint docs sanity units integration package matrix coverage properties ## those that take minutes, too
 
 lint: tools venv ## style of Python, YAML, shell and documentation, rules of Ansible, licences
 	$(call header,lint)
@@ -85,12 +87,18 @@ sanity: tools venv ## ansible-test sanity on every supported Python of this mach
 molecule: tools venv ## scenarios of molecule; SCENARIOS="default three"
 	$(call header,molecule)
 	@for each in $(SCENARIOS); do \
-		$(AS_ROOT) MOLECULE_GLOB="molecule/$$each/molecule.yml" scripts/apart $(BIN)/molecule test --all --report || exit; \
+		$(AS_ROOT) MOLECULE_GLOB="molecule/$$each/molecule.yml" $(MEASURED) scripts/apart $(BIN)/molecule test --all --report || exit; \
 	done
 
-pytest: tools venv 
+pytest: tools venv ## the unit and the kernel tests
 	$(call header,unit and kernel tests)
-	@$(AS_ROOT) scripts/apart $(BIN)/python -m pytest tests/unit tests/kernel
+	@$(AS_ROOT) $(MEASURED) scripts/apart $(BIN)/python -m pytest $(TESTS)
+
+coverage: tools venv ## molecule and pytest, measured: how much of plugins/ they run, which must be 95 %
+	@$(SUDO) rm -rf build/coverage
+	@$(MAKE) --no-print-directory molecule pytest SCENARIOS="$(SCENARIOS)" TESTS="$(TESTS)" MEASURED="$(BIN)/python scripts/coverage"
+	$(call header,coverage)
+	@$(AS_ROOT) $(BIN)/python scripts/coverage
 
 unit: venv ## the unit tests: no kernel, no root
 	$(call header,unit tests)
@@ -107,6 +115,10 @@ properties: tools venv ## random topologies and drift on this machine's kernel; 
 units: venv ## the unit tests by ansible-test, on every supported Python of this machine
 	$(call header,units)
 	$(BIN)/python scripts/ansible-test units
+
+matrix: tools venv ## unit, kernel and lab tests on other Pythons, and releases of pyroute2 and ansible-core
+	$(call header,matrix)
+	$(BIN)/python scripts/matrix $(AS_ROOT)
 
 integration: tools venv ## ansible-test integration: each module in a playbook, on this machine's kernel
 	$(call header,integration)

@@ -236,7 +236,8 @@ def refuse_parents(dest):
         if os.path.lexists(path) and not os.path.isdir(path):
             raise Invalid("dest", dest, f"{path} is not a directory")
         if read_record(path) is not None:
-            raise Invalid("dest", dest, f"it is inside of the rootfs {path}, and would be replaced with it")
+            raise Invalid("dest", dest, f"it is inside of the rootfs {path}, and would be replaced with it; give it a place "
+                                        "beside that")
         path = os.path.dirname(path)
 
 

@@ -89,7 +89,7 @@ def ip(option, value):
     try:
         return str(ipaddress.ip_address(value))
     except ValueError:
-        raise Invalid(option, value, "it is not an IPv4 or IPv6 address (without a prefix)") from None
+        raise Invalid(option, value, "give an IPv4 or IPv6 address without a prefix, such as 10.0.0.1 or fd00::1") from None
 
 
 def unicast(option, value):
@@ -112,7 +112,7 @@ def multicast(option, value):
 def same_family(option, value, other, reference):
     """``value`` is of the address family of ``reference``, which the option ``other`` gave."""
     if (":" in value) != (":" in reference):
-        raise Invalid(option, value, f"it is of another address family than {other}, {reference}")
+        raise Invalid(option, value, f"it is of another address family than {other}, {reference}: give one of the same")
     return value
 
 
@@ -159,7 +159,7 @@ def routes(option, values, gateway, gateway_option="gateway"):
         via = ip(f"{option}.via", each["via"])
         dst = network(f"{option}.dst", each["dst"])
         if via and dst != "default" and (":" in via) != (":" in dst):
-            raise Invalid(f"{option}.via", via, f"it is of another address family than the destination {dst}")
+            raise Invalid(f"{option}.via", via, f"it is of another address family than the destination {dst}: give one of the same")
         found.append(Route(dst, via))
     found += [Route("default", ip(gateway_option, gateway))] if gateway else []
     return frozenset(found)
@@ -173,14 +173,14 @@ def refuse_unreachable(routes, addresses, option="routes.via", gateway=None):
         via = ipaddress.ip_address(each)
         if not via.is_link_local and not any(via in net for net in nets):
             raise Invalid("gateway" if each == gateway else option, each, "it is in no network of the addresses ("
-                          + (", ".join(sorted(addresses)) or "none") + ") nor of a route without via")
+                          + (", ".join(sorted(addresses)) or "none") + ") nor of a route without via: add one that leads to it")
 
 
 def refuse_duplicates(option, values):
     seen = set()
     for value in values:
         if value in seen:
-            raise Invalid(option, value, "it is given twice")
+            raise Invalid(option, value, "it is given twice: leave one of them out")
         seen.add(value)
 
 
@@ -240,7 +240,9 @@ def arguments(option, values):
 
 def environment(option, values):
     """Variable names and values, as strings."""
-    for key in values:
+    for key, value in values.items():
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", str(key)):
             raise Invalid(option, key, "the name of a variable has letters, digits and '_', and no digit first")
+        if value is None or isinstance(value, (dict, list)):
+            raise Invalid(option, value, f"{key} needs a string or a number; an empty one is ''")
     return {str(key): str(value) for key, value in values.items()}

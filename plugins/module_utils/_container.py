@@ -1,32 +1,39 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A container as data, and the two files that it consists of: a shell script and an fstab.
-
-The script is the container: it starts it, stops it and enters it, with nothing but util-linux and coreutils, and can
-be read and run by hand. Nothing here touches the host.
-"""
+"""A container as data: what an option may say, what is recorded, and which files it consists of. Nothing here touches the host."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
-import shlex
 from dataclasses import dataclass, fields
 from typing import NamedTuple, Optional, Tuple
 
 from . import _argspec as rule
 from ._errors import Invalid
-from ._model import OWNER, Item, fact, fixed, identity, settable
+from ._model import OWNER, Item, fact, fixed, identity, settable, told
+from ._paths import STATE
+from ._script import fstab, script
 from ._service import TEMPLATE, TEMPLATE_TEXT, drop_in, drop_in_text
 
-STATE = "/var/lib/fromscratch/containers"
-RUN = "/run/fromscratch/containers"
 STARTED, STOPPED, RESTARTED = "started", "stopped", "restarted"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-# What Docker leaves to root in a container, but for mknod: no device cgroup stands between a device node and the host's
-# disks here. All others are out of reach for good.
+AUTO, HOST = "auto", "host"
+ON_ROOTFS_CHANGE = "on_rootfs_change"
+# What Docker leaves to root in a container. All others are out of reach for good.
 CAPABILITIES = ("chown", "dac_override", "fowner", "fsetid", "kill", "setgid", "setuid", "setpcap", "net_bind_service",
-                "net_raw", "sys_chroot", "audit_write", "setfcap")
+                "net_raw", "sys_chroot", "mknod", "audit_write", "setfcap")
+ALL = "all"
+ALL_CAPABILITIES = (
+    "chown", "dac_override", "dac_read_search", "fowner", "fsetid", "kill", "setgid", "setuid", "setpcap", "linux_immutable",
+    "net_bind_service", "net_broadcast", "net_admin", "net_raw", "ipc_lock", "ipc_owner", "sys_module", "sys_rawio", "sys_chroot",
+    "sys_ptrace", "sys_pacct", "sys_admin", "sys_boot", "sys_nice", "sys_resource", "sys_time", "sys_tty_config", "mknod", "lease",
+    "audit_write", "audit_control", "setfcap", "mac_override", "mac_admin", "syslog", "wake_alarm", "block_suspend", "audit_read",
+    "perfmon", "bpf", "checkpoint_restore")
+# The last step of a start is chroot(1), which cannot give up what it needs itself.
+KEPT = "sys_chroot"
+ULIMITS = ("as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio",
+           "rttime", "sigpending", "stack")
 
 
 class Bind(NamedTuple):
@@ -43,7 +50,9 @@ class Bind(NamedTuple):
 @dataclass(frozen=True)
 class Container(Item):
     """``namespace``: whether its network namespace is pinned below its name; ``files``: a digest of script, fstab and unit;
-    ``service``: whether systemd runs it; ``enabled``: whether at boot, too.
+    ``service``: whether systemd runs it; ``enabled``: whether at boot, too. ``userns``: the first of its user ids outside, or
+    why it has no user namespace; ``mapped_by``: what shows it the root filesystem as its own. ``seccomp``: what keeps it from
+    system calls. ``rootfs_id``: the directory that was its root filesystem when it started.
 
     Every setting is read when the container starts, so a difference starts it anew; its network namespace stays, with
     all that is in it.
@@ -62,22 +71,33 @@ class Container(Item):
     tmpfs: Optional[Tuple[str, ...]] = fixed()
     read_only: Optional[bool] = fixed()
     privileged: Optional[bool] = fixed()
+    capabilities: Optional[Tuple[str, ...]] = fixed()
+    no_new_privs: Optional[bool] = fixed()
+    seccomp: Optional[str] = fixed()
+    userns: Optional[str] = fixed()
+    mapped_by: Optional[str] = fixed()
+    ulimits: Optional[Tuple[str, ...]] = fixed()
     init: Optional[bool] = fixed()
     stop_timeout: Optional[int] = settable()
     restart: Optional[str] = settable()
     memory: Optional[str] = settable()
     cpus: Optional[float] = settable()
     pids: Optional[int] = settable()
+    recreate: Optional[str] = settable()
+    rootfs_id: Optional[str] = fixed()
     service: Optional[bool] = fixed()
     enabled: Optional[bool] = settable()
     files: Optional[str] = settable()
     namespace: Optional[bool] = settable()
     state: Optional[str] = settable()
+    exit_status: Optional[int] = told()
+    output: Optional[str] = told()
     pid: Optional[int] = fact()
     owner: Optional[str] = fact()
 
     def settled(self):
-        return self.with_(state=STARTED) if self.state == RESTARTED else self
+        """The root filesystem may have been made anew in the same run, of which nobody knew its number."""
+        return self.with_(rootfs_id=None, **({"state": STARTED} if self.state == RESTARTED else {}))
 
     def with_(self, **updates):
         return type(self)(**{**{each.name: getattr(self, each.name) for each in fields(self)}, **updates})
@@ -89,6 +109,21 @@ class Container(Item):
     @property
     def script(self):
         return f"{self.directory}/container"
+
+    @property
+    def first_id(self):
+        """What root inside is outside; None where it is root."""
+        return int(self.userns) if self.userns and self.userns.isdigit() else None
+
+    @property
+    def filtered(self):
+        """Whether the script itself loads a filter of system calls."""
+        return (self.seccomp or "").startswith("setpriv")
+
+    @property
+    def limits(self):
+        """The controllers of cgroups that it needs."""
+        return [name for name, value in (("cpu", self.cpus), ("memory", self.memory), ("pids", self.pids)) if value]
 
 
 OPTIONS = {
@@ -107,6 +142,14 @@ OPTIONS = {
     "tmpfs": {"type": "list", "elements": "str", "default": []},
     "read_only": {"type": "bool", "default": False},
     "privileged": {"type": "bool", "default": False},
+    "capabilities": {"type": "dict", "options": {
+        "add": {"type": "list", "elements": "str", "default": []},
+        "drop": {"type": "list", "elements": "str", "default": []}}},
+    "no_new_privs": {"type": "bool", "default": True},
+    "seccomp": {"type": "bool", "default": True},
+    "userns": {"type": "str", "choices": [AUTO, HOST]},
+    "ulimits": {"type": "dict", "default": {}},
+    "recreate": {"type": "str", "choices": [ON_ROOTFS_CHANGE]},
     "init": {"type": "bool", "default": True},
     "stop_timeout": {"type": "int", "default": 10},
     "restart": {"type": "str", "choices": ["no", "on-failure", "always"], "default": "no"},
@@ -135,10 +178,14 @@ def container(options):
         stop_timeout=rule.in_range("stop_timeout", options["stop_timeout"], 0, 3600),
         memory=_memory(options["memory"]), cpus=rule.in_range("cpus", options["cpus"], 0.01, 1024),
         pids=rule.in_range("pids", options["pids"], 1, 4194304),
-        **{key: options[key] for key in ("layer", "read_only", "privileged", "init", "restart")})
+        capabilities=_capabilities(options["capabilities"] or {"add": [], "drop": []}, options["privileged"]),
+        seccomp="" if options["seccomp"] and not options["privileged"] else OFF, userns=options["userns"] or "",
+        ulimits=tuple(_ulimit(str(name).lower(), value) for name, value in sorted(options["ulimits"].items())),
+        recreate=options["recreate"] or "", mapped_by="",
+        **{key: options[key] for key in ("layer", "read_only", "privileged", "init", "restart", "no_new_privs")})
     rule.refuse_duplicates("binds and tmpfs", [each.dest for each in wanted.binds] + [
         each.partition(":")[0] for each in wanted.tmpfs])
-    return wanted.with_(files=digest(files_of(wanted)))
+    return wanted
 
 
 def _memory(value):
@@ -147,9 +194,44 @@ def _memory(value):
     return value
 
 
+OFF = "off"  # and nothing else to be said
+
+
+def _capabilities(options, privileged):
+    """Those that root inside can have, in the kernel's order."""
+    given = {key: [str(each).lower()[4 if str(each).lower().startswith("cap_") else 0:] for each in options[key] or []]
+             for key in ("add", "drop")}
+    for key, names in given.items():
+        for each in names:
+            if each not in (*ALL_CAPABILITIES, ALL):
+                raise Invalid(f"capabilities.{key}", each, "it is no capability of capabilities(7), nor all")
+            if privileged:
+                raise Invalid(f"capabilities.{key}", each, "a privileged container has them all: leave out one of the two options")
+    if KEPT in given["drop"]:
+        raise Invalid("capabilities.drop", KEPT, "the launcher itself needs it to the last; all leaves it out")
+    base = set(ALL_CAPABILITIES if privileged or ALL in given["add"] else CAPABILITIES)
+    kept = (base if ALL not in given["drop"] else {KEPT}) - set(given["drop"]) | set(given["add"]) - {ALL}
+    return tuple(each for each in ALL_CAPABILITIES if each in kept)
+
+
+def _ulimit(name, value):
+    """``nofile=1024:4096``, in the words of prlimit(1)."""
+    if name not in ULIMITS:
+        raise Invalid("ulimits", name, f"it is one of {', '.join(ULIMITS)}")
+    if not re.fullmatch(r"(\d+|unlimited)(:(\d+|unlimited))?", str(value)):
+        raise Invalid(f"ulimits.{name}", value, "it is a number or unlimited, or a soft and a hard one such as 1024:4096")
+    soft, unused, hard = str(value).partition(":")
+    if hard not in ("", "unlimited") and (soft == "unlimited" or int(soft) > int(hard)):
+        raise Invalid(f"ulimits.{name}", value, "the soft limit is above the hard one")
+    return f"{name}={soft}:{hard or soft}"
+
+
 # What is recorded of a container: all that its files are made from.
 RECORDED = tuple(each.name for each in fields(Container)
-                 if each.name not in ("files", "namespace", "service", "enabled", "state", "pid", "owner"))
+                 if each.name not in ("files", "namespace", "service", "enabled", "state", "exit_status", "output", "pid", "owner"))
+
+
+ESSENTIAL = ("name", "rootfs", "command", "env", "binds", "tmpfs")
 
 
 def to_json(container):
@@ -160,9 +242,10 @@ def to_json(container):
 def from_json(text):
     """The container of a record. Raises ValueError, KeyError or TypeError where it is not one."""
     found = json.loads(text)
-    values = {name: found[name] for name in RECORDED}
-    for name in "command", "env", "tmpfs":
-        values[name] = tuple(values[name])
+    # An older release may have known fewer settings.
+    values = {name: found[name] if name in ESSENTIAL else found.get(name) for name in RECORDED}
+    for name in "command", "env", "tmpfs", "capabilities", "ulimits":
+        values[name] = tuple(values[name] or ())
     values["binds"] = tuple(Bind(*each) for each in values["binds"])
     return Container(owner=OWNER, **values)
 
@@ -177,209 +260,3 @@ def digest(files):
     """A short name of the files that the record does not already tell about."""
     text = "\0".join(files[name] or "" for name in sorted(files) if name != "container.json")
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def fstab(container):
-    """The file systems below the container's root, in the order in which they are mounted."""
-    root = f"{container.directory}/root"
-    lines = [
-        # Root may write to /proc/sys whatever its capabilities, and most of that is the whole host's.
-        ("proc", "/proc", "proc", ("" if container.privileged else "ro,") + "nosuid,nodev,noexec"),
-        ("sysfs", "/sys", "sysfs", "ro,nosuid,nodev,noexec"),
-        ("tmpfs", "/dev", "tmpfs", "nosuid,mode=755,size=64k"),
-        ("devpts", "/dev/pts", "devpts", "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620"),
-        ("tmpfs", "/dev/shm", "tmpfs", "nosuid,nodev,noexec,mode=1777,size=64m"),
-        ("mqueue", "/dev/mqueue", "mqueue", "nosuid,nodev,noexec"),
-    ]
-    for each in container.tmpfs:
-        dest, unused, options = each.partition(":")
-        lines.append(("tmpfs", dest, "tmpfs", ",".join(["nosuid", "nodev", *filter(None, [options])])))
-    return f"# The file systems of {container.name}, in a mount namespace of its own. Made by {OWNER}.\n" + "".join(
-        f"{source} {root}{dest} {kind} {options},X-mount.mkdir 0 0\n" for source, dest, kind, options in lines)
-
-
-def namespace_line(name):
-    """Shell that makes a container's network namespace where it is not there."""
-    return f"[ -e /run/netns/{name} ] || {{ ip netns add {name} && ip -n {name} link set lo up; }}"
-
-
-def script(container):
-    """The container's own program."""
-    quoted = {name: shlex.quote(value) for name, value in {
-        "name": container.name, "dir": container.directory, "record": f"{RUN}/{container.name}",
-        "hostname": container.hostname, "workdir": container.workdir, "rootfs": container.rootfs}.items()}
-    # The container's environment and rights, and the present directory as its root. Two paths, because the PATH is already
-    # the container's.
-    become = ["env -i " + " ".join(shlex.quote(each) for each in container.env), "/usr/sbin/chroot ."]
-    if not container.privileged:
-        become.insert(1, "/usr/bin/setpriv --no-new-privs --inh-caps=-all --bounding-set=-all,"
-                      + ",".join(f"+{each}" for each in CAPABILITIES) + " --")
-    device = "" if container.privileged else "nodev,"
-    overlay = f'mount -t overlay -o "{device}{OVERLAY}" overlay "$root"'
-    return SCRIPT.format(
-        **quoted, owner=OWNER, timeout=container.stop_timeout, become=" \\\n        ".join(become),
-        layer={"none": f'mount -o {device}bind "$rootfs" "$root"',
-               "disk": '[ -d "$dir/layer/work" ] || mkdir -p "$dir/layer/upper" "$dir/layer/work"\n    ' + overlay,
-               "tmpfs": 'mount -t tmpfs -o mode=700,X-mount.mkdir layer "$dir/layer"\n'
-                        '    mkdir "$dir/layer/upper" "$dir/layer/work"\n    ' + overlay,
-               }[container.layer],
-        # Mounts below the source stay out of a read-only bind: they would be writable.
-        binds="".join(f"\n    bind {shlex.quote(each.source)} {shlex.quote(each.dest)} {'bind,ro' if each.read_only else 'rbind'}"
-                      for each in container.binds),
-        freeze='\n    mount -o remount,bind,ro "$root"' if container.read_only else "",
-        namespace=namespace_line('"$name"'), first=INIT if container.init else FIRST,
-        command=" ".join(shlex.quote(each) for each in container.command))
-
-
-OVERLAY = "lowerdir=$rootfs,upperdir=$dir/layer/upper,workdir=$dir/layer/work"
-
-# Process 1: the end of descriptor 4 tells the host that the start is over.
-FIRST = 'exec </dev/null 4<&- && cd "$1" && shift && exec "$@"'
-
-# Process 1 with an init: it passes the signals on that ask a container to end, and reaps what its children leave behind.
-INIT = r"""exec </dev/null 4<&-
-cd "$1" || exit 127
-shift
-trap "kill -TERM \$child" TERM INT QUIT HUP
-"$@" &
-child=$!
-while wait $child; status=$?; kill -0 $child 2>/dev/null; do :; done
-exit $status"""
-
-SCRIPT = r"""#!/bin/sh
-# {name}: a container out of namespaces, made by {owner}. By hand:
-#
-#   container start           start it in the background
-#   container stop            SIGTERM, and SIGKILL after {timeout} s
-#   container exec COMMAND    run a command inside, with the container's own rights
-#   container status          say whether it runs; the exit status is 0 when it does
-set -eu
-umask 022
-
-name={name}
-dir={dir}
-record={record} # its process 1, the time that started, and the boot, a line each: a pid alone is soon somebody else's
-rootfs={rootfs}
-root=$dir/root
-PATH=${{PATH-}}:/usr/sbin:/sbin
-
-# Sets pid. A process that has ended but was not waited for does not run any more.
-running() {{
-    [ -r "$record" ] && {{ read -r pid && read -r start && read -r boot; }} <"$record" && [ -r "/proc/$pid/stat" ] || return 1
-    read -r this_boot </proc/sys/kernel/random/boot_id
-    stat=
-    {{ while read -r line; do stat="$stat $line"; done <"/proc/$pid/stat"; }} 2>/dev/null || return 1
-    # shellcheck disable=SC2086  # what follows the name in brackets, as words
-    set -- ${{stat##*) }}
-    [ "$boot" = "$this_boot" ] && [ "$start" = "${{20-}}" ] && [ "$1" != Z ] && [ "$1" != X ]
-}}
-
-# Whether the container ends within so many tenths of a second.
-ends_within() {{
-    left=$1
-    nap=0.01 # most end at once
-    while running; do
-        [ "$left" -gt 0 ] || return 1
-        sleep $nap
-        nap=0.1
-        left=$((left - 1))
-    done
-}}
-
-# Refuses a mount point that a symbolic link in the container's files would lead elsewhere.
-mount_point() {{
-    path=$1
-    while [ "$path" != "$root" ]; do
-        [ ! -L "$path" ] || {{ echo "${{path#"$root"}} in $rootfs is a symbolic link: nothing is mounted there" >&2; exit 1; }}
-        path=${{path%/*}}
-    done
-}}
-
-# Shows the container $1 of the host at $2, with the mount options $3.
-bind() {{
-    mount_point "$root$2"
-    if [ ! -d "$1" ] && [ ! -e "$root$2" ]; then
-        mkdir -p "$root${{2%/*}}"
-        : >"$root$2"
-    fi
-    mount -o "$3,X-mount.mkdir" "$1" "$root$2"
-}}
-
-# This script with a verb, in new namespaces but for that of processes, which the next process begins.
-unshared() {{
-    cgroup=
-    [ ! -e /proc/self/ns/cgroup ] || cgroup=--cgroup
-    exec nsenter --net="/run/netns/$name" -- unshare --mount --uts --ipc $cgroup --pid -- "$dir/container" "$@"
-}}
-
-# Process 1 of the container: it still sees the host's files, though its mounts are its own affair.
-begin() {{
-    read -r stat </proc/self/stat
-    read -r boot </proc/sys/kernel/random/boot_id
-    # shellcheck disable=SC2086  # what follows the name in brackets, as words
-    set -- ${{stat##*) }}
-    printf '%s\n' "${{stat%% *}}" "${{20}}" "$boot" >"$record"
-    echo {hostname} >/proc/sys/kernel/hostname
-    {layer}
-    while read -r source point rest; do
-        [ "$source" = "#" ] || mount_point "$point"
-    done <"$dir/fstab"
-    mount --all --fstab "$dir/fstab"
-    cp -a /dev/null /dev/zero /dev/full /dev/random /dev/urandom /dev/tty \
-        /dev/fd /dev/stdin /dev/stdout /dev/stderr "$root/dev"
-    ln -s pts/ptmx "$root/dev"{binds}{freeze}
-    # From here the tools are found in the host's tree, and the present directory is the container's root: it has no name
-    # there, which a shell complains about.
-    PWD=/proc/self/cwd exec nsenter --root=/proc/self/fd/3 --wd="$root" -- "$dir/container" pivot
-}}
-
-case ${{1-}} in
-start)
-    if running; then exit 0; fi
-    cd /
-    {{ [ -d "${{record%/*}}" ] && [ -d "$root" ]; }} || mkdir -p "${{record%/*}}" "$root"
-    {namespace} # a boot ago it was there
-    # The host's tree, where the tools are; and the standard input, which a shell takes from what it starts by "&".
-    exec 3</ 4<&0
-    if [ "${{INVOCATION_ID-}}" ]; then # a unit of systemd counts as started when this ends
-        rm -f "$record.begun"
-        mkfifo "$record.begun"
-        unshared fork 4>"$record.begun" &
-        read -r _ <"$record.begun" || :
-        exec rm "$record.begun"
-    fi
-    unshared fork
-    ;;
-fork)
-    begin &
-    ;;
-pivot) # the old root goes on top of the new one, and away
-    nsenter --mount=/proc/self/ns/mnt -- pivot_root "$root" "$root"
-    umount --namespace /proc/self/ns/mnt --lazy /
-    # shellcheck disable=SC3013  # every sh that is meant here has -ef
-    [ ! . -ef / ] || {{ echo "the root of $name would be the host's" >&2; exit 1; }}
-    exec {become} /bin/sh -c '{first}' \
-        init {workdir} {command} 3<&-
-    ;;
-exec)
-    shift
-    running || {{ echo "$name does not run" >&2; exit 125; }}
-    exec nsenter --target "$pid" --all --root=/ --wd="/proc/$pid/root" -- \
-        setpriv --pdeathsig HUP -- {become} "$@"
-    ;;
-stop)
-    running || exit 0
-    kill -TERM "$pid" || : # it may be gone by now
-    ends_within {timeout}0 || kill -KILL "$pid" || :
-    ends_within 600 || {{ echo "$name: process $pid does not die" >&2; exit 1; }}
-    rm -f "$record"
-    ;;
-status)
-    if running; then echo "$name runs, process $pid"; else echo "$name does not run"; exit 3; fi
-    ;;
-*)
-    echo "usage: $0 start|stop|status|exec COMMAND [ARGUMENT...]" >&2
-    exit 64
-    ;;
-esac
-"""

@@ -7,7 +7,7 @@ import hashlib
 import http.client
 
 from ._argspec import in_range
-from ._errors import Problem
+from ._errors import Invalid, Problem
 
 CHUNK = 1 << 16
 SMALL = 4096
@@ -26,6 +26,8 @@ class Web:
 
     def require(self):
         in_range("timeout", self._options["timeout"], 1, 3600)
+        if not (self._options["http_agent"] or "").isprintable():  # it becomes a line of the request
+            raise Invalid("http_agent", self._options["http_agent"], "it is one line of text without control characters")
 
     def curl(self):
         """The same as options of curl."""

@@ -97,7 +97,7 @@ def look(item):
     return File(path=item.path, text=text, mode=mode, owner=OWNER if MADE in text[:200] else "somebody else")
 
 
-def write(path, text, mode, target=None):
+def write(path, text, mode, target=None, encoding="utf-8"):
     """Whole or not at all."""
     directory = os.path.dirname(path)
     if target is not None:
@@ -106,7 +106,7 @@ def write(path, text, mode, target=None):
             os.replace(f"{beside}/link", path)
         return
     handle, temporary = tempfile.mkstemp(dir=directory, prefix=".new-")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
+    with os.fdopen(handle, "w", encoding=encoding, newline="") as file:
         file.write(text)
         os.fchmod(file.fileno(), mode)
     os.replace(temporary, path)

@@ -63,13 +63,10 @@ class Passages(Kind):
     def parse(self, options):
         return Passage(name=rule.interface_name("bridge", options["bridge"]), accept=options["accept"], routed=options["routed"])
 
-    def require(self):
-        self._warnings = []
-
     def complete(self, item):
         wanted = _needed(item)
         if not item.accept:
-            self._warnings += [
+            self.warnings += [
                 f"The chain {chain} drops what it is not told about, and packets of the bridge {item.name} pass through it: have "
                 "rules for them added by overlay_bridge_netfilter: accept (in topology: forward.accept)"
                 for chain in sorted({each.chain for each in wanted})]
@@ -78,9 +75,6 @@ class Passages(Kind):
             raise Problem("nft is missing, which looks for packet filters in the way: install the package nftables",
                           missing_library="nftables")
         return Passage(name=item.name, rules=wanted)
-
-    def warnings(self):
-        return self._warnings
 
     def observe(self, wanted, prune):
         ours = {}

@@ -26,6 +26,7 @@ class Kind:
 
     def __init__(self, ahead=None):
         self.ahead = ahead or Ahead()
+        self.warnings = []  # what an administrator should know about the host, in words
 
     def parse(self, options):
         """The wanted item from the options of one. Raises Invalid."""
@@ -44,10 +45,6 @@ class Kind:
 
     def missing(self, plan):
         """What the plan needs that is not there yet, in words. A real run refuses; check mode warns."""
-        return []
-
-    def warnings(self):
-        """What an administrator should know about the host, in words."""
         return []
 
     def expect(self, plan):

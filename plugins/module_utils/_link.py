@@ -207,7 +207,10 @@ class Links:
             namespace.forget()
 
     def namespace(self, netns) -> Optional[Namespace]:
-        """The namespace, or None where it does not exist. One that has taken the name of another is looked at anew."""
+        """The namespace, or None where it does not exist, or will be gone. One that has taken the name of another is looked at
+        anew."""
+        if ("netns", netns) in self._ahead.gone:
+            return None
         known = self._open.get(netns)
         if netns is not None and (known is None or known.inode != _netns.inode(netns)):
             if known:

@@ -29,6 +29,7 @@ fixed = partial(field, default=None, metadata={"fixed": True})  # it is set at c
 at_least = partial(field, default=None, metadata={"at_least": True})  # a set: the members wanted, whatever else there is
 identity = partial(field, default=None, metadata={"identity": True})  # it finds the thing, and is never compared
 fact = partial(field, default=None, metadata={"identity": True, "hidden": True}, compare=False)  # only observed
+told = partial(field, default=None, metadata={"identity": True}, compare=False)  # only observed, and shown
 hint = fact  # only wanted: what other fields are worked out from
 
 

@@ -41,8 +41,8 @@ class Names(Files):
         if lines is None:
             lines = nameservers() if options["file"] == RESOLV else []
         for each in lines:
-            if "\n" in each:
-                raise rule.Invalid("lines", each, "a line has no line break")
+            if "\n" in each or each == "EOF":
+                raise rule.Invalid("lines", each, "a line is no EOF, and has no line break")
         text = "".join(f"{line}\n" for line in [f"{MADE} for the network {options['network']}.", *lines])
         return File(path=path(rule.thing_name("network", options["network"]), options["file"]), text=text, mode=0o644)
 

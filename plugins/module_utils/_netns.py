@@ -18,6 +18,7 @@ RUN_NETNS = "/run/netns"
 MADE = "/run/fromscratch/netns"  # says that the directory, or only the mount on it, was made here
 CLONE_NEWNET = 0x40000000
 SIOCSIFFLAGS, IFF_UP = 0x8914, 1
+NS_GET_USERNS = 0xb701
 MS_BIND, MS_REC, MS_SHARED, MNT_DETACH = 0x1000, 0x4000, 1 << 20, 2
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -57,6 +58,19 @@ def same(one, other):
     return (first.st_dev, first.st_ino) == (second.st_dev, second.st_ino)
 
 
+def belongs_to(netns, users):
+    """Whether the namespace is that of the user namespace of this file; or of the host's own, for None."""
+    try:
+        with open(path_of(netns), "rb") as file:
+            owner = fcntl.ioctl(file.fileno(), NS_GET_USERNS)
+        try:
+            return os.path.samestat(os.fstat(owner), os.stat(users or "/proc/self/ns/user"))
+        finally:
+            os.close(owner)
+    except OSError:  # no such file, or the owner is above this process's own
+        return False
+
+
 @contextmanager
 def entered(netns):
     """Runs the body in the namespace; sockets opened there stay in it. This thread only."""
@@ -94,13 +108,12 @@ def create(name):
 
 def attach(name, namespace):
     """``ip netns attach``: pin the namespace of that file, such as /proc/PID/ns/net, below the name."""
-    _share_run_netns()
+    share_run_netns()
     path = path_of(name)
     if os.path.exists(path) and not exists(name):
         os.unlink(path)  # the file of a namespace that died with the machine or with its mount
-    os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0))
     try:
-        _call("mount", namespace.encode(), path.encode(), b"none", MS_BIND, None)
+        pin(namespace, path)
     except OSError:
         remove(name)
         raise
@@ -114,7 +127,18 @@ def _lo_up():
 
 def remove(name):
     """``ip netns delete``; a name that is not there is fine."""
-    path = path_of(name)
+    unpin(path_of(name))
+    _tidy()
+
+
+def pin(namespace, path):
+    """Keep the namespace of a file such as /proc/PID/ns/user alive at this path."""
+    os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0))
+    _call("mount", namespace.encode(), path.encode(), b"none", MS_BIND, None)
+
+
+def unpin(path):
+    """Let go of what is pinned there, and remove the file; none is fine."""
     try:
         _call("umount2", path.encode(), MNT_DETACH)
     except OSError as error:
@@ -124,7 +148,6 @@ def remove(name):
         os.unlink(path)
     except FileNotFoundError:
         pass
-    _tidy()
 
 
 def _tidy():
@@ -142,7 +165,7 @@ def _tidy():
             pass
 
 
-def _share_run_netns():
+def share_run_netns():
     """/run/netns is a shared mount, as ``ip netns`` makes it, so that a removal reaches every mount namespace."""
     existed = os.path.isdir(RUN_NETNS)
     os.makedirs(RUN_NETNS, mode=0o755, exist_ok=True)

@@ -23,7 +23,8 @@ SHARED = ("vni", "port", "bridge", "vxlan", "forwarding", "mtu", "egress", "name
 OWN = ("underlay_ip", "bridge_address", "bridge_addresses")
 LEARNING, STATIC = "learning", "static"
 CONTAINER_OPTIONS = ("rootfs", "command", "env", "hostname", "workdir", "layer", "binds", "tmpfs", "read_only",
-                     "privileged", "init", "stop_timeout", "restart", "memory", "cpus", "pids")
+                     "privileged", "capabilities", "no_new_privs", "seccomp", "userns", "ulimits", "recreate", "init",
+                     "stop_timeout", "restart", "memory", "cpus", "pids")
 
 
 @dataclass
@@ -213,7 +214,7 @@ def _misfits(hosts):
         for network in host.networks.values():
             owner = underlays.setdefault(network.underlay_ip, host.name)
             if owner != host.name:
-                yield f"overlay_underlay_ip: {network.underlay_ip} is that of {owner} and of {host.name}"
+                yield f"overlay_underlay_ip: {network.underlay_ip} is that of {owner} and of {host.name}: give each its own"
             other, first = firsts.setdefault(network.name, (host.name, network))
             if (":" in network.underlay_ip) != (":" in first.underlay_ip):
                 yield (f"overlay_underlay_ip: {first.underlay_ip} of {other} and {network.underlay_ip} of {host.name} are of "
@@ -266,7 +267,8 @@ def _taken_twice(hosts):
         for network, address, owner in carried:
             key = network, address.split("/")[0]
             if key in owners:
-                yield f"the address {key[1]} in the network {network} is that of {owners[key]} and of {owner}"
+                yield (f"overlay_bridge_address or overlay_containers.address: the address {key[1]} in the network {network} is "
+                       f"that of {owners[key]} and of {owner}: give each its own")
             owners[key] = owner
 
 

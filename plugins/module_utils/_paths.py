@@ -6,6 +6,10 @@ from __future__ import annotations
 import os
 
 OWN = ("/var/lib/fromscratch", "/run/fromscratch")
+STATE = f"{OWN[0]}/containers"
+FILTER = f"{OWN[0]}/seccomp"  # what setpriv loads as the containers' filter of system calls
+RUN = f"{OWN[1]}/containers"
+USERS = f"{OWN[1]}/users"  # user namespaces, each by the container's name
 
 
 def tidy(directory):

@@ -53,7 +53,7 @@ def mirror(option, value):
         url = urlsplit(value)
         port_is_a_number = url.port is None or url.port > 0
     except ValueError as error:
-        raise Invalid(option, value, f"it is not a URL ({error})") from None
+        raise Invalid(option, value, f"it is not a URL ({error}); give one such as {MIRROR}") from None
     fitting = bool(url.netloc) != (url.scheme == "file")
     if url.scheme not in ("http", "https", "file") or not port_is_a_number or not fitting:
         raise Invalid(option, value, "give an http or https URL such as " + MIRROR + ", or file:///an/absolute/path")

@@ -83,7 +83,7 @@ def destination(option, value):
         raise Invalid(option, value, "it leads through '..'; give the path itself")
     path = "/" + posixpath.normpath(value).lstrip("/")
     if len(os.fsencode(posixpath.basename(path))) > BASENAME_MAX:
-        raise Invalid(option, value, f"its last part has more than {BASENAME_MAX} bytes")
+        raise Invalid(option, value, f"its last part has more than {BASENAME_MAX} bytes; give a shorter one")
     return refuse_system(option, value, path)
 
 
@@ -108,4 +108,4 @@ def refuse_nested(option, paths):
     for path in paths:
         for other in paths:
             if path.startswith(other + "/"):
-                raise Invalid(option, path, f"it is inside of {other}, another rootfs of this task")
+                raise Invalid(option, path, f"it is inside of {other}, another rootfs of this task; give it a place beside that")

@@ -58,8 +58,8 @@ class Stage:
         """Observe and plan."""
         with _below(self.option):
             self.wanted = {key: item and self.kind.complete(item) for key, item in self.wanted.items()}
-        self.sought = [self.wanted[key] or item for key, (item, unused) in self._entries.items()]
-        self.found = self.kind.observe(self.sought, self.prune)
+            self.sought = [self.wanted[key] or item for key, (item, unused) in self._entries.items()]
+            self.found = self.kind.observe(self.sought, self.prune)
         self.plan = diff(self.wanted, self.found, self.prune)
         self.missing = self.kind.missing(self.plan)
         self.commands = [self.kind.commands(part) if part else [] for part in (self.plan.going, self.plan.coming)]
@@ -155,7 +155,7 @@ def _converge(module, stages, gathered):
               "diff": {when: {key: shown for stage in stages for key, shown in getattr(stage.plan, when)().items()}
                        for when in ("before", "after")}}
     missing = [each for stage in stages for each in stage.missing]
-    for each in (each for stage in stages for each in stage.kind.warnings()):
+    for each in (each for stage in stages for each in stage.kind.warnings):
         module.warn(each)
     if module.check_mode:
         # Another task of the play may provide it first, which check mode cannot see.

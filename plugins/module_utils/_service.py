@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import subprocess
 
+from . import _seccomp
 from ._errors import Problem
 from ._model import OWNER
 
@@ -36,6 +37,10 @@ TimeoutStopSec=3700
 KillMode=mixed
 SuccessExitStatus=143
 RestartSec=1
+# What a container has no use for, nor what starts it.
+SystemCallFilter={_seccomp.unit_words()}
+SystemCallErrorNumber=EPERM
+KeyringMode=private
 
 [Install]
 WantedBy=multi-user.target
@@ -62,7 +67,8 @@ def drop_in(name):
 
 def drop_in_text(container):
     """What the container's unit has beside the template; None where that is nothing."""
-    lines = [f"Restart={container.restart}"] if container.restart not in (None, NO) else []
+    lines = ["SystemCallFilter="] if container.seccomp == "off" else []
+    lines += [f"Restart={container.restart}"] if container.restart not in (None, NO) else []
     lines += [f"MemoryMax={container.memory}", "MemorySwapMax=0"] if container.memory else []
     lines += [f"CPUQuota={container.cpus:.0%}"] if container.cpus else []
     lines += [f"TasksMax={container.pids}"] if container.pids else []

@@ -19,7 +19,11 @@ from typing import NamedTuple, Optional, Tuple
 CHUNK = 1 << 16
 LONGEST_READ = 1 << 20  # no header is longer; tarfile would read one of gigabytes into memory
 MOST_MEMBERS = 500000
-PATH_MAX = 4095
+LONGEST_PATH = 2048  # of the kernel's 4095 bytes, the directories that the root lies in need some, too
+LONGEST_NAME = 255
+LONGEST_TARGET = 4095
+DEEPEST = 200  # Python removes a tree by recursion
+LATEST = 2 ** 62  # seconds; the kernel takes no more than 2 ** 63
 BLOCK = 4096
 NOBODY = 2 ** 32 - 1  # chown reads it as "leave alone"
 
@@ -98,7 +102,7 @@ def reasons():
 
 
 def shown(parts):
-    return "/".join(os.fsdecode(each) for each in parts).encode("utf-8", "backslashreplace").decode() or "."
+    return b"/".join(parts).decode("utf-8", "backslashreplace") or "."
 
 
 class Verdict(NamedTuple):
@@ -133,6 +137,8 @@ class Judge:
                 raise Unfit(f"has the hard link {shown(parts)} to {shown(target)}, which is no file before it")
         if not (0 <= member.uid < NOBODY and 0 <= member.gid < NOBODY):
             raise Unfit(f"has the member {shown(parts)} with an impossible owner, {member.uid}:{member.gid}")
+        if not abs(member.mtime) < LATEST:  # nor is it so with NaN
+            raise Unfit(f"has the member {shown(parts)} with an impossible time, {member.mtime}")
         self.kinds[parts] = kind
         self._measure(member, parts)
         return Verdict(parts, kind, tuple(implied), target)
@@ -145,8 +151,8 @@ class Judge:
         parts = tuple(each for each in raw.split(b"/") if each not in (b"", b"."))
         if b".." in parts:
             raise Unfit(f"has {what} with the path {name!r}, which leads outside")
-        if b"\0" in raw or len(raw) > PATH_MAX:
-            raise Unfit(f"has {what} with an impossible path of {len(raw)} bytes")
+        if b"\0" in raw or len(raw) > LONGEST_PATH or len(parts) > DEEPEST or any(len(each) > LONGEST_NAME for each in parts):
+            raise Unfit(f"has {what} with an impossible path of {len(raw)} bytes and {len(parts)} names")
         return parts
 
     def _parents(self, parts):
@@ -163,7 +169,7 @@ class Judge:
     @staticmethod
     def _symlink(parts, target):
         """An absolute target is resolved inside of the container; a relative one must not climb out on the host."""
-        if not target or "\0" in target or len(target) > PATH_MAX:
+        if not target or "\0" in target or len(target.encode("utf-8", "surrogateescape")) > LONGEST_TARGET:
             raise Unfit(f"has the symlink {shown(parts)} with an impossible target")
         depth = len(parts) - 1
         for each in () if target.startswith("/") else target.split("/"):

@@ -64,7 +64,7 @@ def vxlan(options):
         rule.required("vni", vni)
         rule.required("local", local)
     if local and ":" in local and options["udp_checksum"] is False:
-        raise Invalid("udp_checksum", False, "UDP over IPv6 needs its checksum")
+        raise Invalid("udp_checksum", False, "UDP over IPv6 needs its checksum: set it to true, or leave it out")
     return Vxlan(
         name=rule.interface_name("name", options["name"]), netns=rule.thing_name("netns", options["netns"]),
         vni=vni, local=local, up=True, **peers(options, local), fdb=entries(options["fdb"], local),
@@ -103,7 +103,7 @@ def peers(options, local):
 
 def peer(option, address, local):
     if address == local:
-        raise Invalid(option, address, "it is local, the address of this host")
+        raise Invalid(option, address, "it is local, the address of this host: give those of the others")
     return rule.same_family(option, address, "local", local) if local else address
 
 

@@ -14,9 +14,10 @@ description:
     util-linux. C(container start), C(container stop), C(container exec COMMAND) and C(container status) work by hand too.
   - Its network namespace is C(/run/netns/NAME), so that C(ip netns exec NAME) works. It outlives the container's processes,
     so that a restart keeps links and addresses; M(fromscratch.containers.veth_pair) connects it.
-  - The root is changed with C(pivot_root) and the old one is gone. Root inside has the capabilities that Docker leaves it
-    but for C(CAP_MKNOD), no program inside gains any, C(/proc) is read-only, and device nodes work in C(/dev) alone;
-    O(privileged) lifts all that.
+  - The root is changed with C(pivot_root) and the old one is gone. Root inside is nobody outside where the host can have it
+    so (O(userns)), has the capabilities that Docker leaves it (O(capabilities)), and no program inside gains any
+    (O(no_new_privs)). System calls that it has no use for are refused (O(seccomp)), what is the whole host's in C(/proc) and
+    C(/sys) is hidden or read-only, and device nodes work in C(/dev) alone. O(privileged) lifts all that.
 version_added: 0.1.0
 author:
   - The fromscratch.containers engineers (@fromscratch)
@@ -100,9 +101,60 @@ options:
     type: bool
     default: false
   privileged: &privileged
-    description: Whether root inside keeps all capabilities and writes to C(/proc), as a container that plays a host needs.
+    description:
+      - Whether root inside is root outside, keeps all capabilities and writes to C(/proc), as a container that plays a host
+        needs. It can do to the host what it likes.
     type: bool
     default: false
+  capabilities: &capabilities
+    description:
+      - What to add to the fourteen capabilities that Docker leaves to root, and what to take away; names as in capabilities(7),
+        with or without C(CAP_), or V(all). C(CAP_SYS_CHROOT) stays in any case, since the launcher needs it to the last.
+    type: dict
+    suboptions:
+      add:
+        description: Capabilities to add.
+        type: list
+        elements: str
+        default: []
+      drop:
+        description: Capabilities to take away, before those of O(capabilities.add) are added.
+        type: list
+        elements: str
+        default: []
+  no_new_privs: &no_new_privs
+    description: Whether programs inside are kept from rights that their caller does not have, as by a set-user-ID bit.
+    type: bool
+    default: true
+  seccomp: &seccomp
+    description:
+      - Whether system calls that a container has no use for are refused, such as those that load modules, change the clock or
+        reach keyrings. The unit does so under systemd, and setpriv from util-linux 2.41 on. The result says which does, or that
+        neither can.
+    type: bool
+    default: true
+  userns: &userns
+    description:
+      - With V(auto), the container has a user namespace, in which its root is a user of the host without any rights. Each
+        container has a range of 65536 ids of its own, and sees the root filesystem as its own by an idmapped mount. That
+        needs Linux 5.19, and a file system that can be mounted so, such as ext4, xfs or btrfs (tmpfs since Linux 6.3).
+      - With V(host), root inside is root outside, with fewer rights.
+      - By default V(auto) where that is possible and O(layer) is not V(none), the container is not O(privileged), and none of
+        O(binds) can be written to; the files of those belong to users that it would not have. The result says why not.
+    type: str
+    choices: [auto, host]
+  ulimits: &ulimits
+    description:
+      - Limits of each process, by the names of prlimit(1), such as C(nofile) or C(nproc). A value is a number or V(unlimited), or
+        a soft and a hard one such as V(1024:4096).
+    type: dict
+    default: {}
+  recreate: &recreate
+    description:
+      - With V(on_rootfs_change), the container is started anew once O(rootfs) has been replaced. Otherwise it runs on with the
+        files that it has, and sees the others at its next start.
+    type: str
+    choices: [on_rootfs_change]
   init: &init
     description:
       - Whether process 1 is a small init in the container's own C(/bin/sh), which passes signals on to the command and reaps
@@ -124,13 +176,15 @@ options:
   memory: &memory
     description:
       - Memory that the container may use, in bytes or with K, M, G or T after the number, such as V(64M). What takes more is
-        killed. Unlimited by default; needs systemd.
+        killed. Unlimited by default. Needs systemd, or cgroup v2.
     type: str
   cpus: &cpus
-    description: Processors' time that the container may use, such as V(1.5). Unlimited by default; needs systemd.
+    description: Processors' time that the container may use, such as V(1.5). Unlimited by default. Needs systemd, or cgroup
+      v2.
     type: float
   pids: &pids
-    description: Processes and threads that may be in the container at a time. Systemd's own limit by default; needs systemd.
+    description: Processes and threads that may be in the container at a time. Systemd's own limit by default. Needs systemd,
+      or cgroup v2.
     type: int
   config:
     description: Any number of containers, each with the options above. Excludes those options beside it.
@@ -151,6 +205,12 @@ options:
       tmpfs: *tmpfs
       read_only: *read_only
       privileged: *privileged
+      capabilities: *capabilities
+      no_new_privs: *no_new_privs
+      seccomp: *seccomp
+      userns: *userns
+      ulimits: *ulimits
+      recreate: *recreate
       init: *init
       stop_timeout: *stop_timeout
       restart: *restart
@@ -217,11 +277,13 @@ commands:
   type: list
   elements: str
   sample:
-    - ip netns add container-a
-    - ip -n container-a link set lo up
     - /var/lib/fromscratch/containers/container-a/container start
 observed:
-  description: The containers as they are in the end, in the order of the task; in check mode, as they would be.
+  description:
+    - The containers as they are in the end, in the order of the task; in check mode, as they would be.
+    - C(userns) is the first of the user ids that it has outside, or says why it has none; C(seccomp) says what filters its
+      system calls; of a container that does not run, C(exit_status) and C(output) tell how its command ended, and what it
+      said last.
   returned: success
   type: list
   elements: dict

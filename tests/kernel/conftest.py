@@ -159,7 +159,7 @@ class Host:
         def content(path, status):
             if stat.S_ISLNK(status.st_mode):
                 return os.readlink(path)
-            return path.read_bytes() if stat.S_ISREG(status.st_mode) and path.parent.name != "netns" else status.st_ino
+            return path.read_bytes() if stat.S_ISREG(status.st_mode) and path.parent.name not in ("netns", "users") else status.st_ino
 
         found = {}
         for each in sorted([*Path("/run").rglob("*"), *Path("/var/lib").rglob("*")]):
@@ -174,8 +174,9 @@ class Host:
         assert os.stat("/proc/thread-self/ns/mnt").st_ino != os.fstat(self.home).st_ino
         for namespace in Path("/run/netns").glob("*"):
             for pid in sh(f"ip netns pids {namespace.name}", check=False).split():
-                os.kill(int(pid), signal.SIGKILL)
-        for record in Path(_utils("_container").RUN).glob("*"):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
+        for record in Path(_utils("_paths").RUN).glob("*"):
             pid = _utils("_process").running(record.name)
             if pid:
                 with contextlib.suppress(ProcessLookupError):

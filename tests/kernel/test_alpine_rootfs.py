@@ -9,6 +9,7 @@ import hashlib
 import http.server
 import io
 import json
+import lzma
 import os
 import platform
 import shutil
@@ -34,10 +35,10 @@ FACES = ("failed", "changed", "changes", "commands", "diff", "msg")
 FILE, DIR, SYM, LINK = tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE
 
 
-def archive(*members, tail=b"", end=True):
+def archive(*members, tail=b"", end=True, layout=tarfile.GNU_FORMAT):
     """A tar of (type, name, content or target, attributes)."""
     out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT) as tar:
+    with tarfile.open(fileobj=out, mode="w", format=layout) as tar:
         for kind, name, *rest in members:
             member = tarfile.TarInfo(name)
             member.type, member.mtime, member.mode = kind, 1000000000, 0o755
@@ -269,9 +270,7 @@ def test_a_parent_that_is_a_file_or_a_rootfs_or_leads_to_the_system(place, good,
     assert "/usr/b belongs to the system" in run_module("alpine_rootfs", dest=str(place / "link" / "b"), src=good).msg
 
 
-def test_mounts(place, good, other, monkeypatch):
-    warnings = []
-    monkeypatch.setattr("ansible.module_utils.basic.AnsibleModule.warn", lambda self, text: warnings.append(text))
+def test_mounts(place, good, other):
     dest = str(place / "a")
     os.mkdir(dest)
     with mounted("-t tmpfs none", dest):
@@ -280,8 +279,8 @@ def test_mounts(place, good, other, monkeypatch):
     with mounted("-t tmpfs none", f"{dest}/proc"):
         Path(dest, "proc", "precious").touch()
         for options in {"src": other}, {"state": "absent"}:
-            assert not run_module("alpine_rootfs", check=True, dest=dest, **options).failed
-            assert f"{dest}/proc is a mount point" in warnings.pop()
+            predicted = run_module("alpine_rootfs", check=True, dest=dest, **options)
+            assert not predicted.failed and f"{dest}/proc is a mount point" in predicted.warnings[0]
             failed = run_module("alpine_rootfs", dest=dest, **options)
             assert failed.failed and f"{dest}/proc is a mount point" in failed.msg
         assert not act(dest=dest, src=good).changed
@@ -316,12 +315,21 @@ def giant_header(path):
     path.write_bytes(gzip.compress(header.tobuf(tarfile.GNU_FORMAT)))
 
 
-def negative_size(path):
-    header = bytearray(tarfile.TarInfo("x").tobuf(tarfile.GNU_FORMAT))
-    header[124:136] = b"\xff" * 10 + struct.pack(">H", 0x10000 - 1024)
-    header[148:156] = b" " * 8
-    header[148:156] = b"%06o\0 " % sum(header)
-    path.write_bytes(gzip.compress(bytes(header) + bytes(1024)))
+def tampered(**fields):
+    """A header with these bytes, by the place at which they stand, and the checksum that it then has."""
+    def write(path):
+        header = bytearray(tarfile.TarInfo("x").tobuf(tarfile.GNU_FORMAT))
+        for at, value in fields.items():
+            header[int(at[1:]):int(at[1:]) + len(value)] = value
+        header[148:156] = b" " * 8
+        header[148:156] = b"%06o\0 " % sum(header)
+        path.write_bytes(gzip.compress(bytes(header) + bytes(1024)))
+    return write
+
+
+def extended(kind, name, content=b"", **headers):
+    """A member with these records of pax, which say otherwise than its header."""
+    return holding((kind, name, content, {"pax_headers": headers}), layout=tarfile.PAX_FORMAT)
 
 
 def raw(data):
@@ -368,7 +376,20 @@ BAD = {
     "an empty file": (raw(b""), "not a"),
     "an archive of nothing": (raw(gzip.compress(bytes(10240))), "empty archive"),
     "a header of 4 GiB": (giant_header, "damaged|impossible length|cut short"),
-    "a negative size": (negative_size, "size -|damaged|begins before"),
+    "a negative size": (tampered(_124=b"\xff" * 10 + struct.pack(">H", 0x10000 - 1024)), "size -|damaged|begins before"),
+    "a sparse file of an exabyte": (tampered(_156=b"S", _483=tarfile.itn(1 << 60, 12, tarfile.GNU_FORMAT)),
+                                    "more room than there is"),
+    "a name with a NUL": (extended(FILE, "a", path="a\0b"), "impossible path"),
+    "a name of 300 bytes": (holding((FILE, "\u00fc" * 150)), "impossible path of 300 bytes"),
+    "a path of 5000 bytes": (holding((FILE, "d/" * 2500)), "impossible path of 5000 bytes"),
+    "a tree 1000 deep": (holding((FILE, "d/" * 999 + "a")), "impossible path of 1999 bytes and 1000 names"),
+    "a name that is no text, twice": (holding(GOOD[-1], GOOD[-1]), "lat\\xedn twice"),
+    "a symlink to a NUL": (extended(SYM, "a", "b", linkpath="a\0b"), "impossible target"),
+    "a symlink to 6000 bytes": (holding((SYM, "a", "\u00fc" * 3000)), "impossible target"),
+    "a time that is none": (extended(FILE, "a", mtime="nan"), "impossible time, nan"),
+    "a time beyond all": (extended(DIR, "a", mtime="-1e30"), "impossible time, -1e+30"),
+    "an archive of xz": (raw(lzma.compress(archive(*GOOD))), "not a gzip file"),
+    "a page of HTML": (raw(b"<!DOCTYPE html><title>404 Not Found</title>"), "not a gzip file"),
 }
 
 
@@ -392,6 +413,15 @@ def test_a_bad_tarball_changes_nothing(place, good, tmp_path, make, words):
     assert downloaded.msg.startswith(f"mirror: {server.url}/v3.21/") and downloaded.msg.split(" ", 2)[2] == (
         fresh.msg.split(" ", 2)[2])
     assert os.listdir(place) == ["alpine"] and sorted(os.listdir(tmp_path)) == beside
+
+
+def test_too_many_members(place, good, tmp_path, monkeypatch):
+    """With a limit that does not take a minute to reach."""
+    monkeypatch.setattr(_tarball, "MOST_MEMBERS", 20)
+    many = packed(tmp_path / "many.tar.gz", *[(FILE, f"{each}") for each in range(21)])
+    act(dest=str(place / "a"), src=good)
+    result = act(dest=str(place / "a"), src=many)
+    assert result.failed and "has more than 20 members" in result.msg
 
 
 def test_a_source_that_is_not_there_or_another(place, good, tmp_path):

@@ -4,11 +4,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
+import shlex
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from ansible.errors import AnsibleError
@@ -16,23 +15,21 @@ from ansible.playbook.play_context import PlayContext
 from ansible.plugins.loader import connection_loader
 
 from ansible_collections.fromscratch.containers.plugins.module_utils import _process
-from ansible_collections.fromscratch.containers.plugins.module_utils._container import RUN, STATE
+from ansible_collections.fromscratch.containers.plugins.module_utils._paths import RUN, STATE
 
+from ..conftest import ROOT
 from .conftest import run_module
+from .remote import WORDS, Remote, lab_host, python_rootfs, run_tasks, settings
 
-ROOT = Path(__file__).resolve().parents[2]
 BINARY = bytes(range(256)) * 1000 + b"\r\n\0end"
+OURS = {"ansible_connection": "fromscratch.containers.ns_container", "ansible_python_interpreter": sys.executable}
 
 
 @pytest.fixture(scope="module")
 def containers(apart, rootfs):
     """A host with Python, a container without, and one that is stopped."""
-    seen = {os.path.realpath(each) for each in (ROOT, sys.prefix, sys.base_prefix)} - {"/usr"}
     made = run_module("ns_container", config=[
-        {"name": "lab", "rootfs": "/", "layer": "tmpfs", "privileged": True,
-         "tmpfs": ["/run:mode=755", "/tmp:mode=1777", "/var/lib:mode=755"],
-         "binds": [{"source": each, "dest": each, "read_only": True} for each in sorted(seen | {rootfs})]},
-        {"name": "alpine", "rootfs": rootfs}, {"name": "idle", "rootfs": rootfs, "state": "stopped"}])
+        lab_host("lab", rootfs), {"name": "alpine", "rootfs": rootfs}, {"name": "idle", "rootfs": rootfs, "state": "stopped"}])
     assert not made.failed, made.msg
     return apart
 
@@ -40,25 +37,12 @@ def containers(apart, rootfs):
 @pytest.fixture
 def play(containers, tmp_path):
     """Runs tasks on a host of the inventory; the list of their results."""
-    def run(host, *tasks, **environment):
-        inventory, playbook = tmp_path / "hosts.json", tmp_path / "play.json"
-        inventory.write_text(json.dumps({"all": {
-            "hosts": {"lab": None, "alpine": None, "idle": None, "nobody": None, "alias": {"ansible_host": "lab"}},
-            "vars": {"ansible_connection": "fromscratch.containers.ns_container",
-                     "ansible_python_interpreter": sys.executable}}}), encoding="utf-8")
-        steps = []
-        for number, task in enumerate(tasks):
-            out = tmp_path / f"result{number}"
-            steps += [{**task, "register": "result", "ignore_errors": True, "ignore_unreachable": True},
-                      {"ansible.builtin.copy": {"content": "{{ result | to_json }}", "dest": str(out)}, "delegate_to": "localhost"}]
-        playbook.write_text(json.dumps([{"hosts": host, "gather_facts": False, "tasks": steps}]), encoding="utf-8")
-        done = subprocess.run(
-            [f"{sys.prefix}/bin/ansible-playbook", "-i", inventory, playbook], cwd=ROOT, capture_output=True, text=True,
-            check=False, stdin=subprocess.DEVNULL, env={
-                **os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "LC_ALL": "C.UTF-8", "HOME": str(tmp_path), **environment})
-        assert "localhost" in done.stdout, done.stdout + done.stderr
-        return [json.loads((tmp_path / f"result{number}").read_text(encoding="utf-8")) for number in range(len(tasks))]
-    return run
+    def run(*command, **environment):
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
+                              env={**settings(tmp_path), **environment})
+
+    inventory = {"hosts": {"lab": None, "alpine": None, "idle": None, "nobody": None, "alias": {"ansible_host": "lab"}}, "vars": OURS}
+    return lambda host, *tasks, **environment: run_tasks(run, tmp_path, inventory, [host], tasks, **environment)[host]
 
 
 def raw(command):
@@ -77,10 +61,10 @@ def test_modules(play, pipelining, host):
 
 
 def test_a_container_without_python(play):
-    results = play("alpine", raw("cat /etc/alpine-release; echo wrong >&2; exit 3"), raw("kill -TERM $$"), raw("kill -KILL $$"),
+    results = play("alpine", raw("busybox; echo wrong >&2; exit 3"), raw("kill -TERM $$"), raw("kill -KILL $$"),
                    raw("echo \"a  b\" 'c\"d' ü $HOME `echo x`"), raw("/no/such/program"), raw("yes 0123456789 | head -c 3000000"),
                    raw("cat </dev/stdin | wc -c"), {"ansible.builtin.ping": {}})
-    assert results[0]["rc"] == 3 and results[0]["stdout"].strip() and results[0]["stderr"].strip() == "wrong"
+    assert results[0]["rc"] == 3 and "BusyBox" in results[0]["stdout"] and results[0]["stderr"].strip() == "wrong"
     assert (results[1]["rc"], results[2]["rc"]) == (143, 137), "as a shell reports signals"
     assert results[3]["stdout"].strip() == "a  b c\"d ü /root x"
     assert results[4]["rc"] == 127 and len(results[5]["stdout"]) == 3000000 and results[6]["stdout"].strip() == "0"
@@ -150,3 +134,144 @@ def test_a_container_in_a_container(play, rootfs):
     assert inside["stdout"].split()[:2] == ["nested", "4"], inside
     assert gone["changed"] and "sleep" in left["stdout"] and left["stdout"].split().count("sleep") == 1
     assert _process.running("nested") is None and not os.path.exists("/run/netns/nested")
+
+
+# Containers of hosts that are reached by ssh.
+
+NOT_BY_SSH = {"ansible_connection": "fromscratch.containers.ns_container"}
+
+
+@pytest.fixture(scope="module")
+def remote(containers, rootfs, tmp_path_factory):
+    """Two hosts, one behind the other, and containers of theirs; ``web`` has no Python, ``snake`` has."""
+    found = Remote(tmp_path_factory.mktemp("remote"), rootfs)
+    for host, wanted in ("amazon", [{"name": "near", "rootfs": rootfs}]), ("debian", [
+            {"name": "web", "rootfs": rootfs}, {"name": "asleep", "rootfs": rootfs, "state": "stopped"},
+            {"name": "snake", **python_rootfs(found.shared / "python")}]):
+        tasks = [{"fromscratch.containers.ns_container": {"config": wanted}}]
+        made, = run_tasks(found.run, found.directory, {"hosts": found.variables}, [host], tasks)[host]
+        assert made["changed"], made
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def away(remote, tmp_path):
+    """Runs tasks at the desk, on containers and on their hosts, some of which the inventory has under several names."""
+    debian = remote.variables["debian"]
+    ops = {**debian, "ansible_user": "ops", "ansible_become_user": "guest"}  # who is nobody to enter containers
+    hosts = {**remote.variables, "ops": {**ops, "ansible_become_password": WORDS}, "asks": ops,
+             "wrong": {**ops, "ansible_become_password": "no"}, "deaf": {**debian, "ansible_connection": "deaf"},
+             "guest": {**debian, "ansible_user": "guest", "ansible_become": False}, "off": {**remote.variables["amazon"], "ansible_port": 1},
+             "odd": {**debian, "ansible_connection": "no.such.plugin"}, "odder": {**debian, "ansible_become_method": "no.such.plugin"}}
+    inside = {"web": "debian", "snake": "debian", "asleep": "debian", "nobody": "debian", "near": "amazon", "loop": "loop",
+              "nowhere": "no-host", "sly": "debian"}
+    hosts.update({name: {**OURS, "ansible_ns_container_host": host} for name, host in inside.items()})
+    hosts.update({f"web-{host}": {**OURS, "ansible_ns_container_name": "web", "ansible_ns_container_host": host}
+                  for host in ("ops", "asks", "wrong", "guest", "off", "odd", "odder", "deaf")})
+    hosts["sly"]["ansible_ns_container_name"] = "../web"
+    # The same hosts as containers of this machine, which they are: no ssh at all, and a container in a container.
+    hosts.update({"debian-here": {**NOT_BY_SSH, "ansible_ns_container_name": "debian"},
+                  "nested": {**OURS, "ansible_ns_container_name": "web", "ansible_ns_container_host": "debian-here"},
+                  "here": {**OURS, "ansible_ns_container_name": "alpine", "ansible_ns_container_host": "localhost"}})
+    return lambda names, *tasks, **environment: run_tasks(remote.run, tmp_path, {"hosts": hosts}, names, tasks, **environment)
+
+
+def test_raw_through_a_host(away):
+    """By ssh as root, through a jump host and sudo, by a sudo that asks for a password, and without ssh."""
+    text = "a  b 'c' \"d\" $HOME `x` \\\\ * ü\n# two\tlines; exit 1 &"
+    containers = {"near": "near", "web": "web", "web-ops": "web", "nested": "web", "here": "alpine"}
+    found = away([*containers], raw("hostname; id -u; echo wrong >&2; exit 3"), raw("kill -KILL $$"), raw("exit 125"), raw("cat | wc -c"),
+                 raw(f"printf %s {shlex.quote(text)}"), raw("yes 0123456789 | head -c 3000000"), raw("tty; ls /proc/self/fd | wc -l"))
+    for host, name in containers.items():
+        said, killed, status, read, quoted, long, files = found[host]
+        assert (said["rc"], said["stdout"], said["stderr"]) == (3, f"{name}\n0\n", "wrong\n"), host
+        assert (killed["rc"], status["rc"]) == (137, 125), "neither is a lost connection"
+        assert read["stdout"].strip() == "0", "nothing is to be read"
+        assert quoted["stdout"] == text and len(long["stdout"]) == 3000000
+        assert files["stdout_lines"] == ["not a tty", "4"], "no terminal and no descriptor of the host"
+
+
+def test_a_password_that_was_asked_for(away, tmp_path):
+    """That of ``--ask-become-pass`` is the host's."""
+    (tmp_path / "password").write_text(WORDS, encoding="utf-8")
+    (result,), = away(["web-asks"], raw("hostname"), ANSIBLE_BECOME_PASSWORD_FILE=str(tmp_path / "password")).values()
+    assert result.get("stdout") == "web\n", result
+
+
+@pytest.mark.parametrize("pipelining", ["True", "False"])
+def test_files_through_a_host(away, tmp_path, pipelining):
+    source, back, nothing = tmp_path / "source file", tmp_path / "back", tmp_path / "nothing"
+    source.write_bytes(BINARY * 20)
+    nothing.touch()
+    name, empty = f"/root/it's \"ü\" $x {pipelining}", f"/root/empty-{pipelining}"
+    copied, fetched, again, void, shell = away(
+        ["snake"], {"ansible.builtin.copy": {"src": str(source), "dest": name, "mode": "0640"}},
+        {"ansible.builtin.fetch": {"src": name, "dest": str(back), "flat": True}},
+        {"ansible.builtin.copy": {"src": str(source), "dest": name, "mode": "0640"}},
+        {"ansible.builtin.copy": {"src": str(nothing), "dest": empty, "mode": "0640"}},
+        {"ansible.builtin.shell": f"cat; hostname; stat -c %s {empty}; cat /proc/1/comm >&2",
+         "args": {"stdin": "données\n", "stdin_add_newline": False}}, ANSIBLE_PIPELINING=pipelining)["snake"]
+    assert back.read_bytes() == BINARY * 20 and fetched["changed"] and not os.path.exists(name)
+    assert copied["checksum"] == hashlib.sha1(BINARY * 20, usedforsecurity=False).hexdigest()
+    assert copied["changed"] and not again["changed"]
+    assert void["changed"] and shell["stdout_lines"] == ["données", "snake", "0"] and shell["stderr"] == "sh"
+
+
+def test_a_script_through_a_host(away, tmp_path):
+    script = tmp_path / "script.sh"
+    script.write_text("#!/bin/sh\necho \"$1\" from $(hostname)\nexit 5\n", encoding="utf-8")
+    (result,), = away(["web"], {"ansible.builtin.script": f"{script} 'a b'"}).values()
+    assert result["rc"] == 5 and result["stdout"].strip() == "a b from web"
+
+
+def test_become_inside(away):
+    """Of a task, it is about users of the container, whatever it takes to enter; there is no sudo in web."""
+    worker = {"become": True, "become_user": "worker"}
+    unused, as_root, as_worker, unknown = away(
+        ["web"], raw("echo worker:x:7:7::/tmp:/bin/sh >>/etc/passwd"), {**raw("id -un"), "become": True},
+        {**raw("id -un; cat"), **worker, "become_method": "ansible.builtin.su"}, {**raw("id -un"), **worker})["web"]
+    assert as_root["stdout"] == "root\n" and as_worker["stdout"] == "worker\n"
+    assert unknown["rc"] == 127 and "sudo" in unknown["stderr"]
+    (module, plain), = away(["snake"], {"ansible.builtin.command": "id -un", "become": True, "become_user": "daemon"},
+                            {"ansible.builtin.command": "id -un"}).values()
+    assert (module.get("stdout"), plain.get("stdout")) == ("daemon", "root"), module
+
+
+def test_delegation_and_a_reset(away, remote):
+    """A reset of the container's connection is one of its host's, which the next task opens again."""
+    delegated, hostname, open_one, unused, closed, after = away(
+        ["near"], {**raw("hostname"), "delegate_to": "web"}, raw("hostname"),
+        *({"ansible.builtin.find": {"paths": str(remote.directory), "file_type": "any", "use_regex": True, "patterns": "[0-9a-f]{10}"},
+           "delegate_to": "localhost"} if each else {"ansible.builtin.meta": "reset_connection"} for each in (1, 0, 1)),
+        raw("hostname"))["near"]
+    assert (delegated["stdout"], hostname["stdout"], after["stdout"]) == ("web\n", "near\n", "near\n")
+    assert open_one["matched"] == closed["matched"] + 1, "ssh keeps a connection open, until it is reset"
+
+
+DEAF = """from ansible.plugins.connection.local import Connection as Local
+DOCUMENTATION = "{name: deaf, short_description: takes no input, options: {}}"
+class Connection(Local):
+    has_pipelining = False
+"""
+
+
+def test_what_cannot_be_entered(away, tmp_path):
+    (tmp_path / "deaf.py").write_text(DEAF, encoding="utf-8")
+    unreachable = {
+        "asleep": "Container asleep does not run on debian: start it",
+        "nobody": "Container nobody does not run on debian: start it",
+        "web-guest": "Entering containers of guest needs root there: set ansible_become",
+        "web-off": "ssh: connect to host"}
+    failed = {
+        "web-wrong": "Incorrect sudo password",
+        "web-asks": "Missing sudo password",
+        "web-deaf": "ansible_connection: 'deaf' of deaf cannot pipe data",
+        "nowhere": "ansible_ns_container_host: 'no-host', where container nowhere is said to be, is no host",
+        "loop": "ansible_ns_container_host: loop is in loop",
+        "web-odd": "ansible_connection: there is no plugin 'no.such.plugin', which odd",
+        "web-odder": "ansible_become_method: there is no plugin 'no.such.plugin', which odder",
+        "sly": "ansible_ns_container_name: '../web' is not valid"}
+    for host, (result,) in away([*unreachable, *failed], raw("true"), ANSIBLE_CONNECTION_PLUGINS=str(tmp_path)).items():
+        assert {**unreachable, **failed}[host] in result["msg"], (host, result)
+        assert result.get("unreachable", False) == (host in unreachable), (host, result)

@@ -148,7 +148,7 @@ def test_names_are_kept_current(machine):
     first = _process.running("c1")
     assert "127.0.0.1 localhost" in within("c1", "cat /etc/hosts")
     made = machine.converge(("c1", {}), ("c2", {"hostname": "web"}), names=True)
-    assert [each["item"] for each in made.changes][0] == "file /var/lib/fromscratch/networks/overlay/hosts"
+    assert made.changes[0]["item"] == "file /var/lib/fromscratch/networks/overlay/hosts"
     assert _process.running("c1") == first, "it runs on, and sees the change"
     assert "1 packets received" in within("c1", "ping -c1 -W2 c2") and "10.0.0.12" in within("c1", "ping -c1 web")
     hosts = Path("/var/lib/fromscratch/networks/overlay/hosts")
@@ -179,8 +179,7 @@ def test_nameservers_of_the_host(tmp_path, monkeypatch):
 
 def passes():
     """What iptables has of us."""
-    lines = [line for line in sh("iptables -S FORWARD").splitlines() if "fromscratch" in line]
-    return lines
+    return [line for line in sh("iptables -S FORWARD").splitlines() if "fromscratch" in line]
 
 
 @pytest.mark.skipif(not SENT_TO_IPTABLES.exists(), reason="the kernel has no br_netfilter")

@@ -1,6 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+
+from ..conftest import ROOT
 from .conftest import addresses, link, run_module, sh, state
 
 
@@ -38,3 +43,25 @@ def test_a_bridge_of_somebody_else_is_left_alone(scene):
         result = run_module("linux_bridge", name="br0", netns=netns, state=wanted)
         assert result.failed and "br0" in result.msg and "not made by this collection" in result.msg
     assert state(netns) == before
+
+
+def test_what_the_kernel_refuses_is_said_with_the_command(scene):
+    netns = scene.netns()
+    wanted = {"name": "br0", "netns": netns, "addresses": ["fd00::1/64"]}
+    sh(f"ip netns exec {netns} sysctl -qw net.ipv6.conf.default.disable_ipv6=1")
+    refused = run_module("linux_bridge", **wanted)
+    assert refused.failed and refused.msg == (f"While doing what 'ip -n {netns} address replace fd00::1/64 dev br0 nodad' does: "
+                                              "Permission denied"), refused.msg
+    sh(f"ip netns exec {netns} sysctl -qw net.ipv6.conf.br0.disable_ipv6=0")
+    assert run_module("linux_bridge", **wanted).changed and addresses(netns, "br0") == {"fd00::1/64"}
+
+
+def test_a_host_without_pyroute2(scene):
+    """What the role installs it by, from a process that cannot import it."""
+    netns = scene.netns()
+    script = ("import json, sys; sys.modules['pyroute2'] = None; from tests.kernel.conftest import run_module;"
+              f"print(json.dumps(vars(run_module('linux_bridge', name='br0', netns='{netns}'))))")
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    assert found["failed"] and found["missing_library"] == "pyroute2" and "pyroute2>=0.7.2" in found["msg"]
+    assert link(netns, "br0") is None

@@ -242,12 +242,9 @@ class TestTables:
             "delete nftables table inet fromscratch"]
         assert rules() == before
 
-    @pytest.mark.parametrize("change, message", [
-        ({"rules": "chain input { no such thing }"}, "nft refuses it"), ({"name": "a b"}, "use small letters"),
-        ({"rules": None}, "it is required"), ({"name": "other"}, "was not made by this collection")])
-    def test_bad_input(self, tables, change, message):
+    def test_a_table_of_somebody_else_is_left_alone(self, tables):
         sh("nft add table inet other")
         before = rules()
-        found = run_module("topology", nftables=[{"name": "fromscratch", "rules": GUARD, **change}])
-        assert found.failed and message in found.msg, found.msg
+        found = run_module("topology", nftables=[{"name": "other", "rules": GUARD}])
+        assert found.failed and "was not made by this collection" in found.msg, found.msg
         assert rules() == before

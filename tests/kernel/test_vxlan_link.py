@@ -251,60 +251,20 @@ def test_what_a_killed_run_left_is_ours(scene):
     assert link(netns, "vxlan0")["ifalias"] == OWNER and fdb(netns) == [(ZERO, "192.0.2.2", "enX0")]
 
 
-@pytest.mark.parametrize("options, start", [
-    ({"vni": 0}, "vni: 0 is not valid: it must be from 1 to 16777215"),
-    ({"vni": 16777216}, "vni: 16777216 is not valid"),
-    ({"vni": None}, "vni: None is not valid: it is required"),
-    ({"local": None}, "local: None is not valid: it is required"),
-    ({"name": "vxlan-of-the-test"}, "name: 'vxlan-of-the-test' is not valid: an interface name has 1 to 15"),
-    ({"name": "a/b"}, "name: 'a/b' is not valid"),
-    ({"remotes": ["192.0.2.1"]}, "remotes: '192.0.2.1' is not valid: it is local"),
-    ({"remotes": ["2001:db8::2"]}, "remotes: '2001:db8::2' is not valid: it is of another address family"),
-    ({"remotes": ["192.0.2.2", "192.0.2.2"]}, "remotes: '192.0.2.2' is not valid: it is given twice"),
-    ({"remotes": ["239.1.1.1"]}, "remotes: '239.1.1.1' is not valid: it must be the address of one host"),
-    ({"remotes": ["host2"]}, "remotes: 'host2' is not valid"),
-    ({"remotes": None, "group": "192.0.2.9"}, "group: '192.0.2.9' is not valid: a group is a multicast address"),
-    ({"remotes": None, "group": "ff05::1"}, "group: 'ff05::1' is not valid: it is of another address family"),
-    ({"group": "239.1.1.1"}, "group: '239.1.1.1' is not valid: give either group or remotes"),
-    ({"fdb": [{"mac": MAC, "dst": "2001:db8::2"}]}, "fdb.dst: '2001:db8::2' is not valid"),
-    ({"fdb": [{"mac": MAC, "dst": "192.0.2.2"}] * 2}, f"fdb.mac: '{MAC}' is not valid: it is given twice"),
-    ({"fdb": [{"mac": ZERO, "dst": "192.0.2.2"}]}, f"fdb.mac: '{ZERO}' is not valid"),
-    ({"mtu": 60}, "mtu: 60 is not valid: it must be from 68"),
-    ({"port": 0}, "port: 0 is not valid: it must be from 1 to 65535"),
-    ({"ttl": 256}, "ttl: 256 is not valid: it must be from 0 to 255"),
-    ({"local": "192.0.2.77"}, "local: '192.0.2.77' is not valid: no link of this host"),
-    ({"local": "2001:db8::1", "remotes": [], "udp_checksum": False}, "udp_checksum: False is not valid"),
-])
-def test_values_that_break_a_rule_are_refused_before_anything_changes(scene, options, start):
-    netns = host(scene)
-    before = lasting(netns)
-    for check in True, False:
-        result = run_module("vxlan_link", check=check, **item(netns, **options))
-        assert result.failed and result.msg.startswith(start), result
-    assert lasting(netns) == before
-
-
 @pytest.mark.parametrize("options, what", [
     ({"device": "enX9"}, "there is no link enX9"),
     ({"bridge": "br9"}, "there is no link br9"),
     ({"netns": "test-no-such"}, "there is no network namespace test-no-such"),
 ])
-def test_what_is_not_there_yet_is_a_warning_in_check_mode_and_an_error_in_a_real_run(scene, capfd, options, what):
+def test_what_is_not_there_yet_is_a_warning_in_check_mode_and_an_error_in_a_real_run(scene, options, what):
     netns = host(scene)
     before = lasting(netns)
     wanted = {**item(netns), **options}
     predicted = run_module("vxlan_link", check=True, **wanted)
-    assert not predicted.failed and predicted.changed
-    assert what in " ".join(capfd.readouterr().err.split())  # in this process, warnings go there
+    assert not predicted.failed and predicted.changed and what in predicted.warnings[0]
     result = run_module("vxlan_link", **wanted)
     assert result.failed and what in result.msg
     assert lasting(netns) == before and "test-no-such" not in sh("ip netns list")
-
-
-def test_the_same_item_twice(scene):
-    netns = host(scene)
-    result = run_module("vxlan_link", config=[item(netns), item(netns)])
-    assert result.failed and "it is given twice" in result.msg and link(netns, "vxlan0") is None
 
 
 def test_frames_reach_the_peer_over_the_tunnel(scene):

@@ -45,12 +45,14 @@ class Host:
 
 @pytest.fixture
 def kinds(monkeypatch):
-    """The kinds of thing as on an empty host with an x86 processor, whatever machine this is."""
+    """The kinds of thing as on an empty Debian 13 with an x86 processor, whatever machine this is."""
     monkeypatch.setattr(_argspec, "_machine_id", lambda: "debian")
     monkeypatch.setattr(_releases, "host_arch", lambda: "x86_64")
     monkeypatch.setattr(_archive, "read_record", lambda dest: None)
     monkeypatch.setattr(_archive.os.path, "isdir", lambda path: False)
     monkeypatch.setattr(_process._netns, "exists", lambda name: False)
+    monkeypatch.setattr(_process._idmap, "refusal", lambda directory: None)
+    monkeypatch.setattr(_process._idmap, "mapped_by", lambda: "mount")
     return {"alpine_rootfs": _archive.Rootfses({name: spec["default"] for name, spec in OPTIONS.items()}),
             "ns_container": _process.Containers(), "veth_pair": VethPairs(None, Host()),
             "linux_bridge": Bridges(None, Host()), "vxlan_link": Vxlans(None, Host())}

@@ -39,7 +39,7 @@ def test_container(overlay, host, name):
     script = f"/var/lib/fromscratch/containers/{container}/container"
     assert host.run(f"{script} status").rc == 0
     assert host.check_output(f"{script} exec hostname") == container
-    assert "Alpine" in host.check_output(f"{script} exec cat /etc/os-release") or host.run(
+    assert "Alpine" in host.run(f"{script} exec cat /etc/os-release").stdout or host.run(
         f"{script} exec test -x /bin/busybox").rc == 0
     assert host.check_output(f"{script} exec sh -c 'echo $$'").isdigit()
     # Process 1 of the container is its own, and it sees nobody else's.

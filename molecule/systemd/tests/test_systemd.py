@@ -30,8 +30,8 @@ for unused in range(5):
 
 # What an administrator would look at to see whether anything is left.
 VIEWS = ("ip -j link", "ip -j address", "ip -j route", "ip -6 -j route", "ip -j rule", "ip netns", "nft list ruleset",
-         "ls -lR /etc/systemd /etc/udev/rules.d /etc/NetworkManager /run/fromscratch /run/netns 2>/dev/null",
-         "ls -la /var/lib/fromscratch", "cut -d' ' -f4- /proc/self/mountinfo",
+         "ls -lR --time-style=+ /etc/systemd /etc/udev/rules.d /etc/NetworkManager /run/fromscratch /run/netns 2>/dev/null",
+         "ls -la --time-style=+ /var/lib/fromscratch", "cut -d' ' -f4- /proc/self/mountinfo",
          "systemctl list-unit-files --no-legend --no-pager", "ls -d /sys/fs/cgroup/system.slice/*container*",
          "cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/conf/*/rp_filter")
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Each rule: what it takes, in its canonical form, and what it refuses, naming the option, the value and the rule."""
+"""Each rule: what it takes, in its canonical form. What it refuses stands in tests/kernel/test_bad_input.py, by option."""
 
 from __future__ import annotations
 
@@ -27,32 +27,6 @@ OPTIONS = {"name": {"type": "str", "required": True}, "port": {"type": "int", "d
 ])
 def test_taken(check, value, canonical):
     assert check("option", value) == canonical
-
-
-@pytest.mark.parametrize("check, value", [
-    *((rule.interface_name, value) for value in ("", "x" * 16, "a/b", "a b", "a:b", "a%d", ".", "..", "all", "default", "a\x07")),
-    *((rule.thing_name, value) for value in ("", "-a", ".", "a/b", "a b", "x" * 64)),
-    *((rule.mac, value) for value in ("", "02:00:00:00:00", "0g:00:00:00:00:01", "01:00:00:00:00:01", "00:00:00:00:00:00")),
-    *((rule.ip, value) for value in ("", "host", "10.0.0.1/24", "10.0.0.256")),
-    *((rule.unicast, value) for value in ("239.1.1.1", "0.0.0.0", "::", "fe80::1", "169.254.0.1")),
-    *((rule.multicast, value) for value in ("10.0.0.1", "fd00::1")),
-    *((rule.interface_address, value) for value in ("10.0.0.1", "10.0.0.1/33", "239.1.1.1/24", "0.0.0.0/0", "fe80::1/64")),
-    (rule.interface_addresses, ["10.0.0.1/24", "10.0.0.1/16"]),
-    *((rule.network, value) for value in ("10.1.0.1/16", "host", "10.0.0.0/40")),
-    *((rule.mtu, value) for value in (67, 65536, 0, -1)),
-    (rule.required, None),
-])
-def test_refused(check, value):
-    with pytest.raises(Invalid) as refused:
-        check("the_option", value)
-    assert str(refused.value).startswith("the_option: ") and refused.value.details == {"option": "the_option"}
-    if not isinstance(value, list):
-        assert repr(value) in str(refused.value)
-
-
-def test_a_range_is_said():
-    with pytest.raises(Invalid, match="vni: 0 is not valid: it must be from 1 to 16777215"):
-        rule.in_range("vni", 0, 1, 16777215)
 
 
 def test_ipv6_needs_an_mtu_of_1280():

@@ -52,26 +52,12 @@ def test_from_options_to_the_wanted_item():
     assert parsed(dest="/srv/a").key == "rootfs /srv/a"
 
 
-@pytest.mark.parametrize("option, value, rule", [
-    ("dest", "srv/a", "absolute"), ("dest", "", "absolute"), ("dest", "/srv/../etc", "'..'"),
-    ("dest", "/srv/\0", "absolute"),
-    ("dest", "/", "system"), ("dest", "//", "system"), ("dest", "/tmp/", "system"), ("dest", "/var/lib", "system"),
-    ("dest", "/usr/share/alpine", "system"), ("dest", "/usr/local", "system"), ("dest", "/etc/alpine", "system"),
-    ("dest", "/proc/1/root", "system"), ("dest", "/srv/" + "x" * 201, "200 bytes"),
-    ("version", "3.21", "three numbers"), ("version", "../../3.21.3", "three numbers"),
-    ("version", "edge", "three numbers"),
-    ("mirror", "ftp://m/alpine", "http or https"), ("mirror", "m/alpine", "http or https"),
-    ("mirror", "http://", "http or"),
-    ("mirror", "file://host/x", "http or https"), ("mirror", "http://m:port/", "not a URL"),
-    ("mirror", "http://m/?x", "query"),
-    ("mirror", "http://m/a b", "white space"), ("mirror", "http://me:secret@m/", "netrc"),
-    ("src", "a.tar.gz", "absolute"), ("checksum", "md5:" + "1" * 32, "64 hexadecimal"), ("checksum", "1" * 63, "64"),
-    ("checksum", "sha256:" + "g" * 64, "64"), ("checksum", "", "64")])
-def test_a_value_that_breaks_a_rule_is_named(option, value, rule):
+# The others of this kind, which are tried on a host, stand in tests/kernel/test_bad_input.py.
+@pytest.mark.parametrize("dest", ["/", "//", "/tmp/", "/usr/share/alpine", "/usr/local", "/proc/1/root"])
+def test_places_of_the_system(dest):
     with pytest.raises(Invalid) as caught:
-        parsed(**{"dest": "/srv/a", "arch": "x86", option: value})
-    assert str(caught.value).startswith(f"{option}: ") and rule in str(caught.value)
-    assert "secret" not in str(caught.value)
+        parsed(dest=dest)
+    assert str(caught.value).startswith("dest: ") and "system" in str(caught.value)
 
 
 @pytest.mark.parametrize("dest", ["/alpine", "/srv/a", "/usr/local/alpine", "/home/me/alpine",
