@@ -8,6 +8,7 @@ the few system calls do.
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import subprocess
@@ -20,20 +21,33 @@ OVERLAY_ON_IDMAPPED = (5, 19)
 # Since which Linux a file system can be mounted so, by its name in /proc/filesystems.
 SINCE = {"ext4": (5, 12), "xfs": (5, 12), "btrfs": (5, 15), "f2fs": (5, 18), "erofs": (5, 19), "tmpfs": (6, 3)}
 
-# open_tree(2), mount_setattr(2) and move_mount(2), whose numbers are the same on all machines.
-PROGRAM = """\
-import ctypes, os, struct, sys
-source, target, users = sys.argv[1:]
-libc = ctypes.CDLL(None, use_errno=True)
-def call(number, *words):
-    found = libc.syscall(number, *words)
-    if found < 0:
-        sys.exit("an idmapped mount of %s: %s" % (source, os.strerror(ctypes.get_errno())))
-    return found
-tree = call(428, -100, source.encode(), 1)
-call(442, tree, b"", 0x1000, struct.pack("4Q", 0x100000, 0, 0, os.open(users, os.O_RDONLY)), 32)
-call(429, tree, b"", -100, target.encode(), 4)
-"""
+
+def idmapped(source, target, users):
+    """Mount a directory at another, with the owners that its files have in the user namespace of a file."""
+    import ctypes
+    import os
+    import struct
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def call(number, *words):
+        found = libc.syscall(number, *words)
+        if found < 0:
+            raise OSError(ctypes.get_errno(), f"an idmapped mount of {source}: {os.strerror(ctypes.get_errno())}")
+        return found
+
+    # open_tree(2), mount_setattr(2) and move_mount(2) have the same numbers on all machines.
+    tree = call(428, -100, source.encode(), 1)
+    file = os.open(users, os.O_RDONLY)
+    try:
+        call(442, tree, b"", 0x1000, struct.pack("4Q", 0x100000, 0, 0, file), 32)
+        call(429, tree, b"", -100, target.encode(), 4)
+    finally:
+        os.close(file)
+        os.close(tree)
+
+
+# The same for a shell script.
+PROGRAM = f"{inspect.getsource(idmapped)}\nimport sys\nidmapped(*sys.argv[1:])\n"
 
 
 def refusal(directory):

@@ -16,10 +16,10 @@ from contextlib import contextmanager
 
 RUN_NETNS = "/run/netns"
 MADE = "/run/fromscratch/netns"  # says that the directory, or only the mount on it, was made here
-CLONE_NEWNET = 0x40000000
+CLONE_NEWNET, CLONE_NEWNS = 0x40000000, 0x00020000
 SIOCSIFFLAGS, IFF_UP = 0x8914, 1
 NS_GET_USERNS = 0xb701
-MS_BIND, MS_REC, MS_SHARED, MNT_DETACH = 0x1000, 0x4000, 1 << 20, 2
+MS_BIND, MS_REC, MS_PRIVATE, MS_SHARED, MNT_DETACH = 0x1000, 0x4000, 1 << 18, 1 << 20, 2
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -104,6 +104,37 @@ def create(name):
             _call("setns", home, CLONE_NEWNET)
     finally:
         os.close(home)
+
+
+def create_mapped(name, users, first, count):
+    """The same as that of a new user namespace, which is pinned at ``users`` and whose ids begin at ``first`` outside."""
+    there, here = os.pipe(), os.pipe()
+    pid = os.posix_spawnp("unshare", ["unshare", "--user", "--net", "--", "cat"], os.environ, file_actions=[
+        (os.POSIX_SPAWN_DUP2, there[0], 0), (os.POSIX_SPAWN_DUP2, here[1], 1)])
+    try:
+        os.close(there[0])
+        os.close(here[1])
+        os.write(there[1], b"?")
+        if os.read(here[0], 1) == b"":  # what has become of it, it has said itself
+            raise OSError(errno.EPERM, f"unshare --user --net: {os.strerror(errno.EPERM)}")
+        for kind in "uid", "gid":
+            with open(f"/proc/{pid}/{kind}_map", "w", encoding="ascii") as file:
+                file.write(f"0 {first} {count}")
+        os.makedirs(os.path.dirname(users), mode=0o755, exist_ok=True)
+        pin(f"/proc/{pid}/ns/user", users)
+        attach(name, f"/proc/{pid}/ns/net")
+    finally:
+        os.close(there[1])
+        os.close(here[0])
+        os.waitpid(pid, 0)
+    with entered(name):
+        _lo_up()
+
+
+def own_mounts():
+    """What this thread mounts from here on, it and what it starts see alone."""
+    _call("unshare", CLONE_NEWNS)
+    _call("mount", b"none", b"/", b"none", MS_PRIVATE | MS_REC, None)
 
 
 def attach(name, namespace):

@@ -127,6 +127,7 @@ class Containers(Kind):
         names = [item.name for item in wanted]
         if prune and os.path.isdir(STATE):
             names += sorted(set(os.listdir(STATE)) - set(names))
+        self._stale = _service.not_loaded() if _service.manages_host() else ()
         found = (self._look(name) for name in names)
         return {each.key: each for each in found if each is not None}
 
@@ -156,7 +157,8 @@ class Containers(Kind):
         pinned = pinned and _netns.belongs_to(name, _users(name) if recorded.first_id else None)
         ended = _how_it_ended(recorded.with_(service=service)) if not pid and files["container"] else {}
         return recorded.with_(
-            state=STARTED if pid else STOPPED, files=digest(files), namespace=pinned, pid=pid, **ended,
+            state=STARTED if pid else STOPPED, namespace=pinned, pid=pid, **ended,
+            files="of which systemd does not know" if _service.unit(name) in self._stale else digest(files),
             service=_service.runs_in_unit(name, pid) if pid else service,
             enabled=os.path.islink(_service.link(name)) if service else None)
 
@@ -296,7 +298,8 @@ class Containers(Kind):
         if units:
             with contextlib.suppress(Problem):  # what came of each is looked at by itself
                 _service.systemctl(verb, *units)
-        with ThreadPoolExecutor(workers) as pool:
+        # The mounts that a start is spared by making them here are nobody else's.
+        with ThreadPoolExecutor(workers, initializer=_netns.own_mounts if verb == "start" else None) as pool:
             alone_ones = [each for each in containers if not each.service]
             failures = dict(zip((each.name for each in alone_ones), pool.map(alone, alone_ones)))
         if verb == "stop":
@@ -366,6 +369,8 @@ class Containers(Kind):
         for directory in (STATE, container.directory, *[f"{container.directory}/lower"] * bool(container.first_id)):
             os.makedirs(directory, mode=0o700, exist_ok=True)
         _log_for(container)
+        if container.first_id and container.layer == "disk":
+            _layer_for(container)
         for name, text in _files_of(container).items():
             if name in MODES:
                 write(os.path.join(container.directory, name), text, MODES[name])
@@ -379,14 +384,10 @@ class Containers(Kind):
             self._name_again(container, f"/proc/{change.before.pid}/ns")  # it and its links are still there
             return
         self._remove_namespace(container.name)
-        _netns.share_run_netns()
-        if not container.first_id:
+        if container.first_id:
+            _netns.create_mapped(container.name, _users(container.name), container.first_id, _idmap.RANGE)
+        else:
             _netns.create(container.name)
-        elif container.state == STOPPED:  # else starting it makes the namespace, too
-            done = subprocess.run([container.script, "namespace"], stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                                  env={"PATH": PATH}, check=False)
-            if done.returncode:
-                raise Problem(f"{container.key}: making its namespaces failed: {done.stderr.strip()}")
 
     @staticmethod
     def _name_again(container, namespaces):
@@ -401,6 +402,8 @@ class Containers(Kind):
         """Runs the script and waits until the container's process 1 takes over, or is gone; what went wrong, in words."""
         over, held = os.pipe()
         try:
+            if container.first_id:
+                _idmap.idmapped(container.rootfs, f"{container.directory}/lower", _users(container.name))
             pid = _script(container, "start", held, os.O_TRUNC)
             os.close(held)
             if not select.select([over], [], [], SETUP)[0]:
@@ -445,6 +448,16 @@ def _log_for(container):
         os.fchown(log, container.first_id or 0, container.first_id or 0)
     finally:
         os.close(log)
+
+
+def _layer_for(container):
+    """The script would make it as well, in three more processes."""
+    upper, work = (f"{container.directory}/layer/{each}" for each in ("upper", "work"))
+    if not os.path.isdir(work):
+        os.makedirs(upper, mode=0o755, exist_ok=True)
+        os.chown(upper, container.first_id, container.first_id)
+        os.chmod(upper, 0o755)
+        os.mkdir(work)
 
 
 def _raise_all(failures):

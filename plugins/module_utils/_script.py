@@ -85,7 +85,8 @@ def script(container):
                      f'    mkdir "$dir/layer/upper" "$dir/layer/work"{made}\n    {overlay}',
         }[container.layer],
         limits=HIDE.format(masked=" ".join(MASKED), read_only=" ".join(READ_ONLY)) if not container.privileged else "",
-        devices=" ".join(DEVICES), binds="".join(_bind(container, each) for each in container.binds),
+        devices=_devices(container), links=" ".join(f"/dev/{each}" for each in (
+            ("fd", "stdin", "stdout", "stderr") + (DEVICES if container.privileged else ()))), binds="".join(_bind(container, each) for each in container.binds),
         freeze='\n    mount -o remount,bind,ro "$root"' if container.read_only else "",
         users=HAS_USERS.format(name=container.name) if mapped else "",
         namespaces=NAMESPACES.format(first=container.first_id, range=RANGE) if mapped else namespace_line('"$name"'),
@@ -93,6 +94,18 @@ def script(container):
         enter="nsenter --user=proc/self/fd/6 -- " if mapped else "",
         confine=_confine(container), join=JOIN if container.limits else "", leave=LEAVE if container.limits else "",
         first=INIT if container.init else FIRST, command=command)
+
+
+def _devices(container):
+    """Where the nodes of /dev come from. Root must not change the owner or mode of the host's own, so it gets copies unless it
+    is somebody else there; and where those lie, which it cannot reach, device nodes work."""
+    if container.privileged:
+        return ":"
+    names = " ".join(DEVICES)
+    copied = "" if container.first_id else (
+        'mount -t tmpfs -o mode=700,size=64k,X-mount.mkdir nodes "$dir/nodes"\n    cp -a '
+        + " ".join(f"/dev/{each}" for each in DEVICES) + ' "$dir/nodes"\n    ')
+    return copied + NODES.format(names=names, nodes="$dir/nodes" if copied else "/dev")
 
 
 def _bind(container, each):
@@ -131,10 +144,10 @@ HAS_USERS = f"""
 users={USERS}/{{name}} # its user namespace"""
 
 # The root filesystem with its owners moved into the range of the container, as a mount beside it.
-IDMAPPED = '{idmap}\n    '
+IDMAPPED = '# shellcheck disable=SC3013  # every sh that is meant here has -ef\n    [ "$dir/lower" -ef "$rootfs" ] || {idmap}\n    '
 IDMAP = {
     "mount": 'mount -o "bind,X-mount.idmap=$users" "$rootfs" "$dir/lower"',
-    "python3": "python3 -ISc '" + PROGRAM + '\' "$rootfs" "$dir/lower" "$users"',
+    "python3": f"python3 -ISc {shlex.quote(PROGRAM)}" + ' "$rootfs" "$dir/lower" "$users"',
     "": "",
 }
 
@@ -155,6 +168,14 @@ if [ ! -e "/run/netns/$name" ] || [ ! -e "$users" ]; then
         exec 5>&-
         rm "$users.made"
     fi"""
+
+NODES = """\
+for each in {names}; do
+        : >"$root/dev/$each"
+        add "{nodes}/$each $root/dev/$each none bind"
+    done
+    : >"$root/dev/console" # there is no terminal behind it
+    add "{nodes}/null $root/dev/console none bind\""""
 
 # Files by /dev/null, directories by an empty file system; what this kernel does not have needs no hiding.
 HIDE = """
@@ -292,17 +313,12 @@ begin() {{
     done <"$dir/fstab"
     mount --all --fstab "$dir/fstab"
     table=
-    for each in {devices}; do
-        : >"$root/dev/$each"
-        add "/dev/$each $root/dev/$each none bind"
-    done
-    : >"$root/dev/console" # there is no terminal behind it
-    add "/dev/null $root/dev/console none bind"{limits}
+    {devices}{limits}
     umask 077
     printf %s "$table" >"$dir/fstab.rest"
     umask 022
     mount --all --fstab "$dir/fstab.rest"
-    cp -a /dev/fd /dev/stdin /dev/stdout /dev/stderr "$root/dev"
+    cp -a {links} "$root/dev"
     ln -s pts/ptmx "$root/dev"{binds}{freeze}
     # From here the tools are found in the host's tree, and the present directory is the container's root: it has no name
     # there, which a shell complains about.

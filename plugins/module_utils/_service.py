@@ -91,6 +91,14 @@ def systemctl(*words):
         raise Problem(f"systemctl {' '.join(words[:2])} failed: {done.stderr.strip()}")
 
 
+def not_loaded():
+    """Units of containers whose files have changed since systemd read them, as a run leaves them that was killed in between."""
+    told = subprocess.run(["systemctl", "show", "--property=Id,NeedDaemonReload", unit("*")], stdin=subprocess.DEVNULL,
+                          capture_output=True, text=True, check=False).stdout
+    shown = (dict(line.split("=", 1) for line in block.splitlines()) for block in told.split("\n\n"))
+    return {each["Id"] for each in shown if each.get("NeedDaemonReload") == "yes"}
+
+
 def journal(name):
     """What the container has last written."""
     return subprocess.run(["journalctl", "--unit", unit(name), "--lines", "20", "--output", "cat", "--no-pager", "--quiet"],

@@ -63,7 +63,7 @@ def python_rootfs(directory):
             (directory / name[1:]).symlink_to(os.readlink(name))
         elif os.path.isdir(name):
             shared.append(name)
-    return {"rootfs": str(directory), "tmpfs": ["/tmp:mode=1777", "/root:mode=755"],
+    return {"rootfs": str(directory), "tmpfs": ["/tmp:mode=1777", "/var/tmp:mode=1777", "/root:mode=755"],
             "binds": [{"source": each, "dest": each, "read_only": True} for each in shared]}
 
 
@@ -91,6 +91,8 @@ class Remote:
            "ip -n amazon link add enX1 type veth peer name enX0 netns debian",
            *(f"ip -n {host} address add {address}/24 dev {device} && ip -n {host} link set {device} up" for host, device, address in
              [("desk", "enX0", "192.0.2.1"), ("amazon", "enX0", NEAR), ("amazon", "enX1", "198.51.100.1"), ("debian", "enX0", FAR)]))
+        for name in "amazon", "debian":
+            sh(f"timeout 60 nsenter --net=/run/netns/{name} sh -c 'until ss -Hltn sport = :{PORT} | grep -q .; do sleep 0.05; done'")
         every = {"ansible_port": PORT, "ansible_connection": "ssh", "ansible_python_interpreter": sys.executable}
         self.variables = {
             "amazon": {**every, "ansible_host": NEAR, "ansible_user": "root", "ansible_ssh_common_args": f"-F {ssh}/config"},

@@ -233,7 +233,9 @@ def test_become_inside(away):
         {**raw("id -un; cat"), **worker, "become_method": "ansible.builtin.su"}, {**raw("id -un"), **worker})["web"]
     assert as_root["stdout"] == "root\n" and as_worker["stdout"] == "worker\n"
     assert unknown["rc"] == 127 and "sudo" in unknown["stderr"]
-    (module, plain), = away(["snake"], {"ansible.builtin.command": "id -un", "become": True, "become_user": "daemon"},
+    busybox = {"ansible_become_exe": "busybox su", "ansible_become_flags": "-s /bin/sh", "ansible_shell_allow_world_readable_temp": True}
+    (module, plain), = away(["snake"], {"ansible.builtin.command": "id -un", "become": True, "become_user": "daemon",
+                                        "become_method": "ansible.builtin.su", "vars": busybox},
                             {"ansible.builtin.command": "id -un"}).values()
     assert (module.get("stdout"), plain.get("stdout")) == ("daemon", "root"), module
 

@@ -15,6 +15,7 @@ import pytest
 
 from ansible_collections.fromscratch.containers.plugins.module_utils import _idmap, _process, _seccomp
 from ansible_collections.fromscratch.containers.plugins.module_utils._paths import STATE
+from ansible_collections.fromscratch.containers.plugins.module_utils._script import DEVICES
 
 from .conftest import run_module, sh
 from .test_ns_container import MARKER, act, eventually, host, inside, log, members, pid, run_in  # noqa: F401 (a fixture)
@@ -72,7 +73,8 @@ def test_by_proc_1_root(c1, secret):
         escape(secret, f"cat {where}{secret}")
     for each in members(c1):
         for name in os.listdir(f"/proc/{each}/fd"):
-            assert os.readlink(f"/proc/{each}/fd/{name}") in ("/dev/null", f"{STATE}/c1/log", "/bin/busybox")
+            assert os.readlink(f"/proc/{each}/fd/{name}") in ("/dev/null", "/bin/busybox") or (
+                os.path.samefile(f"/proc/{each}/fd/{name}", f"{STATE}/c1/log"))
         assert os.readlink(f"/proc/{each}/root").endswith("/")
     assert inside("ls -A / | grep -c old || :") == "0"
 
@@ -93,6 +95,22 @@ def test_by_a_device_node(userns, rootfs, tmp_path, where):
     finally:
         run_module("ns_container", name="c1", state="absent")
         sh(f"umount {bound}/deep")
+
+
+def test_by_the_hosts_own_device_nodes(userns, rootfs):
+    """Whose owner and mode are nobody's to change inside, and whose neighbours are not to be reached."""
+    before = {each: os.stat(f"/dev/{each}") for each in DEVICES}
+    act(config=[{"name": "c1", "rootfs": rootfs, "userns": userns}, {"name": "c2", "rootfs": rootfs, "privileged": True}])
+    own = f"{before['null'].st_dev}:{before['null'].st_ino}"
+    for name in ("c1", "c2"):
+        if name == "c2" or userns == "host":
+            assert inside("stat -c %d:%i /dev/null", name) != own, "it would be the host's own that is changed next"
+        for each in (*DEVICES, "console"):
+            run_in(f"chmod 600 /dev/{each}; chown 5:5 /dev/{each}", name)
+        for each, was in before.items():
+            now = os.stat(f"/dev/{each}")
+            assert (now.st_mode, now.st_uid, now.st_gid) == (was.st_mode, was.st_uid, was.st_gid)
+    assert inside("ls -d /dev/nodes /nodes 2>/dev/null | wc -l") == "0"
 
 
 def test_by_mount(c1):

@@ -590,7 +590,7 @@ def test_files_are_roots_alone(rootfs):
     finally:
         os.umask(old)
     modes = {each.name: (oct(each.stat().st_mode & 0o7777), each.stat().st_uid)
-             for each in (Path(STATE), Path(STATE, "c1"), *Path(STATE, "c1").iterdir()) if each.name not in ("root", "layer", "lower")}
+             for each in (Path(STATE), Path(STATE, "c1"), *Path(STATE, "c1").iterdir()) if each.name not in ("root", "layer", "lower", "nodes")}
     first = int(json.loads(Path(STATE, "c1/container.json").read_text(encoding="utf-8"))["userns"])
     assert modes == {"containers": ("0o700", 0), "c1": ("0o700", 0), "container": ("0o700", 0), "fstab": ("0o600", 0),
                      "fstab.rest": ("0o600", 0), "container.json": ("0o600", 0), "log": ("0o600", first)}

@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).resolve().parents[3]
 STATE = Path("/var/lib/fromscratch/containers")
 
 # Sends VNI 100 an echo request of 10.0.0.66 for a container of host one, by the encapsulation that anybody can write.
@@ -33,7 +37,8 @@ VIEWS = ("ip -j link", "ip -j address", "ip -j route", "ip -6 -j route", "ip -j 
          "ls -lR --time-style=+ /etc/systemd /etc/udev/rules.d /etc/NetworkManager /run/fromscratch /run/netns 2>/dev/null",
          "ls -la --time-style=+ /var/lib/fromscratch", "cut -d' ' -f4- /proc/self/mountinfo",
          "systemctl list-unit-files --no-legend --no-pager", "ls -d /sys/fs/cgroup/system.slice/*container*",
-         "cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/conf/*/rp_filter")
+         "cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/conf/*/rp_filter /proc/sys/net/ipv4/conf/*/forwarding")
+OUTSIDE = "198.51.100.1"
 
 
 def show(host, unit, *names):
@@ -92,6 +97,55 @@ def test_a_container_that_fails_comes_back_with_its_links(one):
                and one.run("/var/lib/fromscratch/containers/one-b/container status").rc == 0, "it is back")
     assert show(one, "ns-container@one-b.service", "MainPID")["MainPID"] != before
     assert one.run("ip netns exec one-b ping -c1 -W2 10.0.0.21").rc == 0
+
+
+def test_system_calls_that_a_container_has_no_use_for_are_refused(one):
+    for name in "one-a", "one-b":
+        assert one.check_output(f"grep Seccomp: /proc/$(head -n1 /run/fromscratch/containers/{name})/status").split()[1] == "2"
+    assert "keyctl" in one.check_output("systemctl show --property SystemCallFilter ns-container@one-a")
+    assert one.check_output("systemctl show --property KeyringMode ns-container@one-a").strip() == "KeyringMode=private"
+
+
+def test_a_unit_that_systemd_has_not_read_again(overlay, one):
+    """As a run leaves it that is killed between the two."""
+    path = "/etc/systemd/system/ns-container@one-b.service.d/container.conf"
+    before = show(one, "ns-container@one-b.service", "MainPID")
+    one.check_output(f"touch -d '1 minute' {path}; echo >>{path}")
+    assert "yes" in one.check_output("systemctl show --property NeedDaemonReload ns-container@one-b")
+    overlay.play("site.yml")
+    assert "no" in one.check_output("systemctl show --property NeedDaemonReload ns-container@one-b")
+    assert show(one, "ns-container@one-b.service", "MainPID") == before
+
+
+def out_and_in(overlay):
+    """From a container to the outside, which knows no way back but to the host; and from there to a port of the host."""
+    one, stranger = overlay.hosts["one"], overlay.hosts["stranger"]
+    stranger.run(f"ip address replace {OUTSIDE}/32 dev lo")
+    assert one.run(f"ip netns exec one-a ping -c1 -W2 {OUTSIDE}").rc == 0
+    assert "hello" in stranger.run("busybox nc -w 2 172.31.0.1 8080 </dev/null").stdout
+
+
+def test_the_way_out_and_in(overlay):
+    out_and_in(overlay)
+    stranger = overlay.hosts["stranger"]
+    stranger.check_output("ip route replace 10.0.0.0/24 via 172.31.0.1")
+    assert stranger.run("ping -c1 -W1 10.0.0.13").rc != 0, "what is not published is reached from outside"
+    stranger.check_output("ip route delete 10.0.0.0/24")
+
+
+def test_containers_know_each_other_by_name(overlay, one, tmp_path):
+    def hosts(host, name):
+        return overlay.hosts[host].check_output(f"/var/lib/fromscratch/containers/{name}/container exec cat /etc/hosts")
+
+    assert one.run("/var/lib/fromscratch/containers/one-a/container exec ping -c1 -W2 two-a").rc == 0
+    change = tmp_path / "change.yml"
+    change.write_text(json.dumps({"overlay": {"hosts": {"two": {"overlay_containers": [
+        {"name": "two-a", "address": "10.0.0.21/24"}, {"name": "two-b", "address": "10.0.0.22/24", "hostname": "web"}]}}}}),
+        encoding="utf-8")
+    overlay.play("site.yml", "-i", str(change))
+    assert "10.0.0.22 two-b web" in hosts("one", "one-a") and "10.0.0.22 two-b web" in hosts("two", "two-a")
+    overlay.play("site.yml", "-e", "overlay_prune=true")
+    assert "two-b" not in hosts("one", "one-a") + hosts("two", "two-a")
 
 
 def test_managers_are_told(one):
@@ -167,6 +221,7 @@ def test_a_reboot(overlay, one):
     assert [each for each in results if each.get("changes")] == []
     assert one.run("ip netns exec one-b ping -c1 -W2 10.0.0.21").rc == 0
     assert one.run("ip netns exec one-a ping -c1 -W2 10.0.0.12").rc == 0
+    out_and_in(overlay)
 
 
 def test_the_boot_script_brings_back_a_tunnel_that_went_with_its_device(overlay, one):
@@ -194,4 +249,16 @@ def test_teardown_leaves_nothing(overlay, one):
     after = look()
     for view in VIEWS:
         assert after[view] == before[view], view
+    for seconds in 2, 3, 4, 5:  # half a set-up, of a run that is killed with all that it has started
+        run = subprocess.Popen(["ansible-playbook", "-i", overlay.inventory, "site.yml"], cwd=ROOT, start_new_session=True,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                               env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")})
+        time.sleep(seconds)
+        os.killpg(run.pid, signal.SIGKILL)
+        run.wait()
+        one.run("pkill -KILL -f AnsiballZ_")
+        overlay.play("playbooks/teardown.yml")
+        after = look()
+        for view in VIEWS:
+            assert after[view] == before[view], (seconds, view)
     overlay.play("site.yml")
