@@ -229,7 +229,7 @@ def test_become_inside(away):
     """Of a task, it is about users of the container, whatever it takes to enter; there is no sudo in web."""
     worker = {"become": True, "become_user": "worker"}
     unused, as_root, as_worker, unknown = away(
-        ["web"], raw("echo worker:x:7:7::/tmp:/bin/sh >>/etc/passwd"), {**raw("id -un"), "become": True},
+        ["web"], raw("echo worker:x:4242:4242::/tmp:/bin/sh >>/etc/passwd"), {**raw("id -un"), "become": True},
         {**raw("id -un; cat"), **worker, "become_method": "ansible.builtin.su"}, {**raw("id -un"), **worker})["web"]
     assert as_root["stdout"] == "root\n" and as_worker["stdout"] == "worker\n"
     assert unknown["rc"] == 127 and "sudo" in unknown["stderr"]

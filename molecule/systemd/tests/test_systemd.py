@@ -175,7 +175,7 @@ def test_strangers_stay_out(overlay, one):
     before = echoes(one)
     forge(overlay)
     assert echoes(one) == before, "a forged frame came through the guard"
-    dropped, = one.check_output("nft list table inet fromscratch | grep drop").splitlines()
+    dropped, = one.check_output("nft list chain inet fromscratch vxlan | grep drop").splitlines()
     assert "counter packets 5 " in dropped
     one.check_output("nft delete table inet fromscratch")
     forge(overlay)
@@ -239,7 +239,7 @@ def test_teardown_leaves_nothing(overlay, one):
     before = look()
     assert "fromscratch" not in before["nft list ruleset"]
     assert "ns-container@" not in before["systemctl list-unit-files --no-legend --no-pager"]
-    assert [line.split()[-1] for line in before["ls -la /var/lib/fromscratch"].splitlines()[1:]] == [".", ".."]
+    assert [line.split()[-1] for line in before["ls -la --time-style=+ /var/lib/fromscratch"].splitlines()[1:]] == [".", ".."]
     changed = subprocess.run(["find", STATE / "one/layer/upper/etc", "-name", "*fromscratch*", "-o", "-name", "*ns-container*"],
                              check=True, capture_output=True, text=True).stdout.split()
     assert [each for each in changed if not Path(each).is_char_device()] == []  # a character device is the mark of a deletion
