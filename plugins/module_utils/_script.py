@@ -18,6 +18,7 @@ MASKED = ("/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/pro
           "/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/devices/virtual/powercap",
           "/sys/firmware")
 READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+LINKS = ("fd", "stdin", "stdout", "stderr")
 DEVICES = ("full", "null", "random", "tty", "urandom", "zero")
 
 
@@ -85,8 +86,8 @@ def script(container):
                      f'    mkdir "$dir/layer/upper" "$dir/layer/work"{made}\n    {overlay}',
         }[container.layer],
         limits=HIDE.format(masked=" ".join(MASKED), read_only=" ".join(READ_ONLY)) if not container.privileged else "",
-        devices=_devices(container), links=" ".join(f"/dev/{each}" for each in (
-            ("fd", "stdin", "stdout", "stderr") + (DEVICES if container.privileged else ()))), binds="".join(_bind(container, each) for each in container.binds),
+        devices=_devices(container), links=_dev(LINKS + (DEVICES if container.privileged else ())),
+        binds="".join(_bind(container, each) for each in container.binds),
         freeze='\n    mount -o remount,bind,ro "$root"' if container.read_only else "",
         users=HAS_USERS.format(name=container.name) if mapped else "",
         namespaces=NAMESPACES.format(first=container.first_id, range=RANGE) if mapped else namespace_line('"$name"'),
@@ -103,9 +104,12 @@ def _devices(container):
         return ":"
     names = " ".join(DEVICES)
     copied = "" if container.first_id else (
-        'mount -t tmpfs -o mode=700,size=64k,X-mount.mkdir nodes "$dir/nodes"\n    cp -a '
-        + " ".join(f"/dev/{each}" for each in DEVICES) + ' "$dir/nodes"\n    ')
+        'mount -t tmpfs -o mode=700,size=64k,X-mount.mkdir nodes "$dir/nodes"\n    cp -a ' + _dev(DEVICES) + ' "$dir/nodes"\n    ')
     return copied + NODES.format(names=names, nodes="$dir/nodes" if copied else "/dev")
+
+
+def _dev(names):
+    return " ".join(f"/dev/{each}" for each in names)
 
 
 def _bind(container, each):

@@ -18,7 +18,8 @@ from .conftest import js, run_module, sh
 from .faces import lasting
 
 SETTINGS = {"overlay_state": "present", "overlay_networks": [], "overlay_vni": 100, "overlay_port": 4789, "overlay_bridge": "br0",
-            "overlay_vxlan": "vxlan0", "overlay_bridge_addresses": [], "overlay_mtu": None, "overlay_rootfs": "/", "overlay_guard": False, "overlay_bridge_netfilter": "warn"}
+            "overlay_vxlan": "vxlan0", "overlay_bridge_addresses": [], "overlay_mtu": None, "overlay_rootfs": "/",
+            "overlay_guard": False, "overlay_bridge_netfilter": "warn"}
 
 
 class Mesh:

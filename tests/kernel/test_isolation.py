@@ -21,7 +21,7 @@ from .conftest import run_module, sh
 from .test_ns_container import MARKER, act, eventually, host, inside, log, members, pid, run_in  # noqa: F401 (a fixture)
 
 USERNS = ["auto", "host"]
-SECRET = "of the host alone"
+SECRET = "of the host alone"  # noqa: S105 (no password)
 
 
 @pytest.fixture(params=USERNS)
