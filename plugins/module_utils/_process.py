@@ -505,6 +505,6 @@ def _verb(container, verb):
 def _read(path, encoding="utf-8"):
     """The text of a file; None where it is not there."""
     try:
-        return Path(path).read_text(encoding=encoding, errors="replace")
+        return Path(path).read_bytes().decode(encoding, "replace")
     except OSError:
         return None

@@ -325,8 +325,8 @@ begin() {{
     cp -a {links} "$root/dev"
     ln -s pts/ptmx "$root/dev"{binds}{freeze}
     # From here the tools are found in the host's tree, and the present directory is the container's root: it has no name
-    # there, which a shell complains about.
-    PWD=/proc/self/cwd exec nsenter --root=/proc/self/fd/3 --wd="$root" -- "$dir/container" pivot
+    # there, which a shell complains about. (nsenter wants to enter at least one namespace.)
+    PWD=/proc/self/cwd exec nsenter --uts=/proc/self/ns/uts --root=/proc/self/fd/3 --wd="$root" -- "$dir/container" pivot
 }}
 
 case ${{1-}} in

@@ -189,3 +189,10 @@ def test_names_in_the_script_are_quoted():
     assert shlex.quote("c~x") not in _script.script(container(name="a.b-c_d"))
     with pytest.raises(Invalid):
         container(name="c~x")
+
+
+def test_nsenter_always_enters_a_namespace(variant):
+    """From util-linux 2.41 on it refuses to do anything else alone."""
+    for line in _script.script(variant).replace("\\\n", " ").splitlines():
+        if "nsenter " in line and not line.lstrip().startswith("#"):
+            assert any(each in line for each in ("--net", "--uts", "--mount", "--user", "--all")), line

@@ -49,6 +49,6 @@ def test_none(host):
 
 def test_one_that_does_not_say(host, monkeypatch):
     host("0.9.7")
-    monkeypatch.setattr(importlib.metadata, "version", lambda name: int(name))
+    monkeypatch.setattr(importlib.metadata, "version", int)
     assert _deps.pyroute2_version() is None
     _deps.require_pyroute2()
