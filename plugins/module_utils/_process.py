@@ -111,7 +111,8 @@ def _how_it_ended(container):
     lines = (_service.journal(container.name) if container.service else _read(f"{container.directory}/log") or "").splitlines()
     said = [each for each in map(re.compile(r"ended with status (\d+)").fullmatch, lines) if each]
     output = "\n".join(line for line in lines if not any(line == each[0] for each in said)).strip()[-OUTPUT:]
-    return {"exit_status": int(said[-1][1]) if said else None, "output": output or None}
+    status = int(said[-1][1]) if said else _service.exit_status(container.name) if container.service else None
+    return {"exit_status": status, "output": output or None}
 
 
 class Containers(Kind):

@@ -99,6 +99,14 @@ def not_loaded():
     return {each["Id"] for each in shown if each.get("NeedDaemonReload") == "yes"}
 
 
+def exit_status(name):
+    """How the main process of the container has ended, as systemd knows it; None where none has."""
+    told = subprocess.run(["systemctl", "show", "--property=ExecMainStatus,ExecMainCode", unit(name)], stdin=subprocess.DEVNULL,
+                          capture_output=True, text=True, check=False).stdout
+    shown = dict(line.split("=", 1) for line in told.splitlines())
+    return int(shown["ExecMainStatus"]) if shown.get("ExecMainCode", "0") != "0" else None
+
+
 def journal(name):
     """What the container has last written."""
     return subprocess.run(["journalctl", "--unit", unit(name), "--lines", "20", "--output", "cat", "--no-pager", "--quiet"],
