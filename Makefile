@@ -32,7 +32,7 @@ TESTS := tests/unit tests/kernel
 comma := ,
 header = @printf '\n=== %s ===\n' '$(1)'
 
-.PHONY: help venv tools demo demo-down test test-all lint sanity molecule pytest unit kernel properties units integration matrix coverage package bench docs clean
+.PHONY: help venv tools demo demo-down test test-all lint sanity molecule pytest unit kernel properties units integration matrix coverage package bench isolation docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
@@ -135,6 +135,10 @@ package: tools venv ## build the collection, check it as Galaxy does, install it
 bench: tools venv ## time the role beside the article's commands and a playbook of loops; COUNT="10 100" containers
 	$(call header,bench)
 	@$(AS_ROOT) scripts/apart $(BIN)/python tests/bench/bench.py $(COUNT)
+
+isolation: tools venv ## try what containers are kept from, beside podman's, and write the page of the documentation about it
+	$(call header,isolation)
+	@$(AS_ROOT) scripts/apart $(BIN)/python scripts/isolation
 
 docs: venv ## the documentation site, as build/docs/index.html
 	$(call header,documentation)

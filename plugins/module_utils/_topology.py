@@ -6,13 +6,13 @@ from __future__ import annotations
 from . import _boot, _managers
 from ._archive import Rootfses
 from ._bridge import Bridges
+from ._containers import Containers
 from ._files import Files
 from ._forward import Passages
 from ._kind import Ahead
 from ._link import Links
 from ._names import Names
 from ._nft import Tables
-from ._process import Containers
 from ._run import Stage, checked
 from ._sysctl import Sysctls
 from ._veth import VethPairs

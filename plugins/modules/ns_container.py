@@ -292,7 +292,7 @@ observed:
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.fromscratch.containers.plugins.module_utils._argspec import argument_spec
-from ansible_collections.fromscratch.containers.plugins.module_utils._process import Containers
+from ansible_collections.fromscratch.containers.plugins.module_utils._containers import Containers
 from ansible_collections.fromscratch.containers.plugins.module_utils._run import run
 
 

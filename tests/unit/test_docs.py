@@ -13,7 +13,7 @@ import pytest
 import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
-from ansible_collections.fromscratch.containers.plugins.module_utils import _archive, _argspec, _process, _releases
+from ansible_collections.fromscratch.containers.plugins.module_utils import _archive, _argspec, _containers, _releases
 from ansible_collections.fromscratch.containers.plugins.module_utils._bridge import Bridges
 from ansible_collections.fromscratch.containers.plugins.module_utils._container import Container, script
 from ansible_collections.fromscratch.containers.plugins.module_utils._download import OPTIONS
@@ -50,11 +50,11 @@ def kinds(monkeypatch):
     monkeypatch.setattr(_releases, "host_arch", lambda: "x86_64")
     monkeypatch.setattr(_archive, "read_record", lambda dest: None)
     monkeypatch.setattr(_archive.os.path, "isdir", lambda path: False)
-    monkeypatch.setattr(_process._netns, "exists", lambda name: False)
-    monkeypatch.setattr(_process._idmap, "refusal", lambda directory: None)
-    monkeypatch.setattr(_process._idmap, "mapped_by", lambda: "mount")
+    monkeypatch.setattr(_containers._netns, "exists", lambda name: False)
+    monkeypatch.setattr(_containers._idmap, "refusal", lambda directory: None)
+    monkeypatch.setattr(_containers._idmap, "mapped_by", lambda: "mount")
     return {"alpine_rootfs": _archive.Rootfses({name: spec["default"] for name, spec in OPTIONS.items()}),
-            "ns_container": _process.Containers(), "veth_pair": VethPairs(None, Host()),
+            "ns_container": _containers.Containers(), "veth_pair": VethPairs(None, Host()),
             "linux_bridge": Bridges(None, Host()), "vxlan_link": Vxlans(None, Host())}
 
 

@@ -16,7 +16,7 @@ SOURCES = sorted(PLUGINS.rglob("*.py"))
 
 PURE = {"_model", "_errors", "_plan", "_steps", "_commands", "_argspec"}
 # A module names its kind of thing, which alone knows the kernel.
-KINDS = {"_bridge", "_vxlan", "_veth", "_process", "_archive", "_nft", "_forward", "_names", "_sysctl"}
+KINDS = {"_bridge", "_vxlan", "_veth", "_containers", "_archive", "_nft", "_forward", "_names", "_sysctl"}
 FOR_MODULES = {"_run", "_argspec", "_download"}
 # What would be the kernel: system calls, sockets, processes, and files other than by their names.
 KERNEL = {"ctypes", "fcntl", "subprocess", "pyroute2"}
