@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import json
 import os
+import select
 import signal
 import subprocess
 from pathlib import Path
@@ -173,7 +174,7 @@ def test_by_a_raw_socket_on_the_network_of_the_host(c1):
     assert run_in("ip link set lo mtu 1000").returncode != 0, "nor are its own links for it to change"
 
 
-LINKS = ("proc", "sys", "dev", "dev/pts", "dev/shm", "dev/null", "dev/console", "dev/ptmx", "dev/fd", "etc/hosts", "srv")
+LINKS = ("proc", "sys", "dev", "dev/pts", "dev/shm", "dev/null", "dev/console", "dev/ptmx", "dev/fd", "etc/hosts", "etc/new", "srv")
 
 
 @pytest.mark.parametrize("name", LINKS)
@@ -186,10 +187,11 @@ def test_by_a_link_in_the_root_filesystem(userns, rootfs, tmp_path, name):
     link = private / name
     sh(f"rm -rf {link}")
     link.parent.mkdir(exist_ok=True)
-    link.symlink_to(outside if name in ("proc", "sys", "dev", "dev/pts", "dev/shm", "srv") else victim)
+    link.symlink_to(outside if name in ("proc", "sys", "dev", "dev/pts", "dev/shm", "srv") else
+                    outside / "new" if name == "etc/new" else victim)
     before = Path("/proc/thread-self/mountinfo").read_text(encoding="ascii").count(str(tmp_path))
     run_module("ns_container", name="c1", rootfs=str(private), userns=userns, tmpfs=["/srv"],
-               binds=[{"source": __file__, "dest": "/etc/hosts", "read_only": True}])
+               binds=[{"source": __file__, "dest": f"/etc/{each}", "read_only": True} for each in ("hosts", "new")])
     assert victim.read_text(encoding="ascii") == SECRET and os.listdir(outside) == []
     assert Path("/proc/thread-self/mountinfo").read_text(encoding="ascii").count(str(tmp_path)) == before
     run_module("ns_container", name="c1", state="absent")
@@ -311,7 +313,7 @@ def in_terminal(command):
         os.close(line)
         found = b""
         with contextlib.suppress(OSError):  # the last one has closed it
-            while part := os.read(terminal, 4096):
+            while select.select([terminal], [], [], 60)[0] and (part := os.read(terminal, 4096)):
                 found += part
         running.wait(60)
     os.close(terminal)
