@@ -376,7 +376,7 @@ exec)
         exec script --quiet --return --command "$dir/container exec$line" /dev/null
     fi{join}
     exec nsenter --target "$pid" --all --root=/ --wd="/proc/$pid/root" -- \
-        setpriv --pdeathsig HUP -- {exec_become} "$@"
+        setpriv --pdeathsig KILL -- {exec_become} "$@"
     ;;
 stop)
     running || exit 0

@@ -37,6 +37,8 @@ TimeoutStopSec=3700
 KillMode=mixed
 SuccessExitStatus=143
 RestartSec=1
+# What takes more memory than it may is killed, and not the container with it.
+OOMPolicy=continue
 # What a container has no use for, nor what starts it.
 SystemCallFilter={_seccomp.unit_words()}
 SystemCallErrorNumber=EPERM

@@ -659,9 +659,11 @@ def test_exec(rootfs):
     assert len(members(pid())) == 2, "exec left somebody behind"
 
 
-def test_exec_ends_with_its_caller(rootfs):
+@pytest.mark.parametrize("before", [[], ["nohup"]])
+def test_exec_ends_with_its_caller(rootfs, before):
     act(name="c1", rootfs=rootfs)
-    with ended(subprocess.Popen([script(), "exec", "sleep", "1000"])) as caller:
+    with ended(subprocess.Popen([*before, script(), "exec", "sleep", "1000"], stdout=subprocess.DEVNULL,
+                                stderr=subprocess.DEVNULL)) as caller:
         eventually(lambda: "sleep 1000" in [commandline(each) for each in members(pid())], "it runs")
         caller.terminate()
     eventually(lambda: len(members(pid())) == 2, "it ends")
