@@ -91,7 +91,7 @@ def rendered(kinds, module, options):
 
 
 def test_the_blocks_are_found():
-    assert set(PAGES) == {"tutorial", "operations", "design"}
+    assert set(PAGES) == {"tutorial", "operations", "design", "isolation"}
     for page, text in PAGES.items():
         assert len(BLOCK.findall(text + "\n")) == text.count("code-block::"), page
     assert [module for module, unused in tasks("tutorial")] == [
