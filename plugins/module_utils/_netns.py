@@ -19,6 +19,7 @@ MADE = "/run/fromscratch/netns"  # says that the directory, or only the mount on
 CLONE_NEWNET, CLONE_NEWNS = 0x40000000, 0x00020000
 SIOCSIFFLAGS, IFF_UP = 0x8914, 1
 NS_GET_USERNS = 0xb701
+NESTED = "/proc/sys/user/max_user_namespaces"  # a container gets none: the root of one could mount
 MS_BIND, MS_REC, MS_PRIVATE, MS_SHARED, MNT_DETACH = 0x1000, 0x4000, 1 << 18, 1 << 20, 2
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -122,6 +123,9 @@ def create_mapped(name, users, first, count):
                 file.write(f"0 {first} {count}")
         os.makedirs(os.path.dirname(users), mode=0o755, exist_ok=True)
         pin(f"/proc/{pid}/ns/user", users)
+        none = os.posix_spawnp("nsenter", ["nsenter", f"--user={users}", "--", "sh", "-c", f"echo 0 >{NESTED}"], os.environ)
+        if os.waitpid(none, 0)[1]:
+            raise OSError(errno.EPERM, f"{NESTED} of {name}: {os.strerror(errno.EPERM)}")
         attach(name, f"/proc/{pid}/ns/net")
     finally:
         os.close(there[1])

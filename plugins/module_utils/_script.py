@@ -158,6 +158,8 @@ IDMAP = {
 # A network namespace belongs to the user namespace that it was made in, where root is nobody outside.
 NAMESPACES = """\
 if [ ! -e "/run/netns/$name" ] || [ ! -e "$users" ]; then
+        [ ! -e "/run/netns/$name" ] || ip netns delete "$name"
+        [ ! -e "$users" ] || umount "$users" || :
         mkdir -p "${{users%/*}}"
         : >"$users"
         rm -f "$users.made"
@@ -167,6 +169,7 @@ if [ ! -e "/run/netns/$name" ] || [ ! -e "$users" ]; then
         echo "0 {first} {range}" >"/proc/$!/uid_map"
         echo "0 {first} {range}" >"/proc/$!/gid_map"
         mount --bind "/proc/$!/ns/user" "$users"
+        nsenter --user="$users" -- sh -c 'echo 0 >/proc/sys/user/max_user_namespaces' # none in it, whose root could mount
         ip netns attach "$name" "$!"
         ip -n "$name" link set lo up
         exec 5>&-
@@ -329,18 +332,28 @@ begin() {{
     PWD=/proc/self/cwd exec nsenter --uts=/proc/self/ns/uts --root=/proc/self/fd/3 --wd="$root" -- "$dir/container" pivot
 }}
 
+# Whether who calls sits at a terminal.
+at_terminal() {{
+    read -r stat </proc/self/stat
+    # shellcheck disable=SC2086  # what follows the name in brackets, as words
+    set -- ${{stat##*) }}
+    [ "$5" != 0 ]
+}}
+
+# Runs a command without the files that who calls may have open.
+closed() {{
+    exec "$@" 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-
+}}
+
 case ${{1-}} in
 start)
     if running; then exit 0; fi
     cd /
-    read -r stat </proc/self/stat
-    # shellcheck disable=SC2086  # what follows the name in brackets, as words
-    set -- ${{stat##*) }}
-    if [ "$5" != 0 ]; then # at a terminal, which is not the container's, nor are the keys of who sits there
+    if at_terminal; then # which is not the container's, nor are the keys of who sits there
         keys=
         ! command -v keyctl >/dev/null || keys="keyctl session -"
         # shellcheck disable=SC2086  # a command of its own
-        exec setsid --wait $keys "$dir/container" start </dev/null >>"$dir/log" 2>&1
+        closed setsid --wait $keys "$dir/container" start </dev/null >>"$dir/log" 2>&1
     fi
     {{ [ -d "${{record%/*}}" ] && [ -d "$root" ]; }} || mkdir -p "${{record%/*}}" "$root"
     namespaces # a boot ago they were there{confine}
@@ -369,13 +382,18 @@ pivot) # the old root goes on top of the new one, and away
 exec)
     shift
     running || {{ echo "$name does not run" >&2; exit 125; }}
+    # shellcheck disable=SC3013  # every sh that is meant here has -ef
+    [ ! "/proc/$pid/root" -ef / ] || {{ echo "$name is only just starting" >&2; exit 125; }}
     if [ -t 0 ] && [ -z "${{own_terminal-}}" ]; then # nothing inside can type into the terminal of who sits there
         line=
         for each; do line="$line '$(printf %s "$each" | sed "s/'/'\\\\''/g")'"; done
         export own_terminal=1
         exec script --quiet --return --command "$dir/container exec$line" /dev/null
     fi{join}
-    exec nsenter --target "$pid" --all --root=/ --wd="/proc/$pid/root" -- \
+    away=
+    [ "${{own_terminal-}}" ] || ! at_terminal || away="setsid --wait" # nor by the name of that terminal
+    # shellcheck disable=SC2086  # a command of its own
+    closed $away nsenter --target "$pid" --all --root=/ --wd="/proc/$pid/root" -- \
         setpriv --pdeathsig KILL -- {exec_become} "$@"
     ;;
 stop)

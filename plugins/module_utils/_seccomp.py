@@ -14,18 +14,21 @@ import struct
 CALLS = {
     "_sysctl": (156, None), "acct": (163, 89), "add_key": (248, 217), "adjtimex": (159, 171), "bpf": (321, 280),
     "clock_adjtime": (305, 266), "clock_settime": (227, 112), "create_module": (174, None), "delete_module": (176, 106),
-    "fanotify_init": (300, 262), "finit_module": (313, 273), "get_kernel_syms": (177, None), "init_module": (175, 105),
-    "io_uring_enter": (426, 426), "io_uring_register": (427, 427), "io_uring_setup": (425, 425), "ioperm": (173, None),
-    "iopl": (172, None), "kcmp": (312, 272), "kexec_file_load": (320, 294), "kexec_load": (246, 104), "keyctl": (250, 219),
-    "lookup_dcookie": (212, 18), "nfsservctl": (180, 42), "open_by_handle_at": (304, 265), "perf_event_open": (298, 241),
-    "query_module": (178, None), "quotactl": (179, 60), "quotactl_fd": (443, 443), "reboot": (169, 142),
-    "request_key": (249, 218), "settimeofday": (164, 170), "swapoff": (168, 225), "swapon": (167, 224), "sysfs": (139, None),
-    "syslog": (103, 116), "uselib": (134, None), "userfaultfd": (323, 282), "ustat": (136, None), "vhangup": (153, 58)}
+    "fanotify_init": (300, 262), "finit_module": (313, 273), "get_kernel_syms": (177, None), "get_mempolicy": (239, 236),
+    "init_module": (175, 105), "io_uring_enter": (426, 426), "io_uring_register": (427, 427), "io_uring_setup": (425, 425),
+    "ioperm": (173, None), "iopl": (172, None), "kcmp": (312, 272), "kexec_file_load": (320, 294), "kexec_load": (246, 104),
+    "keyctl": (250, 219), "lookup_dcookie": (212, 18), "mbind": (237, 235), "migrate_pages": (256, 238),
+    "move_pages": (279, 239), "nfsservctl": (180, 42), "open_by_handle_at": (304, 265), "perf_event_open": (298, 241),
+    "pidfd_getfd": (438, 438), "process_madvise": (440, 440), "query_module": (178, None), "quotactl": (179, 60),
+    "quotactl_fd": (443, 443), "reboot": (169, 142), "request_key": (249, 218), "set_mempolicy": (238, 237),
+    "set_mempolicy_home_node": (450, 450), "setdomainname": (171, 162), "sethostname": (170, 161), "settimeofday": (164, 170),
+    "swapoff": (168, 225), "swapon": (167, 224), "sysfs": (139, None), "syslog": (103, 116), "uselib": (134, None),
+    "userfaultfd": (323, 282), "ustat": (136, None), "vhangup": (153, 58)}
 # What starts a container needs these; what runs in it does not.
 LAUNCHING = {
     "fsconfig": (431, 431), "fsmount": (432, 432), "fsopen": (430, 430), "fspick": (433, 433), "mount": (165, 40),
-    "mount_setattr": (442, 442), "move_mount": (429, 429), "open_tree": (428, 428), "pivot_root": (155, 41), "setns": (308, 268),
-    "umount2": (166, 39), "unshare": (272, 97)}
+    "mount_setattr": (442, 442), "move_mount": (429, 429), "open_tree": (428, 428), "open_tree_attr": (467, 467),
+    "pivot_root": (155, 41), "setns": (308, 268), "umount2": (166, 39), "unshare": (272, 97)}
 CLONE, CLONE3 = (56, 220), (435, 435)
 NEW_NAMESPACES = 0x7E020080  # the flags of clone(2) that make one
 MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # and the kernel's own name of each

@@ -114,6 +114,43 @@ def test_by_the_hosts_own_device_nodes(userns, rootfs):
     assert inside("ls -d /dev/nodes /nodes 2>/dev/null | wc -l") == "0"
 
 
+def test_by_a_user_namespace_inside(rootfs):
+    """In one of its own, root inside could mount, and reach much of the kernel that it has no business with."""
+    why = _idmap.refusal(rootfs)
+    if why:
+        pytest.skip(why)
+    act(name="c1", rootfs=rootfs)
+    for attempt in "unshare -U true", "unshare -Ur mount -t tmpfs x /mnt", "echo 9 >/proc/sys/user/max_user_namespaces":
+        assert run_in(attempt).returncode != 0, attempt
+    subprocess.run([f"{STATE}/c1/container", "stop"], check=True)
+    sh("ip netns delete c1")
+    subprocess.run([f"{STATE}/c1/container", "start"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    eventually(lambda: run_in("true").returncode == 0, "it runs in namespaces that the script has made")
+    assert run_in("unshare -U true").returncode != 0
+
+
+def test_by_exec_while_it_starts(c1):
+    """Until the root is changed, that of process 1 is the host's: nobody enters it then."""
+    record = Path("/run/fromscratch/containers/c1")
+    stat = Path("/proc/self/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    was = record.read_text(encoding="ascii")
+    record.write_text(f"{os.getpid()}\n{stat[19]}\n{was.split()[2]}\n", encoding="ascii")
+    found = subprocess.run([f"{STATE}/c1/container", "exec", "true"], check=False, capture_output=True, text=True)
+    record.write_text(was, encoding="ascii")
+    assert (found.returncode, found.stderr) == (125, "c1 is only just starting\n")
+
+
+def test_exec_leaks_neither_files_nor_terminal(c1, secret):
+    with open(secret, encoding="ascii") as file:
+        number = 9 if file.fileno() != 9 else 8
+        found = subprocess.run([f"{STATE}/c1/container", "exec", "sh", "-c", "ls /proc/self/fd"], check=True, capture_output=True,
+                               text=True, pass_fds=[os.dup2(file.fileno(), number)])
+        os.close(number)
+    assert set(found.stdout.split()) <= {"0", "1", "2", "3"}, "3 is that of ls"
+    said, unused = in_terminal(["sh", "-c", f"{STATE}/c1/container exec sh -c ': >/dev/tty && echo reached' </dev/null 2>&1"])
+    assert "reached" not in said and "/dev/tty" in said
+
+
 def test_by_mount(c1):
     for attempt in ("mount -t tmpfs x /mnt", "mount -t proc x /mnt", "mount --bind /proc /mnt", "mount -o remount,rw /sys",
                     "umount /proc/sys", "umount /proc", "mount -t sysfs x /mnt", "mount -t cgroup2 x /mnt"):
