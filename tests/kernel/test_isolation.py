@@ -18,8 +18,11 @@ from ansible_collections.fromscratch.containers.plugins.module_utils import _idm
 from ansible_collections.fromscratch.containers.plugins.module_utils._paths import STATE
 from ansible_collections.fromscratch.containers.plugins.module_utils._script import DEVICES
 
+from . import test_ns_container
 from .conftest import run_module, sh
-from .test_ns_container import MARKER, act, eventually, host, inside, log, members, pid, run_in  # noqa: F401 (a fixture)
+from .test_ns_container import MARKER, act, eventually, inside, log, members, pid, run_in
+
+host = test_ns_container.host  # a fixture, for each test here
 
 USERNS = ["auto", "host"]
 SECRET = "of the host alone"  # noqa: S105 (no password)
