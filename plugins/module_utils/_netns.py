@@ -110,12 +110,12 @@ def create(name):
 def create_mapped(name, users, first, count):
     """The same as that of a new user namespace, which is pinned at ``users`` and whose ids begin at ``first`` outside."""
     there, here = os.pipe(), os.pipe()
-    pid = os.posix_spawnp("unshare", ["unshare", "--user", "--net", "--", "cat"], os.environ, file_actions=[
+    holder = ["unshare", "--user", "--net", "--keep-caps", "--", "sh", "-c", f"echo 0 >{NESTED} && echo made && read -r _"]
+    pid = os.posix_spawnp("unshare", holder, os.environ, file_actions=[
         (os.POSIX_SPAWN_DUP2, there[0], 0), (os.POSIX_SPAWN_DUP2, here[1], 1)])
     try:
         os.close(there[0])
         os.close(here[1])
-        os.write(there[1], b"?")
         if os.read(here[0], 1) == b"":  # what has become of it, it has said itself
             raise OSError(errno.EPERM, f"unshare --user --net: {os.strerror(errno.EPERM)}")
         for kind in "uid", "gid":
@@ -123,9 +123,6 @@ def create_mapped(name, users, first, count):
                 file.write(f"0 {first} {count}")
         os.makedirs(os.path.dirname(users), mode=0o755, exist_ok=True)
         pin(f"/proc/{pid}/ns/user", users)
-        none = os.posix_spawnp("nsenter", ["nsenter", f"--user={users}", "--", "sh", "-c", f"echo 0 >{NESTED}"], os.environ)
-        if os.waitpid(none, 0)[1]:
-            raise OSError(errno.EPERM, f"{NESTED} of {name}: {os.strerror(errno.EPERM)}")
         attach(name, f"/proc/{pid}/ns/net")
     finally:
         os.close(there[1])

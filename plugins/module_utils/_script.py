@@ -164,12 +164,12 @@ if [ ! -e "/run/netns/$name" ] || [ ! -e "$users" ]; then
         : >"$users"
         rm -f "$users.made"
         mkfifo "$users.made"
-        unshare --user --net -- sh -c 'read -r _ <"$0"' "$users.made" &
+        # It gets no user namespaces inside, whose root could mount.
+        unshare --user --net --keep-caps -- sh -c 'echo 0 >/proc/sys/user/max_user_namespaces && read -r _ <"$0"' "$users.made" &
         exec 5>"$users.made" # which the other side opens as well, in its new namespaces
         echo "0 {first} {range}" >"/proc/$!/uid_map"
         echo "0 {first} {range}" >"/proc/$!/gid_map"
         mount --bind "/proc/$!/ns/user" "$users"
-        nsenter --user="$users" -- sh -c 'echo 0 >/proc/sys/user/max_user_namespaces' # none in it, whose root could mount
         ip netns attach "$name" "$!"
         ip -n "$name" link set lo up
         exec 5>&-
