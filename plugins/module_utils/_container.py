@@ -49,10 +49,11 @@ class Bind(NamedTuple):
 
 @dataclass(frozen=True)
 class Container(Item):
-    """``namespace``: whether its network namespace is pinned below its name; ``files``: a digest of script, fstab and unit;
-    ``service``: whether systemd runs it; ``enabled``: whether at boot, too. ``userns``: the first of its user ids outside, or
-    why it has no user namespace; ``mapped_by``: what shows it the root filesystem as its own. ``seccomp``: what keeps it from
-    system calls. ``rootfs_id``: the directory that was its root filesystem when it started.
+    """``namespace``: whether its network namespace is pinned below its name; ``lo``: whether the loopback device in there is up;
+    ``files``: a digest of script, fstab and unit; ``service``: whether systemd runs it; ``enabled``: whether at boot, too.
+    ``userns``: the first of its user ids outside, or why it has no user namespace; ``mapped_by``: what shows it the root
+    filesystem as its own. ``seccomp``: what keeps it from system calls. ``rootfs_id``: the directory that was its root filesystem
+    when it started.
 
     Every setting is read when the container starts, so a difference starts it anew; its network namespace stays, with
     all that is in it.
@@ -89,6 +90,7 @@ class Container(Item):
     enabled: Optional[bool] = settable()
     files: Optional[str] = settable()
     namespace: Optional[bool] = settable()
+    lo: Optional[bool] = settable()
     state: Optional[str] = settable()
     exit_status: Optional[int] = told()
     output: Optional[str] = told()
@@ -167,7 +169,7 @@ def container(options):
     hostname = rule.thing_name("hostname", options["hostname"]) or name
     env = {"HOME": "/root", "PATH": PATH, "HOSTNAME": hostname, **rule.environment("env", options["env"])}
     wanted = Container(
-        name=name, hostname=hostname, namespace=True, state=options["state"],
+        name=name, hostname=hostname, namespace=True, lo=True, state=options["state"],
         rootfs=rule.path("rootfs", rule.required("rootfs", options["rootfs"])),
         command=rule.arguments("command", options["command"]),
         env=rule.arguments("env", [f"{key}={value}" for key, value in sorted(env.items())]),
@@ -228,7 +230,8 @@ def _ulimit(name, value):
 
 # What is recorded of a container: all that its files are made from.
 RECORDED = tuple(each.name for each in fields(Container)
-                 if each.name not in ("files", "namespace", "service", "enabled", "state", "exit_status", "output", "pid", "owner"))
+                 if each.name not in ("files", "namespace", "lo", "service", "enabled", "state", "exit_status", "output", "pid",
+                                      "owner"))
 
 
 ESSENTIAL = ("name", "rootfs", "command", "env", "binds", "tmpfs")

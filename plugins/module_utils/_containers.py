@@ -84,9 +84,10 @@ class Containers(Kind):
                 raise Problem(f"{directory}/container.json is not the record of a container ({error!r}): "
                               f"restore it, or remove {directory} to have the container made anew") from error
         pinned = pinned and _netns.belongs_to(name, users(name) if recorded.first_id else None)
+        lo = bool(pid or pinned) and _netns.lo_is_up(f"/proc/{pid}/ns/net" if pid else name)
         ended = _process.how_it_ended(recorded.with_(service=service)) if not pid and files["container"] else {}
         return recorded.with_(
-            state=STARTED if pid else STOPPED, namespace=pinned, pid=pid, **ended,
+            state=STARTED if pid else STOPPED, namespace=pinned, lo=lo, pid=pid, **ended,
             files="of which systemd does not know" if _service.unit(name) in self._stale else digest(files),
             service=_service.runs_in_unit(name, pid) if pid else service,
             enabled=os.path.islink(_service.link(name)) if service else None)
@@ -122,14 +123,14 @@ class Containers(Kind):
     def expect(self, plan):
         self.ahead.made.update(("netns", change.after.name) for change in plan.changes if change.after)
         self.ahead.gone.update(("netns", change.item.split()[-1]) for change in plan.changes
-                               if change.before and change.before.namespace and not _keeps_namespace(change))
+                               if change.before and not _keeps_namespace(change))
 
     def commands(self, plan):
         return [line for change in plan.changes for line in self._commands(change)]
 
     def _commands(self, change):
         before, after = change.before, change.after
-        lines = []
+        lines = self._name_commands(change) if _renames(change) else []
         if _stops(change):
             lines.append(_verb(before, "stop"))
         if change.action == DELETE:
@@ -138,8 +139,9 @@ class Containers(Kind):
             lines += [f"umount {users(before.name)}", f"rm {users(before.name)}"] * bool(before.first_id)
             return lines + [f"rm -r {before.directory}"]
         if not _keeps_namespace(change):
-            lines += [f"ip netns delete {after.name}"] * _netns.exists(after.name)
-            lines += self._namespace(change)
+            lines += [f"ip netns delete {after.name}"] * _netns.exists(after.name) + self._namespace(after)
+        elif not before.lo:
+            lines.append(f"ip -n {after.name} link set lo up")
         if after.service and bool(before and before.enabled) != after.enabled:
             lines.append(f"systemctl {'enable' if after.enabled else 'disable'} {_service.unit(after.name)}")
         if after.state != STOPPED and not (before and _keeps_running(change)):
@@ -147,15 +149,18 @@ class Containers(Kind):
         return lines
 
     @staticmethod
-    def _namespace(change):
-        """What makes the namespace, or gives that of the running container its name back."""
-        name = change.after.name
-        if _keeps_running(change) and change.before.pid:
-            pins = [f"mount --bind /proc/{change.before.pid}/ns/user {users(name)}"] if change.after.first_id else []
-            return [*pins, f"ip netns attach {name} {change.before.pid}"]
-        if change.after.first_id:  # which is the first step of a start
-            return [f"{change.after.script} namespace"] * (change.after.state == STOPPED)
-        return [f"ip netns add {name}", f"ip -n {name} link set lo up"]
+    def _name_commands(change):
+        name, pid, pin = change.after.name, change.before.pid, users(change.after.name)
+        lines = [f"ip netns delete {name}"] * _netns.exists(name)
+        if change.after.first_id and not os.path.exists(pin):
+            lines += [f"install -D /dev/null {pin}", f"mount --bind /proc/{pid}/ns/user {pin}"]
+        return [*lines, f"ip netns attach {name} {pid}"]
+
+    @staticmethod
+    def _namespace(container):
+        if container.first_id:  # which is the first step of a start
+            return [f"{container.script} namespace"] * (container.state == STOPPED)
+        return [f"ip netns add {container.name}", f"ip -n {container.name} link set lo up"]
 
     def boot(self, items):
         return [f"{shlex.quote(item.script)} namespace" if item.first_id else namespace_line(shlex.quote(item.name))
@@ -164,7 +169,13 @@ class Containers(Kind):
     def apply(self, plan):
         """All that have to stop, stop together; all that have to start, start together."""
         _process.keep_to_itself()
+        for change in plan.changes:
+            if _renames(change):
+                self._name_again(change.after, f"/proc/{change.before.pid}/ns")
         stop = [change.before for change in plan.changes if _stops(change)]
+        for each in stop:
+            if each.rootfs is not None:  # by the script that its settings make, whatever has become of the file
+                write(each.script, files_of(each)["container"], MODES["container"])
         self._together("stop", stop, _process.stop, 32)  # stopping is waiting
         for change in plan.changes:
             if change.action == DELETE:
@@ -263,9 +274,8 @@ class Containers(Kind):
             else:
                 self._write_unit(name, text)
         if _keeps_namespace(change):
-            return
-        if _keeps_running(change) and change.before.pid:
-            self._name_again(container, f"/proc/{change.before.pid}/ns")  # it and its links are still there
+            if not change.before.lo:
+                _netns.lo_up(container.name)
             return
         self._remove_namespace(container.name)
         if container.first_id:
@@ -297,9 +307,14 @@ def _keeps_running(change):
 
 
 def _keeps_namespace(change):
-    """Whether the network namespace stays as it is. One of another user namespace would be of no use to the container."""
+    """Whether the network namespace stays. One of another user namespace would be of no use to the container."""
     before, after = change.before, change.after
-    return bool(before and after and before.namespace and before.first_id == after.first_id)
+    return bool(before and after and (before.namespace or before.pid) and before.first_id == after.first_id)
+
+
+def _renames(change):
+    """Whether it has to get its name back, which it does before the process stops that alone holds it, and its links."""
+    return _keeps_namespace(change) and not change.before.namespace
 
 
 def _stops(change):

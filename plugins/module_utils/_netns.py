@@ -17,7 +17,7 @@ from contextlib import contextmanager
 RUN_NETNS = "/run/netns"
 MADE = "/run/fromscratch/netns"  # says that the directory, or only the mount on it, was made here
 CLONE_NEWNET, CLONE_NEWNS = 0x40000000, 0x00020000
-SIOCSIFFLAGS, IFF_UP = 0x8914, 1
+SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
 NS_GET_USERNS = 0xb701
 NESTED = "/proc/sys/user/max_user_namespaces"  # a container gets none: the root of one could mount
 MS_BIND, MS_REC, MS_PRIVATE, MS_SHARED, MNT_DETACH = 0x1000, 0x4000, 1 << 18, 1 << 20, 2
@@ -100,7 +100,7 @@ def create(name):
         _call("unshare", CLONE_NEWNET)
         try:
             attach(name, "/proc/thread-self/ns/net")
-            _lo_up()
+            lo_up(None)
         finally:
             _call("setns", home, CLONE_NEWNET)
     finally:
@@ -128,8 +128,7 @@ def create_mapped(name, users, first, count):
         os.close(there[1])
         os.close(here[0])
         os.waitpid(pid, 0)
-    with entered(name):
-        _lo_up()
+    lo_up(name)
 
 
 def own_mounts():
@@ -151,10 +150,23 @@ def attach(name, namespace):
         raise
 
 
-def _lo_up():
-    """In the present namespace; see netdevice(7)."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle:
-        fcntl.ioctl(handle, SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", IFF_UP))
+def lo_up(netns):
+    """``ip link set lo up``; see netdevice(7)."""
+    _lo(netns, SIOCSIFFLAGS, IFF_UP)
+
+
+def lo_is_up(netns):
+    """Whether the loopback device of the namespace is up; one that has just gone has none."""
+    try:
+        return bool(_lo(netns, SIOCGIFFLAGS) & IFF_UP)
+    except FileNotFoundError:
+        return False
+
+
+def _lo(netns, request, flags=0):
+    """The flags of the loopback device after the request."""
+    with entered(netns), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle:
+        return struct.unpack("16sH14x", fcntl.ioctl(handle, request, struct.pack("16sH14x", b"lo", flags)))[1]
 
 
 def remove(name):

@@ -550,6 +550,24 @@ def test_a_file_edited_by_hand(rootfs, name, tamper):
     assert Path(STATE, "c1", name).read_bytes() == content and pid() == first
 
 
+@pytest.mark.parametrize("change", [{"hostname": "x"}, {"state": "stopped"}, {"state": "absent"}])
+@pytest.mark.parametrize("tamper", ["rm {}", "echo broken >{}", "chmod -x {}"])
+def test_a_script_that_does_not_run_any_more_stops_its_container_all_the_same(rootfs, tamper, change):
+    act(name="c1", rootfs=rootfs)
+    first = pid()
+    sh(tamper.format(script()))
+    act(**{"name": "c1", "rootfs": rootfs, **change})
+    assert gone(first)
+
+
+@pytest.mark.parametrize("state", ["started", "stopped"])
+def test_the_loopback_device_down_by_hand(rootfs, state):
+    act(name="c1", rootfs=rootfs, state=state)
+    sh("ip -n c1 link set lo down")
+    repaired = act(name="c1", rootfs=rootfs, state=state)
+    assert repaired.commands == ["ip -n c1 link set lo up"] and "UP" in link("c1", "lo")["flags"]
+
+
 @pytest.mark.parametrize("record", ["", "{", "[]", "{}", "\xff", '{"name": 5}', "null"])
 def test_a_corrupt_record_of_the_settings(host, rootfs, record):
     act(name="c1", rootfs=rootfs)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.fromscratch.containers.plugins.module_utils import _netns, _nft, _process
+from ansible_collections.fromscratch.containers.plugins.module_utils._paths import USERS
 
 from ..conftest import ROOT
 from .conftest import addresses, link, run_module, sh
@@ -126,6 +127,30 @@ def test_a_namespace_whose_name_has_gone_astray(host, tarball):
     sh("ip netns delete c1", "ip netns add c1")
     repaired = converge("topology", host, **wanted)
     assert [each["action"] for each in repaired.changes] == ["update"] and repaired.changes[0]["item"] == "container c1"
+    assert addresses("c1", "eth0") == {"10.0.0.100/24"}
+
+
+@pytest.mark.parametrize("userns", ["auto", "host"])
+def test_a_namespace_without_its_name_outlives_the_process_that_holds_it(host, tarball, userns):
+    """It gets the name back before the container is made anew, or its cables went with it."""
+    wanted = whole(host, tarball, "c1")
+    wanted["ns_container"][0].update(userns=userns)
+    converge("topology", host, **wanted)
+    namespace = os.stat("/run/netns/c1").st_ino
+    sh("ip netns delete c1")
+    wanted["ns_container"][0].update(hostname="other")
+    repaired = converge("topology", host, **wanted)
+    assert items(repaired) == ["recreate container c1"] and os.stat("/run/netns/c1").st_ino == namespace
+    assert addresses("c1", "eth0") == {"10.0.0.100/24"}
+
+
+def test_a_network_namespace_whose_user_namespace_is_lost_is_made_anew_with_its_cable(host, tarball):
+    wanted = whole(host, tarball, "c1")
+    wanted["ns_container"][0].update(userns="auto", state="stopped")
+    converge("topology", host, **wanted)
+    sh(f"umount {USERS}/c1", f"rm {USERS}/c1")
+    repaired = converge("topology", host, **wanted)
+    assert items(repaired) == ["update container c1", "recreate veth_pair ve-c1", "update bridge br0"]
     assert addresses("c1", "eth0") == {"10.0.0.100/24"}
 
 
