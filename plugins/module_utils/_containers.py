@@ -32,7 +32,7 @@ from ._model import OWNER
 from ._paths import FILTER, RUN, STATE, USERS, tidy
 from ._plan import DELETE, RECREATE
 from ._process import read, running, users
-from ._script import namespace_line
+from ._script import namespace_line, script
 
 MODES = {"container": 0o700, "fstab": 0o600, "container.json": 0o600}
 UNIT_MODE = 0o644
@@ -175,7 +175,7 @@ class Containers(Kind):
         stop = [change.before for change in plan.changes if _stops(change)]
         for each in stop:
             if each.rootfs is not None:  # by the script that its settings make, whatever has become of the file
-                write(each.script, files_of(each)["container"], MODES["container"])
+                write(each.script, script(each), MODES["container"])
         self._together("stop", stop, _process.stop, 32)  # stopping is waiting
         for change in plan.changes:
             if change.action == DELETE:

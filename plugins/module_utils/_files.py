@@ -97,6 +97,15 @@ def look(item):
     return File(path=item.path, text=text, mode=mode, owner=OWNER if MADE in text[:200] else "somebody else")
 
 
+def number(path):
+    """The number in a file; None where there is none."""
+    try:
+        with open(path, encoding="ascii") as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return None
+
+
 def write(path, text, mode, target=None, encoding="utf-8"):
     """Whole or not at all."""
     directory = os.path.dirname(path)

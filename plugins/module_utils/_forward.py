@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import re
 import shlex
-import subprocess
 from dataclasses import dataclass
-from pathlib import Path
 from typing import FrozenSet, NamedTuple, Optional, Tuple
 
 from . import _argspec as rule
 from ._errors import Problem
+from ._files import number
 from ._kind import Kind
 from ._model import OWNER, Item, fact, hint, identity, settable
-from ._nft import PATH, TABLE_PREFIX, nft
+from ._nft import TABLE_PREFIX, nft, run
 
 MARK = f'comment "{OWNER}"'
 BRIDGED = 'iifname "{0}" oifname "{0}" counter accept'
@@ -60,11 +59,17 @@ class Passages(Kind):
         "routed": {"type": "bool", "default": False},
     }
 
+    def __init__(self, ahead=None):
+        super().__init__(ahead)
+        self._before = None  # the chains as they are before the first plan
+
     def parse(self, options):
         return Passage(name=rule.interface_name("bridge", options["bridge"]), accept=options["accept"], routed=options["routed"])
 
     def complete(self, item):
-        wanted = _needed(item)
+        if self._before is None:
+            self._before = _chains()
+        wanted = _needed(item, self._before)
         if not item.accept:
             self.warnings += [
                 f"The chain {chain} drops what it is not told about, and packets of the bridge {item.name} pass through it: have "
@@ -111,24 +116,17 @@ def _insert(wanted):
     return "insert", "rule", *wanted.chain.split(), f"{wanted.text} {MARK}"
 
 
-def _needed(item):
+def _needed(item, chains):
     """The rules without which a chain of somebody else's drops the bridge's packets."""
-    through = {family for family, path in SENDS.items() if _is_on(path)}
+    through = {family for family, path in SENDS.items() if number(path)}
     rules = set()
-    for chain in _chains():
+    for chain in chains:
         family = chain.name.split()[0]
         if chain.drops and (family in through or (family == "inet" and through)):
             rules.add(Rule(chain.name, BRIDGED.format(item.name)))
         if chain.drops and item.routed and family in ("ip", "inet"):
             rules.update(Rule(chain.name, each.format(item.name)) for each in ROUTED)
     return frozenset(rules)
-
-
-def _is_on(path):
-    try:
-        return Path(path).read_text(encoding="ascii").strip() != "0"
-    except OSError:
-        return False
 
 
 class Chain:
@@ -160,8 +158,7 @@ def _chains():
 
 
 def _nft(*words):
-    done = subprocess.run(["nft", *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
-                          env={"PATH": PATH, "LC_ALL": "C"})
+    done = run("nft", *words)
     if done.returncode:
         raise Problem(f"nft {' '.join(words)} failed: {done.stderr.strip()}")
     return done.stdout

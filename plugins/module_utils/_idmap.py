@@ -14,6 +14,8 @@ import re
 import subprocess
 import zlib
 
+from ._files import number
+
 RANGE = 65536
 # As systemd-nspawn picks them, far from those of people and of /etc/subuid.
 LOWEST, HIGHEST = 524288, 1878982656
@@ -52,7 +54,7 @@ PROGRAM = f"{inspect.getsource(idmapped)}\nimport sys\nidmapped(*sys.argv[1:])\n
 
 def refusal(directory):
     """Why files of the directory, which need not be there yet, cannot have other owners in a container; None where they can."""
-    if not os.path.exists("/proc/self/ns/user") or _number("/proc/sys/user/max_user_namespaces") == 0:
+    if not os.path.exists("/proc/self/ns/user") or number("/proc/sys/user/max_user_namespaces") == 0:
         return "the kernel makes no user namespaces"
     if directory == "/":
         return "the root filesystem is the host's own"
@@ -104,11 +106,3 @@ def _file_system(directory):
     with open("/proc/thread-self/mountinfo", encoding="utf-8", errors="replace") as file:
         kinds = [line.rpartition(" - ")[2].split()[0] for line in file if line.split()[2] == numbers]
     return kinds[0] if kinds else "an unknown file system"
-
-
-def _number(path):
-    try:
-        with open(path, encoding="ascii") as file:
-            return int(file.read())
-    except (OSError, ValueError):
-        return None

@@ -56,7 +56,7 @@ class Tables(Kind):
         if nft() is None:
             raise Problem("nft is missing, which nftables tables need: install the package nftables, or do not ask for rules",
                           missing_library="nftables")
-        done = _run("unshare", "--net", "sh", "-ec", f"nft -f - && nft -s list table inet {item.name}", text=loading(item))
+        done = run("unshare", "--net", "sh", "-ec", f"nft -f - && nft -s list table inet {item.name}", text=loading(item))
         if done.returncode:
             raise Invalid("rules", item.rules, f"nft refuses it: {done.stderr.strip()}")
         return replace(item, rules=_inner(done.stdout))
@@ -64,7 +64,7 @@ class Tables(Kind):
     def observe(self, wanted, prune):
         found = {}
         for item in wanted if nft() else ():
-            done = _run("nft", "-s", "list", "table", "inet", item.name)
+            done = run("nft", "-s", "list", "table", "inet", item.name)
             if done.returncode == 0:
                 owner = OWNER if item.name.startswith(TABLE_PREFIX) else "somebody else"
                 found[item.key] = replace(item, rules=_inner(done.stdout), owner=owner)
@@ -77,7 +77,7 @@ class Tables(Kind):
     def apply(self, plan):
         for change in plan.changes:
             text = (f"delete table inet {change.before.name}\n" if change.action == DELETE else loading(change.after))
-            done = _run("nft", "-f", "-", text=text)
+            done = run("nft", "-f", "-", text=text)
             if done.returncode:
                 raise Problem(f"{change.item}: nft refuses it: {done.stderr.strip()}")
 
@@ -103,6 +103,6 @@ def nft():
     return shutil.which("nft", path=PATH)
 
 
-def _run(*command, text=""):
+def run(*command, text=""):
     return subprocess.run(command, input=text, capture_output=True, text=True, check=False,
                           env={"PATH": PATH, "LC_ALL": "C"})

@@ -13,7 +13,7 @@ from typing import Optional
 
 from . import _argspec as rule
 from ._errors import Invalid
-from ._files import write
+from ._files import number, write
 from ._kind import Kind
 from ._model import Item, fact, identity, settable
 from ._paths import tidy
@@ -82,28 +82,20 @@ class Sysctls(Kind):
 
 def _look(name):
     """The setting, where it was made here; one that went with its link has no value."""
-    former = _number(f"{FORMER}/{name}")
-    return None if former is None else Sysctl(name=name, value=_number(f"{CONF}/{name}"), former=former)
+    former = number(f"{FORMER}/{name}")
+    return None if former is None else Sysctl(name=name, value=number(f"{CONF}/{name}"), former=former)
 
 
 def _keep(name):
     """Remembers the value that the link has, unless that was set here."""
-    if _number(f"{FORMER}/{name}") is None:
+    if number(f"{FORMER}/{name}") is None:
         os.makedirs(os.path.dirname(f"{FORMER}/{name}"), exist_ok=True)
-        write(f"{FORMER}/{name}", f"{_number(f'{CONF}/{name}')}\n", 0o600)
+        write(f"{FORMER}/{name}", f"{number(f'{CONF}/{name}')}\n", 0o600)
 
 
 def _set(name, value):
     if os.path.exists(f"{CONF}/{name}"):  # else it went with its link
         Path(CONF, name).write_text(str(value), encoding="ascii")
-
-
-def _number(path):
-    """The number in a file; None where there is none."""
-    try:
-        return int(Path(path).read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        return None
 
 
 def default_device():

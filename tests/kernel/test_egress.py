@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from ansible_collections.fromscratch.containers.plugins.module_utils._overlay im
 from ..conftest import ROOT
 from .conftest import run_module, sh
 
-CLONE_NEWNET = 0x40000000
 DEFAULTS = yaml.safe_load((ROOT / "roles/overlay/defaults/main.yml").read_text(encoding="utf-8"))
 OUTSIDE = "198.51.100.1"
 HERE = "198.51.100.2"
@@ -61,12 +59,8 @@ class Machine:
 @pytest.fixture
 def machine(apart, scene, rootfs):
     made = Machine(scene, rootfs)
-    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-    with open(f"/run/netns/{made.name}", encoding="ascii") as there:
-        _netns._call("setns", there.fileno(), CLONE_NEWNET)
-    yield made
-    _netns._call("setns", home, CLONE_NEWNET)
-    os.close(home)
+    with _netns.entered(made.name):
+        yield made
     scene.close()
     scene.names.clear()
     apart.clear()

@@ -20,7 +20,7 @@ from ansible_collections.fromscratch.containers.plugins.module_utils._script imp
 
 from . import test_ns_container
 from .conftest import run_module, sh
-from .test_ns_container import MARKER, act, eventually, inside, log, members, pid, run_in
+from .test_ns_container import MARKER, act, eventually, inside, log, members, pid, run_in, status_of
 
 host = test_ns_container.host  # a fixture, for each test here
 
@@ -41,12 +41,6 @@ def c1(userns, rootfs):
     """A container, and the pid of its process 1."""
     act(name="c1", rootfs=rootfs, userns=userns)
     return pid()
-
-
-def status(process, *names):
-    lines = Path(f"/proc/{process}/status").read_text(encoding="ascii").splitlines()
-    found = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
-    return [found[name] for name in names]
 
 
 @pytest.fixture
@@ -273,7 +267,7 @@ def test_root_is_nobody_outside(rootfs):
     assert abs(firsts[0] - firsts[1]) >= _idmap.RANGE and min(firsts) >= _idmap.LOWEST
     for name, first in zip(("c1", "c2"), firsts):
         for process in members(pid(name)):
-            assert status(process, "Uid", "Gid") == ["\t".join([str(first)] * 4)] * 2
+            assert status_of(process, "Uid", "Gid") == ["\t".join([str(first)] * 4)] * 2
         assert inside("id -u; stat -c %u:%g /etc/passwd /; echo x >/own; stat -c %u /own", name).split() == [
             "0", "0:0", "0:0", "0"]
         assert os.stat(f"{STATE}/{name}/layer/upper/own").st_uid == first

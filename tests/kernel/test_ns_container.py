@@ -356,7 +356,7 @@ def test_a_read_only_root(rootfs):
 
 def status_of(process, *names):
     lines = Path("/proc", str(process), "status").read_text(encoding="utf-8").splitlines()
-    found = dict(line.split(":\t") for line in lines if ":\t" in line)
+    found = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
     return [found[name].strip() for name in names]
 
 

@@ -20,7 +20,6 @@ from .conftest import addresses, link, run_module, sh
 from .faces import converge, lasting
 from .test_vxlan_link import host as host_netns
 
-CLONE_NEWNET = 0x40000000
 ROOTFS = "/var/lib/rootfs/alpine"
 KINDS = ("alpine_rootfs", "ns_container", "veth_pair", "linux_bridge", "vxlan_link")
 
@@ -235,12 +234,8 @@ def rules():
 @pytest.fixture
 def tables(scene):
     """A network namespace of the test's own for nft, which works on the present one."""
-    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-    with open(f"/run/netns/{scene.netns()}", encoding="ascii") as there:
-        _netns._call("setns", there.fileno(), CLONE_NEWNET)
-    yield
-    _netns._call("setns", home, CLONE_NEWNET)
-    os.close(home)
+    with _netns.entered(scene.netns()):
+        yield
 
 
 @pytest.mark.skipif(_nft.nft() is None, reason="nft is not installed")
