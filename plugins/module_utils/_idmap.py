@@ -37,8 +37,9 @@ def idmapped(source, target, users):
             raise OSError(ctypes.get_errno(), f"an idmapped mount of {source}: {os.strerror(ctypes.get_errno())}")
         return found
 
-    # open_tree(2), mount_setattr(2) and move_mount(2) have the same numbers on all machines.
-    tree = call(428, -100, source.encode(), 1)
+    # open_tree(2), mount_setattr(2) and move_mount(2) have the same numbers on all machines. A container that another thread
+    # starts meanwhile must not get the tree.
+    tree = call(428, -100, source.encode(), 1 | os.O_CLOEXEC)
     file = os.open(users, os.O_RDONLY)
     try:
         call(442, tree, b"", 0x1000, struct.pack("4Q", 0x100000, 0, 0, file), 32)

@@ -299,6 +299,29 @@ def test_where_there_is_no_user_namespace_the_result_says_why(rootfs, options, w
         assert found.failed and found.msg.startswith("userns: 'auto' is not valid: ") and why in found.msg
 
 
+def test_the_tree_on_its_way_into_a_container_is_for_no_other(rootfs, tmp_path, monkeypatch):
+    """Several containers are started at once, each by a thread, and what one has open may not be inherited by the next."""
+    why = _idmap.refusal(rootfs)
+    if why:
+        pytest.skip(f"no user namespace: {why}")
+    act(name="c1", rootfs=rootfs)
+
+    def descriptors():  # but for the one that the listing itself has
+        return {each for each in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{each}")}
+
+    def look(path, flags, *rest):
+        if path == _process.users("c1"):
+            seen.extend(os.get_inheritable(int(each)) for each in descriptors() - before)
+        return really_open(path, flags, *rest)
+
+    before, seen, really_open = descriptors(), [], os.open
+
+    monkeypatch.setattr(os, "open", look)
+    _idmap.idmapped(rootfs, str(tmp_path), _process.users("c1"))
+    sh(f"umount {tmp_path}")
+    assert seen == [False]
+
+
 def test_a_host_that_cannot(rootfs, monkeypatch):
     monkeypatch.setattr(_idmap, "SINCE", {})
     found = run_module("ns_container", name="c1", rootfs=rootfs, userns="auto")
