@@ -62,7 +62,10 @@ class Containers(Kind):
 
     def _look(self, name):
         directory = Path(STATE, name)
-        if not directory.is_dir():
+        try:
+            with _process.starting(directory):  # another run may just be at it, or have been killed meanwhile
+                pass
+        except (FileNotFoundError, NotADirectoryError):
             return Container(name=name, owner="another program") if _netns.exists(name) else None
         pid, pinned = running(name), _netns.exists(name)
         if pid and pinned:

@@ -7,19 +7,25 @@ processes themselves are the business of the container's script; this file runs 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import fcntl
 import os
 import re
 import select
 import signal
+import time
 from pathlib import Path
 
 from . import _idmap, _service
 from ._container import PATH
+from ._errors import Problem
 from ._paths import RUN, USERS
 
 GRACE = 0.1  # seconds that a command has to prove that it does not die at once
 SETUP = 60  # seconds that making the namespaces and mounts may take on a loaded host
+NAP = 0.05  # seconds between two looks at a lock
+LOCK = 8  # the script's descriptor of it
 OUTPUT = 2000  # characters of a dead container's last output that an error shows
 KEYCTL = {"x86_64": 250, "aarch64": 219}
 JOIN_SESSION_KEYRING = 1
@@ -59,22 +65,43 @@ def keep_to_itself():
         ctypes.CDLL(None).syscall(number, JOIN_SESSION_KEYRING, None)
 
 
+@contextlib.contextmanager
+def starting(directory):
+    """The lock that a container's start holds, whose script goes on when the run that called it is killed; its descriptor."""
+    lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for unused in range(round(SETUP / NAP)):
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            time.sleep(NAP)
+        else:
+            raise Problem(f"a start of the container in {directory} has not come to an end for {SETUP} s: find out why with "
+                          f"fuser --verbose {directory}, and try again")
+        yield lock
+    finally:
+        os.close(lock)
+
+
 def start(container):
     """Runs the script and waits until the container's process 1 takes over, or is gone; what went wrong, in words."""
     try:
-        if container.first_id:  # spares the script a process
-            _idmap.idmapped(container.rootfs, f"{container.directory}/lower", users(container.name))
-        over, held = os.pipe()
-        try:
-            pid = _script(container, "start", held, os.O_TRUNC)
-            os.close(held)
-            if not select.select([over], [], [], SETUP)[0]:
-                os.killpg(pid, signal.SIGKILL)
-            code = os.waitpid(pid, 0)[1]
-        finally:
-            os.close(over)
+        with starting(container.directory) as lock:
+            if container.first_id:  # spares the script a process
+                _idmap.idmapped(container.rootfs, f"{container.directory}/lower", users(container.name))
+            over, held = os.pipe()
+            try:
+                pid = _script(container, "start", os.O_TRUNC, {held: 0, lock: LOCK})
+                os.close(held)
+                if not select.select([over], [], [], SETUP)[0]:
+                    os.killpg(pid, signal.SIGKILL)
+                code = os.waitpid(pid, 0)[1]
+            finally:
+                os.close(over)
     except OSError as error:
         return f"{container.key}: starting it failed: {error.strerror}"
+    except Problem as problem:
+        return f"{container.key}: starting it failed: {problem}"
     return f"{container.key}: starting it failed: {last_output(container)}" if code else None
 
 
@@ -84,14 +111,13 @@ def stop(container):
     return f"{container.key}: stopping it failed: {last_output(container)}" if code else None
 
 
-def _script(container, verb, standard_input=None, how=0):
+def _script(container, verb, how=0, given=None):
     """Starts the container's script, its output in the container's log; the pid. An old link in the log's place is not followed."""
     log = (os.POSIX_SPAWN_OPEN, 1, f"{container.directory}/log", os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_APPEND | how,
            0o600)
-    first = ((os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0) if standard_input is None
-             else (os.POSIX_SPAWN_DUP2, standard_input, 0))
-    return os.posix_spawn(container.script, [container.script, verb], {"PATH": PATH}, setsid=True,
-                          file_actions=[first, log, (os.POSIX_SPAWN_DUP2, 1, 2)])
+    return os.posix_spawn(container.script, [container.script, verb], {"PATH": PATH}, setsid=True, file_actions=[
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0), log, (os.POSIX_SPAWN_DUP2, 1, 2),
+        *((os.POSIX_SPAWN_DUP2, own, its) for own, its in (given or {}).items())])
 
 
 def log_for(container):

@@ -129,17 +129,18 @@ def _confine(container):
 
 OVERLAY = "lowerdir={lower},upperdir=$dir/layer/upper,workdir=$dir/layer/work"
 
-# Process 1: the end of descriptor 4 tells the host that the start is over.
-FIRST = 'exec </dev/null 4<&- 6<&- 7<&- && cd "$1" && shift && exec "$@"'
+# Process 1: the end of descriptors 4 and 8 tells the host that the start is over.
+FIRST = 'exec </dev/null 4<&- 6<&- 7<&- 8<&- && cd "$1" && shift && exec "$@"'
 
 # Process 1 with an init: it passes the signals on that ask a container to end, reaps what its children leave behind, and
-# says how its command ended.
-INIT = r"""exec </dev/null 4<&- 6<&- 7<&-
+# says how its command ended. The start is over when there is somebody to pass a signal on to.
+INIT = r"""exec </dev/null 6<&- 7<&-
 cd "$1" || exit 127
 shift
 trap "kill -TERM \$child" TERM INT QUIT HUP
-"$@" &
+"$@" 4<&- 8<&- &
 child=$!
+exec 4<&- 8<&-
 while wait $child; status=$?; kill -0 $child 2>/dev/null; do :; done
 echo "ended with status $status"
 exit $status"""
@@ -347,7 +348,6 @@ closed() {{
 
 case ${{1-}} in
 start)
-    if running; then exit 0; fi
     cd /
     if at_terminal; then # which is not the container's, nor are the keys of who sits there
         keys=
@@ -355,6 +355,10 @@ start)
         # shellcheck disable=SC2086  # a command of its own
         closed setsid --wait $keys "$dir/container" start </dev/null >>"$dir/log" 2>&1
     fi
+    # One start at a time; the lock is that of whoever has the file open, and may come from who calls.
+    # shellcheck disable=SC3013  # every sh that is meant here has -ef
+    [ /proc/self/fd/8 -ef "$dir" ] || {{ exec 8<"$dir" && flock 8; }}
+    if running; then exit 0; fi
     {{ [ -d "${{record%/*}}" ] && [ -d "$root" ]; }} || mkdir -p "${{record%/*}}" "$root"
     namespaces # a boot ago they were there{confine}
     # The host's tree, where the tools are; and the standard input, which a shell takes from what it starts by "&".

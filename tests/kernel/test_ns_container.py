@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.fromscratch.containers.plugins.module_utils import _process
+from ansible_collections.fromscratch.containers.plugins.module_utils import _process, _script
 from ansible_collections.fromscratch.containers.plugins.module_utils._container import CAPABILITIES
 from ansible_collections.fromscratch.containers.plugins.module_utils._paths import RUN, STATE
 from ansible_collections.fromscratch.containers.plugins.module_utils._script import DEVICES, MASKED, READ_ONLY
@@ -731,6 +731,60 @@ def test_the_script_in_the_shells_that_may_be_sh(rootfs, shell, tmp_path):
     assert subprocess.run([script(), "status"], check=False, capture_output=True).returncode == 0
     assert subprocess.run([script(), "stop"], check=False, capture_output=True).returncode == 0
     assert _process.running("c1") is None and (tmp_path / "out").read_text(encoding="ascii").splitlines()[-1] == "ended with status 143"
+
+
+def slow(monkeypatch, name, before):
+    """A script that takes its time somewhere."""
+    text = getattr(_script, name)
+    assert text.count(before) == 1
+    monkeypatch.setattr(_script, name, text.replace(before, f"sleep 1\n{before}"))
+
+
+def alone():
+    """Whether all that is in the container's network namespace is of one container."""
+    return sorted(sh("ip netns pids c1").split()) == sorted(map(str, members(pid())))
+
+
+@pytest.mark.parametrize("goal", ["absent", "started"])
+def test_a_start_that_outlives_its_run_is_waited_for(rootfs, monkeypatch, goal):
+    slow(monkeypatch, "SCRIPT", "    printf '%s\\n' \"${{stat%% *}}\"")  # before anybody can know of it
+    run_of_its_own = os.fork()
+    if run_of_its_own == 0:
+        try:
+            run_module("ns_container", name="c1", rootfs=rootfs)
+        finally:
+            os._exit(0)
+    eventually(lambda: os.path.exists(f"{STATE}/c1/root"), "its start has begun")
+    os.kill(run_of_its_own, signal.SIGKILL)
+    os.waitpid(run_of_its_own, 0)
+    act(name="c1", rootfs=rootfs, state=goal)
+    time.sleep(1.5)
+    assert _process.running("c1") is None and not os.path.exists(f"{RUN}/c1") if goal == "absent" else alone()
+
+
+def test_a_start_that_does_not_come_to_an_end(rootfs, monkeypatch):
+    act(name="c1", rootfs=rootfs, state="stopped")
+    monkeypatch.setattr(_process, "SETUP", 0.2)
+    with _process.starting(f"{STATE}/c1"):
+        found = run_module("ns_container", name="c1", rootfs=rootfs)
+    assert found.failed and f"a start of the container in {STATE}/c1 has not come to an end" in found.msg
+    assert act(name="c1", rootfs=rootfs).changed
+
+
+def test_two_starts_at_once(rootfs):
+    act(name="c1", rootfs=rootfs, state="stopped")
+    starts = [subprocess.Popen([script(), "start"], stdin=subprocess.DEVNULL) for unused in range(4)]
+    assert [each.wait() for each in starts] == [0] * 4
+    eventually(lambda: len(members(pid())) == 2, "its command runs")
+    assert alone()
+
+
+def test_a_container_can_be_ended_as_soon_as_it_has_started(rootfs, monkeypatch):
+    slow(monkeypatch, "INIT", "child=$!\n")
+    act(name="c1", rootfs=rootfs)
+    os.kill(pid(), signal.SIGTERM)
+    eventually(lambda: _process.running("c1") is None, "it ends")
+    assert log().splitlines()[-1] == "ended with status 143"
 
 
 def test_the_cable_of_a_namespace_without_its_name_is_still_seen(rootfs, scene):
