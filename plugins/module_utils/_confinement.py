@@ -21,7 +21,7 @@ class Confinement:
     """Asks the host only what a container needs to know, and once."""
 
     def __init__(self):
-        self._ranges = None  # where the user ids of each container begin, by name
+        self._first_ids = self._taken = None  # where the user ids of each container begin, by name; and the slots of all these
         self._tools = {}  # what the host's util-linux can
 
     def of(self, item, service):
@@ -40,16 +40,24 @@ class Confinement:
         if item.userns == HOST:
             return OFF
         why = _without_userns(item)
+        first = None if why else self._first_id(item.name)
+        if first is None:
+            why = why or "all user ids that there are for containers are taken, by others or in /etc/subuid or /etc/subgid"
         if why and item.userns == AUTO:
             raise Invalid("userns", AUTO, f"{why}; leave it out, or set it to {HOST}")
-        if why:
-            return f"{OFF}: {why}"
-        if self._ranges is None:
-            self._ranges = dict(_ranges())
-        if item.name not in self._ranges:
-            self._ranges[item.name] = _idmap.first_id(item.name, [
-                *_idmap.delegated(), *((first, first + _idmap.RANGE) for first in self._ranges.values())])
-        return str(self._ranges[item.name])
+        return f"{OFF}: {why}" if why else str(first)
+
+    def _first_id(self, name):
+        if self._first_ids is None:
+            self._first_ids = dict(_first_ids())
+            self._taken = _idmap.slots([*_idmap.delegated(), *((each, each + _idmap.RANGE) for each in self._first_ids.values())])
+        if name not in self._first_ids:
+            first = _idmap.first_id(name, self._taken)
+            if first is None:
+                return None
+            self._first_ids[name] = first
+            self._taken |= _idmap.slots([(first, first + _idmap.RANGE)])
+        return self._first_ids[name]
 
     def _seccomp(self, item, service):
         """What filters its system calls, or why nothing does."""
@@ -71,7 +79,7 @@ def _without_userns(item):
     return _idmap.refusal(item.rootfs)
 
 
-def _ranges():
+def _first_ids():
     """(name, first user id) of all containers that have some of their own."""
     for name in os.listdir(STATE) if os.path.isdir(STATE) else ():
         text = read(f"{STATE}/{name}/container.json")

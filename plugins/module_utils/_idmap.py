@@ -19,6 +19,7 @@ from ._files import number
 RANGE = 65536
 # As systemd-nspawn picks them, far from those of people and of /etc/subuid.
 LOWEST, HIGHEST = 524288, 1878982656
+SLOTS = (HIGHEST - LOWEST) // RANGE
 OVERLAY_ON_IDMAPPED = (5, 19)
 # Since which Linux a file system can be mounted so, by its name in /proc/filesystems.
 SINCE = {"ext4": (5, 12), "xfs": (5, 12), "btrfs": (5, 15), "f2fs": (5, 18), "erofs": (5, 19), "tmpfs": (6, 3)}
@@ -76,12 +77,18 @@ def mapped_by():
     return "mount" if found and tuple(map(int, found.groups())) >= (2, 39) else "python3"
 
 
+def slots(ranges):
+    """The numbers of our ranges that have something in common with these, each (its first id, the one after its last)."""
+    return {slot for begin, end in ranges
+            for slot in range(max(begin - LOWEST, 0) // RANGE, (min(end, HIGHEST) - LOWEST + RANGE - 1) // RANGE)}
+
+
 def first_id(name, taken):
-    """Where the range of a container begins: one that depends on its name alone, unless somebody has that one."""
-    first = LOWEST + zlib.crc32(name.encode()) % ((HIGHEST - LOWEST) // RANGE) * RANGE
-    while any(first < end and begin < first + RANGE for begin, end in taken):
-        first = first + RANGE if first + 2 * RANGE <= HIGHEST else LOWEST
-    return first
+    """Where the range of a container begins: one that depends on its name alone, unless that slot is among those ``taken``.
+    None where all are."""
+    preferred = zlib.crc32(name.encode())
+    free = ((preferred + each) % SLOTS for each in range(SLOTS))
+    return next((LOWEST + slot * RANGE for slot in free if slot not in taken), None)
 
 
 def delegated():

@@ -331,6 +331,16 @@ def test_a_host_that_cannot(rootfs, monkeypatch):
     assert "since Linux 99.0" in run_module("ns_container", name="c2", rootfs=rootfs, userns="auto").msg
 
 
+def test_a_host_that_has_no_user_ids_left(rootfs, monkeypatch):
+    why = _idmap.refusal(rootfs)
+    if why:
+        pytest.skip(f"no user namespace: {why}")
+    monkeypatch.setattr(_idmap, "delegated", lambda: [(0, 1 << 32)])
+    found = run_module("ns_container", name="c1", rootfs=rootfs, userns="auto")
+    assert found.failed and "all user ids that there are for containers are taken" in found.msg and "set it to host" in found.msg
+    assert "are taken, by others or in /etc/subuid" in act(name="c1", rootfs=rootfs).observed[0]["userns"]
+
+
 def test_from_one_to_the_other_and_back(userns, rootfs, scene):
     """The network namespace goes with the user namespace that it belongs to, and the links in it with it."""
     act(name="c1", rootfs=rootfs, userns=userns)
@@ -342,15 +352,6 @@ def test_from_one_to_the_other_and_back(userns, rootfs, scene):
     act(name="c1", rootfs=rootfs, userns=userns)
     act(name="c1", state="absent")
     assert not Path("/run/fromscratch").exists()
-
-
-def test_ranges_do_not_overlap():
-    taken = []
-    for number in range(300):
-        first = _idmap.first_id("same name" if number % 2 else f"name {number}", taken)
-        assert not any(first < end and begin < first + _idmap.RANGE for begin, end in taken)
-        assert _idmap.LOWEST <= first <= _idmap.HIGHEST - _idmap.RANGE
-        taken.append((first, first + _idmap.RANGE))
 
 
 def test_no_terminal_of_the_host(c1):
