@@ -86,7 +86,7 @@ class Rootfses(Kind):
                 for point in _staging.mounts_below(change.before.dest)]
 
     def expect(self, plan):
-        self.ahead.made.update(change.after.dest for change in plan.changes if change.after)
+        self.ahead.made.update(change.after.dest for change in plan.changes if unpacks(change))
 
     @contextlib.contextmanager
     def _local(self, item):

@@ -13,7 +13,7 @@ import re
 import socket
 
 from ._errors import Invalid
-from ._model import IFNAME_MAX, Route, derived_mac
+from ._model import DEFAULT, DEFAULT6, IFNAME_MAX, Route, derived_mac
 
 MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
@@ -77,9 +77,14 @@ def in_range(option, value, low, high):
     return value
 
 
+def least_mtu(addresses):
+    """The smallest MTU that IPv4 works with, or IPv6 where an address is one."""
+    return 1280 if any(":" in each for each in addresses or ()) else 68
+
+
 def mtu(option, value, addresses=None):
-    """The smallest MTU that IPv4 works with, or IPv6 where an address is one, to the largest of the kernel."""
-    return in_range(option, value, 1280 if any(":" in each for each in addresses or ()) else 68, 65535)
+    """From the smallest that the addresses work with to the largest of the kernel."""
+    return in_range(option, value, least_mtu(addresses), 65535)
 
 
 def ip(option, value):
@@ -87,9 +92,11 @@ def ip(option, value):
     if value is None:
         return None
     try:
-        return str(ipaddress.ip_address(value))
+        if "%" not in value:  # a scope is the link, which is known
+            return str(ipaddress.ip_address(value))
     except ValueError:
-        raise Invalid(option, value, "give an IPv4 or IPv6 address without a prefix, such as 10.0.0.1 or fd00::1") from None
+        pass
+    raise Invalid(option, value, "give an IPv4 or IPv6 address without a prefix or scope, such as 10.0.0.1 or fd00::1")
 
 
 def unicast(option, value):
@@ -97,7 +104,7 @@ def unicast(option, value):
     address = ip(option, value)
     if address is not None:
         parsed = ipaddress.ip_address(address)
-        if parsed.is_multicast or parsed.is_unspecified or parsed.is_link_local or "%" in address:
+        if parsed.is_multicast or parsed.is_unspecified or parsed.is_link_local:
             raise Invalid(option, value, "it must be the address of one host, neither multicast nor link-local")
     return address
 
@@ -141,13 +148,12 @@ def interface_addresses(option, values):
 
 def network(option, value):
     """A destination: ``default`` or a network in CIDR form without host bits."""
-    if value == "default":
+    if value == DEFAULT:
         return value
     try:
-        net = ipaddress.ip_network(value)
+        return ipaddress.ip_network(value).with_prefixlen
     except ValueError as error:
         raise Invalid(option, value, f"it is neither 'default' nor a network such as 10.1.0.0/16 ({error})") from None
-    return "default" if net.prefixlen == 0 else net.with_prefixlen
 
 
 def routes(option, values, gateway, gateway_option="gateway"):
@@ -158,17 +164,24 @@ def routes(option, values, gateway, gateway_option="gateway"):
     for each in values or []:
         via = ip(f"{option}.via", each["via"])
         dst = network(f"{option}.dst", each["dst"])
-        if via and dst != "default" and (":" in via) != (":" in dst):
+        if via and dst != DEFAULT and (":" in via) != (":" in dst):
             raise Invalid(f"{option}.via", via, f"it is of another address family than the destination {dst}: give one of the same")
-        found.append(Route(dst, via))
-    found += [Route("default", ip(gateway_option, gateway))] if gateway else []
+        found.append(route(dst, via))
+    found += [route(DEFAULT, ip(gateway_option, gateway))] if gateway else []
     return frozenset(found)
+
+
+def route(dst, via):
+    """``default`` is that of the gateway's family, and of IPv4 where there is none."""
+    if dst == "0.0.0.0/0":
+        dst = DEFAULT
+    return Route(DEFAULT6 if dst == DEFAULT and ":" in (via or "") else dst, via)
 
 
 def refuse_unreachable(routes, addresses, option="routes.via", gateway=None):
     """The kernel takes a gateway only where an address or a route without a gateway leads to it."""
     nets = [ipaddress.ip_interface(each).network for each in addresses]
-    nets += [ipaddress.ip_network(each.dst) for each in routes if not each.via and each.dst != "default"]
+    nets += [ipaddress.ip_network(each.dst) for each in routes if not each.via and each.dst not in (DEFAULT, DEFAULT6)]
     for each in sorted(route.via for route in routes if route.via):
         via = ipaddress.ip_address(each)
         if not via.is_link_local and not any(via in net for net in nets):

@@ -28,6 +28,7 @@ After=network-online.target nftables.service
 [Service]
 Type=oneshot
 RemainAfterExit=yes
+TimeoutStartSec=900
 ExecStart={SCRIPT}
 
 [Install]
@@ -53,8 +54,9 @@ def files(commands, underlays, devices):
     reload = [["systemctl", "daemon-reload"]] if manages_host() else []
     wait = WAIT.format(addresses=" ".join(map(shlex.quote, underlays))) if underlays else ""
     script = f"#!/bin/sh\n{MADE}: the network of this host's containers, from nothing or from what is there.\nset -eu\n"
-    again = "".join(f'ACTION=="add", SUBSYSTEM=="net", KERNEL=="{device}", RUN+="/usr/bin/systemctl --no-block restart {NAME}"\n'
-                    for device in devices)
+    # A device gets its name after it was added, which udev tells as a move.
+    restart = f'RUN+="/usr/bin/systemctl --no-block restart {NAME}"'
+    again = "".join(f'ACTION=="add|move", SUBSYSTEM=="net", KERNEL=="{device}", {restart}\n' for device in devices)
     return [
         {"path": SCRIPT, "mode": 0o700, "state": wanted, "text": script + wait + "".join(f"{line}\n" for line in commands)},
         {"path": UNIT, "state": wanted, "text": UNIT_TEXT, "reload": reload},

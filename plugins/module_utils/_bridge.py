@@ -44,7 +44,7 @@ def bridge(options):
     return Bridge(
         name=name, netns=netns, addresses=addresses, up=True,
         mac=rule.mac("mac", options["mac"]) or rule.own_mac("bridge", name, netns, options["addresses"]),
-        mtu=rule.mtu("mtu", options["mtu"]), underlay=rule.unicast("underlay", options["underlay"]),
+        mtu=rule.mtu("mtu", options["mtu"], addresses), underlay=rule.unicast("underlay", options["underlay"]),
         ports=None if ports is None else frozenset(rule.interface_name("ports", port) for port in ports),
         neighbours=neighbours(options["neighbours"]),
         stp=options["stp"], vlan_filtering=options["vlan_filtering"],

@@ -96,7 +96,7 @@ def _setpriv_filters():
 
 def refuse_limits(item, service):
     """Raises Invalid for a limit that nothing here would hold; what systemd sets in vain is told in words."""
-    limits = [option for option in CONTROLLERS if getattr(item, option) is not None]
+    limits = [option for option in CONTROLLERS if getattr(item, option)]
     lacking = without_controller(limits) if limits else []
     if service:
         # Systemd also knows the cgroups of before, each controller with a mount of its own.

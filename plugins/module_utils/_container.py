@@ -178,8 +178,8 @@ def container(options):
                          each["read_only"]) for each in options["binds"]),
         tmpfs=tuple(rule.tmpfs("tmpfs", each) for each in options["tmpfs"]),
         stop_timeout=rule.in_range("stop_timeout", options["stop_timeout"], 0, 3600),
-        memory=_memory(options["memory"]), cpus=rule.in_range("cpus", options["cpus"], 0.01, 1024),
-        pids=rule.in_range("pids", options["pids"], 1, 4194304),
+        memory=_memory(options["memory"]) or UNLIMITED, cpus=rule.in_range("cpus", options["cpus"], 0.01, 1024) or UNLIMITED,
+        pids=rule.in_range("pids", options["pids"], 1, 4194304) or UNLIMITED,
         capabilities=_capabilities(options["capabilities"] or {"add": [], "drop": []}, options["privileged"]),
         seccomp="" if options["seccomp"] and not options["privileged"] else OFF, userns=options["userns"] or "",
         ulimits=tuple(_ulimit(str(name).lower(), value) for name, value in sorted(options["ulimits"].items())),
@@ -197,6 +197,8 @@ def _memory(value):
 
 
 OFF = "off"  # and nothing else to be said
+UNLIMITED = ""
+LIMITS = ("memory", "cpus", "pids")
 
 
 def _capabilities(options, privileged):
@@ -249,6 +251,8 @@ def from_json(text):
     values = {name: found[name] if name in ESSENTIAL else found.get(name) for name in RECORDED}
     for name in "command", "env", "tmpfs", "capabilities", "ulimits":
         values[name] = tuple(values[name] or ())
+    for name in LIMITS:
+        values[name] = values[name] or UNLIMITED
     values["binds"] = tuple(Bind(*each) for each in values["binds"])
     return Container(owner=OWNER, **values)
 

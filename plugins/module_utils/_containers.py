@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
-import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 from . import _idmap, _netns, _process, _seccomp, _service
 from ._confinement import Confinement, refuse_limits
 from ._container import (
+    LIMITS,
     ON_ROOTFS_CHANGE,
     OPTIONS,
     RESTARTED,
@@ -26,7 +26,7 @@ from ._container import (
     from_json,
 )
 from ._errors import Problem
-from ._files import write
+from ._files import remove_tree, write
 from ._kind import Kind
 from ._model import OWNER
 from ._paths import FILTER, RUN, STATE, USERS, tidy
@@ -228,7 +228,7 @@ class Containers(Kind):
         if container.namespace or container.first_id:
             self._remove_namespace(container.name)
         Path(RUN, container.name).unlink(missing_ok=True)  # of one that ended by itself
-        shutil.rmtree(container.directory)
+        remove_tree(container.directory)
         if not os.listdir(STATE):
             Path(FILTER).unlink(missing_ok=True)
         tidy(STATE)
@@ -257,7 +257,8 @@ class Containers(Kind):
         if os.path.exists(path):
             os.unlink(path)
             if own:
-                os.rmdir(os.path.dirname(path))
+                with contextlib.suppress(OSError):  # an administrator has more in it
+                    os.rmdir(os.path.dirname(path))
 
     def _prepare(self, change):
         """The state directory comes first: it says whose the namespace is."""
@@ -306,6 +307,8 @@ def _keeps_running(change):
     """Whether the change leaves the container's processes alone."""
     if change.after is None or change.action == RECREATE or change.after.state == RESTARTED:
         return False
+    if not change.after.service and change.differing() & set(LIMITS):
+        return False  # its cgroup is made when it starts
     return change.before is not None and change.before.state == change.after.state
 
 

@@ -106,6 +106,14 @@ def number(path):
         return None
 
 
+def remove_tree(path):
+    """A directory with all that is in it, however deep; what is mounted there stays. Raises Problem."""
+    done = subprocess.run(["rm", "-rf", "--one-file-system", "--", path], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                          check=False)
+    if done.returncode:
+        raise Problem(f"{path} cannot be removed: {done.stderr.strip()[-500:]}")
+
+
 def write(path, text, mode, target=None, encoding="utf-8"):
     """Whole or not at all."""
     directory = os.path.dirname(path)

@@ -22,9 +22,9 @@ from ._nft import TABLE_PREFIX, nft, run
 
 MARK = f'comment "{OWNER}"'
 BRIDGED = 'iifname "{0}" oifname "{0}" counter accept'
-ROUTED = ('iifname "{0}" oifname != "{0}" counter accept',
-          'iifname != "{0}" oifname "{0}" ct state established,related counter accept',
-          'iifname != "{0}" oifname "{0}" ct status dnat counter accept')
+# What comes from outside and is no answer has been dropped by our own table, whose chain is an earlier one. Matches of nft's own
+# on the state of a connection would make the chain unreadable to iptables.
+ROUTED = ('iifname "{0}" oifname != "{0}" counter accept', 'iifname != "{0}" oifname "{0}" counter accept')
 SENDS = {"ip": "/proc/sys/net/bridge/bridge-nf-call-iptables", "ip6": "/proc/sys/net/bridge/bridge-nf-call-ip6tables"}
 
 

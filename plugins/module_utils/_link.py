@@ -17,6 +17,7 @@ from typing import Dict, List, Optional
 from . import _netns, _steps
 from ._commands import commands
 from ._errors import Problem
+from ._model import DEFAULT, DEFAULT6
 
 try:
     from pyroute2 import IPRoute
@@ -95,17 +96,41 @@ def port_flags(flood):
     return {name: int(flood if on else not flood) for name, on in PORT.items()}
 
 
+class Sockets:
+    """The netlink sockets that are open. Each takes several descriptors, of which a process may have 1024 on most hosts: of more
+    than so many, the one that was opened first is closed."""
+
+    MOST = 128
+
+    def __init__(self):
+        self._open = {}  # by namespace, in the order of opening
+
+    def of(self, namespace):
+        if namespace not in self._open:
+            if len(self._open) == self.MOST:
+                self.close(next(iter(self._open)))
+            with _netns.entered(namespace.netns):
+                self._open[namespace] = IPRoute()
+        return self._open[namespace]
+
+    def close(self, namespace):
+        if namespace in self._open:
+            self._open.pop(namespace).close()
+
+
 class Namespace:
     """One network namespace, read at most once for each kind of thing until it is changed."""
 
-    def __init__(self, netns, ahead):
-        with _netns.entered(netns):
-            self.socket = IPRoute()
-        self._netns, self._ahead, self.inode = netns, ahead, _netns.inode(netns)
-        self._seen = {}
+    def __init__(self, netns, ahead, sockets):
+        self.netns, self._ahead, self.inode = netns, ahead, _netns.inode(netns)
+        self._sockets, self._seen = sockets, {}
+
+    @property
+    def socket(self):
+        return self._sockets.of(self)
 
     def close(self):
-        self.socket.close()
+        self._sockets.close(self)
 
     def forget(self):
         self._seen.clear()
@@ -120,7 +145,7 @@ class Namespace:
         """All links by name, without those that will be gone."""
         return self._read("links", lambda: {
             link.name: link for link in map(_link, self.socket.get_links())
-            if ("link", self._netns, link.name) not in self._ahead.gone})
+            if ("link", self.netns, link.name) not in self._ahead.gone})
 
     def index(self, name):
         """The index of a link; by itself where the links have not been read, or a step has just made this one."""
@@ -187,8 +212,8 @@ class Namespace:
 
 
 def _route(message):
-    dst = message.get_attr("RTA_DST")
-    return _steps.Route(f"{dst}/{message['dst_len']}" if dst else "default", message.get_attr("RTA_GATEWAY"))
+    dst, default = message.get_attr("RTA_DST"), DEFAULT6 if message["family"] == socket.AF_INET6 else DEFAULT
+    return _steps.Route(f"{dst}/{message['dst_len']}" if dst else default, message.get_attr("RTA_GATEWAY"))
 
 
 class Links:
@@ -197,6 +222,7 @@ class Links:
     def __init__(self, ahead):
         self._ahead = ahead
         self._open: Dict[Optional[str], Namespace] = {}
+        self._sockets = Sockets()
 
     def close(self):
         while self._open:
@@ -218,7 +244,7 @@ class Links:
             if not _netns.exists(netns):
                 return None
         if netns not in self._open:
-            self._open[netns] = Namespace(netns, self._ahead)
+            self._open[netns] = Namespace(netns, self._ahead, self._sockets)
         return self._open[netns]
 
     def apply(self, steps: List[object]):
@@ -309,7 +335,7 @@ class Links:
                       "family": socket.AF_INET6 if ":" in (via or dst) else socket.AF_INET}
         if via:
             attributes["gateway"] = via
-        if dst != "default":
+        if dst not in (DEFAULT, DEFAULT6):
             attributes["dst"] = dst
         return attributes
 

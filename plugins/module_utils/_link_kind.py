@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ._argspec import least_mtu
 from ._commands import command, commands
 from ._deps import require_pyroute2
 from ._errors import Invalid
@@ -52,7 +53,12 @@ class LinkKind(Kind):
         namespace = self.links.namespace(item.netns)
         if item.underlay is None or item.mtu is not None or namespace is None:
             return item
-        return item.fitted(tunnel_mtu(underlay_device(namespace, "underlay", item.underlay), item.underlay))
+        mtu = tunnel_mtu(underlay_device(namespace, "underlay", item.underlay), item.underlay)
+        least = least_mtu(item.addresses)
+        if mtu < least:
+            raise Invalid("underlay", item.underlay, f"a tunnel through its device leaves {mtu} of the MTU, and the addresses need "
+                                                     f"{least}: raise the MTU of the device, or choose other addresses")
+        return item.fitted(mtu)
 
     def find(self, namespace, netns, name):
         """The observed item behind a link of this kind."""

@@ -14,7 +14,7 @@ from ._files import MADE
 
 NETWORKD = "/etc/systemd/network/05-fromscratch.network"
 UDEV = "/etc/systemd/network/05-fromscratch.link"
-NETWORK_MANAGER = "/etc/NetworkManager/conf.d/05-fromscratch.conf"
+NETWORK_MANAGER = "/etc/NetworkManager/conf.d/zz-fromscratch.conf"  # the last word, beside those of others
 
 
 def files(names):
@@ -30,7 +30,7 @@ def files(names):
                  "[Link]\nMACAddressPolicy=none\nNamePolicy=keep kernel\n"},
         {"path": NETWORK_MANAGER, "state": _state(names and installed("NetworkManager")), "reload": _if_up(
             "/run/NetworkManager", ["nmcli", "general", "reload", "conf"]),
-         "text": f"{MADE}: NetworkManager leaves these alone.\n[keyfile]\nunmanaged-devices="
+         "text": f"{MADE}: NetworkManager leaves these alone.\n[keyfile]\nunmanaged-devices+="
                  + ";".join(f"interface-name:{name}" for name in names) + "\n"},
     ]
 

@@ -47,8 +47,11 @@ class FdbEntry(NamedTuple):
         return f"{self.mac} dst {self.dst}" + (f" via {self.via}" if self.via else "")
 
 
+DEFAULT, DEFAULT6 = "default", "::/0"
+
+
 class Route(NamedTuple):
-    """``dst`` in CIDR form or ``default``; ``via`` a gateway, or None for a route on the link itself."""
+    """``dst`` in CIDR form, or ``default`` for IPv4's; ``via`` a gateway, or None for a route on the link itself."""
 
     dst: str
     via: Optional[str] = None

@@ -14,7 +14,7 @@ USERS = f"{OWN[1]}/users"  # user namespaces, each by the container's name
 
 def tidy(directory):
     """Removes one of our directories and those above it, as far as they are empty: the last thing leaves none behind."""
-    while directory.startswith(OWN):
+    while f"{directory}/".startswith(tuple(f"{each}/" for each in OWN)):
         try:
             os.rmdir(directory)
         except OSError:

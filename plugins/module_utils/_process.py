@@ -26,6 +26,7 @@ GRACE = 0.1  # seconds that a command has to prove that it does not die at once
 SETUP = 60  # seconds that making the namespaces and mounts may take on a loaded host
 NAP = 0.05  # seconds between two looks at a lock
 LOCK = 8  # the script's descriptor of it
+LOG_END = 1 << 16  # bytes of its log that are looked at
 OUTPUT = 2000  # characters of a dead container's last output that an error shows
 KEYCTL = {"x86_64": 250, "aarch64": 219}
 JOIN_SESSION_KEYRING = 1
@@ -140,13 +141,22 @@ def layer_for(container):
 
 
 def last_output(container):
-    text = _service.journal(container.name) if container.service else (read(f"{container.directory}/log") or "").strip()
-    return text[-OUTPUT:] or "none"
+    return (_service.journal(container.name) if container.service else _log(container).strip())[-OUTPUT:] or "none"
+
+
+def _log(container):
+    """The end of it: it is the container's, who may have made it as long as it likes."""
+    try:
+        with open(f"{container.directory}/log", "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_END))
+            return file.read(LOG_END).decode("utf-8", "replace")
+    except OSError:
+        return ""
 
 
 def how_it_ended(container):
     """The status and the last output of a container that does not run; its init says the status."""
-    lines = (_service.journal(container.name) if container.service else read(f"{container.directory}/log") or "").splitlines()
+    lines = (_service.journal(container.name) if container.service else _log(container)).splitlines()
     said = [each for each in map(re.compile(r"ended with status (\d+)").fullmatch, lines) if each]
     output = "\n".join(line for line in lines if not any(line == each[0] for each in said)).strip()[-OUTPUT:]
     status = int(said[-1][1]) if said else _service.exit_status(container.name) if container.service else None

@@ -114,9 +114,9 @@ def _dev(names):
 
 def _bind(container, each):
     # Mounts below the source stay out of a read-only bind: they would be writable.
-    options = "bind,ro" if each.read_only else "rbind"
-    return (f"\n    bind {shlex.quote(each.source)} {shlex.quote(each.dest)} "
-            f"{options if container.privileged else options + ',nodev'}")
+    options = ["ro"] * each.read_only + ["nodev"] * (not container.privileged)
+    return (f"\n    bind {shlex.quote(each.source)} {shlex.quote(each.dest)} {'bind' if each.read_only else 'rbind'} "
+            f"{shlex.quote(','.join(options))}")
 
 
 def _confine(container):
@@ -163,6 +163,8 @@ if [ ! -e "/run/netns/$name" ] || [ ! -e "$users" ]; then
         [ ! -e "$users" ] || umount "$users" || :
         mkdir -p "${{users%/*}}"
         : >"$users"
+        # Where the kernel refuses, below would wait for ever.
+        unshare --user --net --keep-caps -- sh -c 'echo 0 >/proc/sys/user/max_user_namespaces'
         rm -f "$users.made"
         mkfifo "$users.made"
         # It gets no user namespaces inside, whose root could mount.
@@ -259,10 +261,10 @@ ends_within() {{
     done
 }}
 
-# The mount point of cgroup v2.
+# The mount point of cgroup v2; some hosts have several.
 cgroups() {{
     while read -r _ point kind _; do
-        [ "$kind" != cgroup2 ] || echo "$point"
+        [ "$kind" != cgroup2 ] || {{ echo "$point"; return; }}
     done </proc/mounts
 }}
 
@@ -280,7 +282,7 @@ mount_point() {{
     done
 }}
 
-# Shows the container $1 of the host at $2, with the mount options $3, which hold for the mounts below it as well.
+# Shows the container $1 of the host at $2, by a bind or an rbind $3. The options $4 are added to those that each mount has.
 bind() {{
     mount_point "$root$2"
     if [ ! -d "$1" ] && [ ! -e "$root$2" ]; then
@@ -288,9 +290,9 @@ bind() {{
         : >"$root$2"
     fi
     mount -o "$3,X-mount.mkdir" "$1" "$root$2"
-    [ "$3" = rbind,nodev ] || return 0
+    [ "$4" ] || return 0
     while read -r _ _ _ _ path _; do
-        case $path in "$root$2"/*) mount -o remount,bind,nodev "$path" ;; esac
+        case $path in "$root$2" | "$root$2"/*) mount -o "remount,bind,$4" "$path" ;; esac
     done </proc/self/mountinfo
 }}
 

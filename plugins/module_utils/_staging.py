@@ -12,10 +12,10 @@ import errno
 import fcntl
 import os
 import re
-import shutil
 import stat
 
 from ._errors import Foreign, Problem
+from ._files import remove_tree
 
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2
@@ -61,7 +61,7 @@ def remove(path):
     """Remove a tree, but never what is mounted in it."""
     for each in mounts_below(path):
         raise Problem(f"dest: {path} is not removed, since {each} is a mount point; umount it first")
-    shutil.rmtree(path)
+    remove_tree(path)
 
 
 def _clear(directory, keep=None):

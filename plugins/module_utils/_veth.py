@@ -12,7 +12,7 @@ from . import _argspec as rule
 from . import _netns, _steps
 from ._errors import Invalid, Problem
 from ._link_kind import LinkKind
-from ._model import OWNER, UNMARKED, VethPair, derived_ifname
+from ._model import DEFAULT, DEFAULT6, OWNER, UNMARKED, VethPair, derived_ifname
 from ._plan import CREATE, ours
 from ._process import running
 
@@ -199,4 +199,4 @@ class VethPairs(LinkKind):
 
 def _order(route):
     """Routes on the link itself before the gateways that they lead to, the default last."""
-    return (route.via is not None, route.dst == "default", str(route))
+    return (route.via is not None, route.dst in (DEFAULT, DEFAULT6), str(route))

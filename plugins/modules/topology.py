@@ -99,7 +99,9 @@ options:
         type: bool
         default: false
       routed:
-        description: Whether that is about packets between the bridge and other links, too.
+        description:
+          - Whether that is about packets between the bridge and other links, too. All of them pass, so have what may not come in
+            dropped by a table of your own, as the role does.
         type: bool
         default: false
   sysctl:

@@ -152,7 +152,7 @@ def test_managers_are_told(one):
     for program, path, line in (
             ("/lib/systemd/systemd-networkd", "/etc/systemd/network/05-fromscratch.network", "Unmanaged=yes"),
             ("/lib/systemd/systemd-udevd", "/etc/systemd/network/05-fromscratch.link", "MACAddressPolicy=none"),
-            ("/usr/sbin/NetworkManager", "/etc/NetworkManager/conf.d/05-fromscratch.conf", "interface-name:vxlan0")):
+            ("/usr/sbin/NetworkManager", "/etc/NetworkManager/conf.d/zz-fromscratch.conf", "interface-name:vxlan0")):
         if one.file(program).exists:
             assert line in one.file(path).content_string and one.file(path).mode == 0o644
         else:

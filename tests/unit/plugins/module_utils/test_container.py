@@ -97,8 +97,8 @@ def test_the_order_of_the_mounts():
     points = [line.split()[1].rpartition("/root")[2] for line in _script.fstab(wanted).splitlines()[1:]]
     assert points == ["/proc", "/sys", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue", "/run", "/run/deep"]
     script = _script.script(wanted)
-    steps = ["mount -t overlay", "mount --all --fstab", "fstab.rest", "ln -s pts/ptmx", "bind /a+b /c=d bind,ro,nodev",
-             "bind '/e~' /f@ rbind,nodev",
+    steps = ["mount -t overlay", "mount --all --fstab", "fstab.rest", "ln -s pts/ptmx", "bind /a+b /c=d bind ro,nodev",
+             "bind '/e~' /f@ rbind nodev",
              "--root=/proc/self/fd/3"]
     assert sorted(steps, key=script.index) == steps
     read_only = _script.script(container(read_only=True, binds=VARIANTS["binds"]["binds"]))
