@@ -194,7 +194,7 @@ def gained_and_lost(change, name):
         return [], []
     want = getattr(change.after, name)
     have = getattr(change.before, name, None) or frozenset()
-    return sorted(want - have), sorted(have - want)
+    return sorted(want - have, key=str), sorted(have - want, key=str)
 
 
 def addresses(change, netns, dev):

@@ -187,10 +187,15 @@ class VethPairs(LinkKind):
     def _routes(self, change):
         """Those to delete, before any address; those to set, after them and on a link that is up.
 
-        The kernel drops routes with the address that they depend on: where one is deleted, all are set again.
+        The kernel drops routes with the address that they depend on: where one is deleted, all are set again. And to delete one
+        without a gateway may delete another to the same destination: those go as well, before it, and come back.
         """
         pair = change.after
         gained, lost = _steps.gained_and_lost(change, "routes")
+        shared = {each.dst for each in lost if not each.via}
+        siblings = {each for each in change.before.routes if each.dst in shared} if shared else set()
+        lost = sorted(siblings.union(lost), key=lambda route: (route.via is None, str(route)))
+        gained = siblings.intersection(pair.routes or ()).union(gained)
         if pair.routes and _steps.gained_and_lost(change, "addresses")[1]:
             gained = pair.routes
         return ([_steps.RouteDel(pair.inner_netns, pair.inner_name, each) for each in lost],

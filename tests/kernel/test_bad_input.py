@@ -54,7 +54,7 @@ NAMES = "use 1 to 63 letters, digits"
 LENGTH, CHARACTERS = "an interface name has 1 to 15 characters", "an interface name has no '/', ':', '%' or white space"
 PATH, PLAIN = "it must be an absolute path without '..'", "a path has letters, digits and the characters"
 PREFIX, HOST_ADDRESS = "an address needs its prefix length, such as", "an interface carries a unicast address"
-IP, ONE_HOST = "give an IPv4 or IPv6 address without a prefix, such as", "it must be the address of one host, neither multicast"
+IP, ONE_HOST = "give an IPv4 or IPv6 address without a prefix or scope, such as", "it must be the address of one host, neither multicast"
 PAIRS, UNICAST = "a MAC address is six pairs of hexadecimal digits, such as", "a link needs a unicast MAC address"
 NETWORK, TWICE, SAME = "neither 'default' nor a network such as", "leave one of them out", "give one of the same"
 DIRECTORY, SYSTEM = "give the absolute path of a directory", "give a directory of its own, such as"
@@ -161,7 +161,7 @@ TABLE = {
         Row("routes", {"dst": "default"}, LIST, shown="dict"), Row("routes.dst", LEFT_OUT, REQUIRED),
         Row("routes.dst", "10.1.0.1/16", NETWORK), Row("routes.dst", "host", NETWORK), Row("routes.dst", "10.0.0.0/40", NETWORK),
         Row("routes.via", "10.9.0.1", "add one that leads to it"), Row("routes.via", "fd00::1", SAME),
-        Row("routes.via", "host", IP),
+        Row("routes.via", "host", IP), Row("gateway", "fe80::1%eth0", IP),
         Row("mtu", 1279, "it must be from 1280 to 65535"), Row("mtu", "big", INT),
         Row("underlay", "239.1.1.1", ONE_HOST), Row("underlay", "192.0.2.77", NO_UNDERLAY),
         Row("mac", "01:00:00:00:00:00", UNICAST),
@@ -172,6 +172,7 @@ TABLE = {
         Row("prune", "maybe", BOOL),
     ],
     "linux_bridge": [
+        Row("mtu", 1279, "it must be from 1280 to 65535", {"addresses": ["fd00::1/64"]}),
         Row("name", LEFT_OUT, REQUIRED), Row("name", "", LENGTH), Row("name", LONG, LENGTH),
         *(Row("name", value, CHARACTERS) for value in ("a/b", "a b", "a:b", "a%d", ".", "..", "all", "default", "a\x07")),
         Row("state", "up", CHOICES),

@@ -228,3 +228,6 @@ class TestForwardThatDrops:
         assert not reaches("c1", OUTSIDE) and says(machine.outside, HERE, 8080) == ""
         machine.converge(("c1", SERVER), egress=True, bridge_netfilter="accept")
         assert reaches("c1", OUTSIDE) and says(machine.outside, HERE, 8080) == "hello"
+        assert len(passes()) == 3, "iptables can still read its chain"
+        sh(f"ip -n {machine.outside} route add 10.0.0.0/24 via {HERE}")
+        assert not reaches(machine.outside, "10.0.0.11") and says(machine.outside, "10.0.0.11", 80) == "", "nor does more come in"

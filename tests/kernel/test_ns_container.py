@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.fromscratch.containers.plugins.module_utils import _process, _script
+from ansible_collections.fromscratch.containers.plugins.module_utils import _confinement, _process, _script
 from ansible_collections.fromscratch.containers.plugins.module_utils._container import CAPABILITIES
+from ansible_collections.fromscratch.containers.plugins.module_utils._containers import Containers
 from ansible_collections.fromscratch.containers.plugins.module_utils._paths import RUN, STATE
 from ansible_collections.fromscratch.containers.plugins.module_utils._script import DEVICES, MASKED, READ_ONLY
 
@@ -769,6 +770,77 @@ def test_a_start_that_does_not_come_to_an_end(rootfs, monkeypatch):
         found = run_module("ns_container", name="c1", rootfs=rootfs)
     assert found.failed and f"a start of the container in {STATE}/c1 has not come to an end" in found.msg
     assert act(name="c1", rootfs=rootfs).changed
+
+
+def test_a_log_of_any_size(rootfs):
+    """It is the container's own, who may make it what it likes."""
+    act(name="c1", rootfs=rootfs, command=["sh", "-c", "echo hello; exit 3"], state="stopped")
+    with open(f"{STATE}/c1/log", "r+b") as file:
+        file.truncate(1 << 42)
+    act(name="c1", rootfs=rootfs, command=["sleep", "1000"], state="stopped")
+    act(name="c1", state="absent")
+
+
+def test_a_tree_of_any_depth(rootfs):
+    act(name="c1", rootfs=rootfs)
+    run_in("cd /tmp; i=0; while [ $i -lt 1500 ]; do mkdir d && cd d; i=$((i + 1)); done")
+    act(name="c1", state="absent")
+    assert not os.path.exists(f"{STATE}/c1")
+
+
+def test_limits_are_taken_away_again(rootfs, monkeypatch):
+    monkeypatch.setattr(_confinement, "without_controller", lambda options: [])
+    act(name="c1", rootfs=rootfs, state="stopped", pids=20, memory="64M", cpus=0.5)
+    fewer = act(name="c1", rootfs=rootfs, state="stopped", memory="64M")
+    assert fewer.changes[0]["fields"][:2] == ["cpus: 0.5 vs none", "pids: 20 vs none"]
+    assert "memory.max" in Path(script()).read_text(encoding="utf-8") and "pids.max" not in Path(script()).read_text(encoding="utf-8")
+    act(name="c1", rootfs=rootfs, state="stopped")
+    assert "memory.max" not in Path(script()).read_text(encoding="utf-8")
+
+
+def test_without_systemd_another_limit_takes_a_restart(rootfs, monkeypatch):
+    """Its cgroup is made when it starts."""
+    monkeypatch.setattr(_confinement, "without_controller", lambda options: [])
+    act(name="c1", rootfs=rootfs)
+    assert run_module("ns_container", check=True, name="c1", rootfs=rootfs, pids=20).commands == [
+        f"{script()} stop", f"{script()} start"]
+
+
+def test_a_kernel_that_makes_no_user_namespaces_does_not_let_a_start_wait_for_ever(rootfs, tmp_path):
+    act(name="c1", rootfs=rootfs, state="stopped")
+    if not os.path.exists(_process.users("c1")):
+        pytest.skip("it has no user namespace here")
+    sh("ip netns delete c1", f"umount {_process.users('c1')}")
+    (tmp_path / "unshare").write_text("#!/bin/sh\necho refused >&2\nexit 1\n", encoding="ascii")
+    (tmp_path / "unshare").chmod(0o755)
+    done = subprocess.run([script(), "namespace"], env={"PATH": f"{tmp_path}:{os.environ['PATH']}"}, capture_output=True, text=True,
+                          check=False, timeout=60)
+    assert done.returncode != 0 and done.stderr.splitlines()[-1] == "refused"
+    act(name="c1", rootfs=rootfs)
+
+
+def test_a_bind_is_no_more_than_what_it_shows(rootfs, tmp_path):
+    """What is mounted read-only on the host is that inside as well, and has the other options that it has there."""
+    for name in "top", "top/below", "exec":
+        (tmp_path / name).mkdir()
+    sh(f"mount -t tmpfs -o ro,noexec own {tmp_path}/top", f"mount -t tmpfs -o noexec own {tmp_path}/exec")
+    try:
+        act(name="c1", rootfs=rootfs, binds=[{"source": str(tmp_path / "top"), "dest": "/top"},
+                                             {"source": str(tmp_path / "exec"), "dest": "/exec", "read_only": True}])
+        options = {line.split()[4]: line.split()[5].split(",") for line in inside("cat /proc/self/mountinfo").splitlines()}
+        assert {"ro", "noexec", "nodev"} <= set(options["/top"]) and {"ro", "noexec", "nodev"} <= set(options["/exec"])
+        assert run_in("touch /top/file").returncode != 0
+    finally:
+        act(name="c1", state="absent")
+        sh(f"umount {tmp_path}/top {tmp_path}/exec")
+
+
+def test_what_an_administrator_has_beside_the_unit_stays(tmp_path):
+    path = tmp_path / "unit.d" / "container.conf"
+    Containers._write_unit(str(path), "ours\n")
+    (path.parent / "override.conf").touch()
+    Containers._write_unit(str(path), None)
+    assert os.listdir(path.parent) == ["override.conf"]
 
 
 def test_two_starts_at_once(rootfs):

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import os
+import resource
 import subprocess
 
 import pytest
 
-from ansible_collections.fromscratch.containers.plugins.module_utils import _netns
+from ansible_collections.fromscratch.containers.plugins.module_utils import _link, _netns
 
 from .conftest import addresses, js, link, run_module, sh
 from .faces import converge, lasting, same_by_commands
@@ -96,6 +98,30 @@ def test_the_namespace_of_a_process(scene):
             process.kill()
 
 
+@pytest.mark.parametrize("dst, family", [("default", "-4"), ("0.0.0.0/0", "-4"), ("::/0", "-6")])
+def test_a_default_route_on_the_link_itself(scene, dst, family):
+    netns, inner = host(scene), scene.netns()
+    act(netns, inner, gateway=None, routes=[{"dst": dst}])
+    for each in "-4", "-6":
+        found = js(f"ip -n {inner} {each} -j route show default dev eth0 proto static")
+        assert [route.get("gateway") for route in found] == [None] * (each == family)
+
+
+def test_descriptors_do_not_grow_with_the_namespaces(scene, monkeypatch):
+    monkeypatch.setattr(_link.Sockets, "MOST", 3)
+    netns, many = host(scene), [scene.netns() for unused in range(20)]
+    config = [item(netns, inner, name=f"ve-{at}", addresses=[f"10.0.0.{at}/24"], routes=[], gateway=None)
+              for at, inner in enumerate(many, 1)]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 40, hard))
+    try:
+        made, again = (run_module("veth_pair", config=config) for unused in range(2))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert not made.failed and len(made.changes) == 20, made
+    assert not again.failed and not again.changed, again
+
+
 DRIFTS = {
     "address gone": ("ip -n {1} address delete 10.0.0.100/24 dev eth0", None),
     "address extra": ("ip -n {1} address add 10.0.0.7/24 dev eth0", ["addresses"]),
@@ -112,6 +138,9 @@ DRIFTS = {
     "routes extra": ("ip -n {1} route add 10.3.0.0/16 dev eth0; ip -n {1} -6 route add fd03::/64 dev eth0;"
                      "ip -n {1} -6 route add fd04::/64 via fd00::4 metric 5; ip -n {1} route add 10.4.0.0/16 via 10.0.0.3"
                      " metric 7 proto bird", ["routes"]),
+    "default of the link extra": ("ip -n {1} route add default dev eth0 metric 7", ["routes"]),
+    "IPv6 default of the link first": ("ip -n {1} -6 route add default dev eth0 metric 7", ["routes"]),
+    "IPv6 default of the link extra": ("ip -n {1} -6 route add default dev eth0 metric 3000", ["routes"]),
     "default elsewhere": ("ip -n {1} route replace default via 10.0.0.3 proto static", ["routes"]),
     "host end down": ("ip -n {0} link set ve-a down", ["up"]),
     "inner end down": ("ip -n {1} link set eth0 down", None),

@@ -47,8 +47,16 @@ def test_routes_and_the_gateway_are_one_set():
     assert rule.routes("routes", [], None) == frozenset()
     found = rule.routes("routes", [{"dst": "10.1.0.0/16", "via": None}], "10.0.0.1")
     assert found == {Route("10.1.0.0/16"), Route("default", "10.0.0.1")}
-    with pytest.raises(Invalid, match="routes.via: .*another address family"):
-        rule.routes("routes", [{"dst": "10.1.0.0/16", "via": "fd00::1"}], None)
+    for dst, via in ("10.1.0.0/16", "fd00::1"), ("0.0.0.0/0", "fd00::1"), ("::/0", "10.0.0.1"):
+        with pytest.raises(Invalid, match="routes.via: .*another address family"):
+            rule.routes("routes", [{"dst": dst, "via": via}], None)
+
+
+@pytest.mark.parametrize("dst, via, expected", [
+    ("default", None, "default"), ("default", "10.0.0.1", "default"), ("default", "fd00::1", "::/0"),
+    ("0.0.0.0/0", None, "default"), ("0.0.0.0/0", "10.0.0.1", "default"), ("::/0", None, "::/0"), ("::/0", "fd00::1", "::/0")])
+def test_a_default_route_has_a_family(dst, via, expected):
+    assert rule.routes("routes", [{"dst": dst, "via": via}], None) == {Route(expected, via)}
 
 
 @pytest.mark.parametrize("via, others", [
