@@ -22,7 +22,8 @@ OPTIONS = {"name": {"type": "str", "required": True}, "port": {"type": "int", "d
     (rule.interface_address, "10.0.0.1/24", "10.0.0.1/24"), (rule.interface_address, "fd00:0::1/64", "fd00::1/64"),
     (rule.interface_addresses, ["10.0.0.1/24", "fd00::1/64"], frozenset(["10.0.0.1/24", "fd00::1/64"])),
     (rule.interface_addresses, None, None),
-    (rule.network, "default", "default"), (rule.network, "0.0.0.0/0", "0.0.0.0/0"), (rule.network, "::/0", "::/0"), (rule.network, "10.1.0.0/16", "10.1.0.0/16"),
+    (rule.network, "default", "default"), (rule.network, "0.0.0.0/0", "0.0.0.0/0"),
+    (rule.network, "::/0", "::/0"), (rule.network, "10.1.0.0/16", "10.1.0.0/16"),
     (rule.mtu, 68, 68), (rule.mtu, 65535, 65535), (rule.mtu, None, None),
 ])
 def test_taken(check, value, canonical):
