@@ -18,16 +18,15 @@ import stat
 from dataclasses import replace
 
 from . import _releases as releases
-from . import _rootfs, _staging, _tarball
+from . import _rootfs, _staging, _tarball, _trees
 from ._download import SMALL, Web
 from ._errors import Invalid, Problem
 from ._kind import Kind
 from ._model import OWNER
 from ._paths import tidy
 from ._plan import DELETE
-from ._rootfs import Rootfs
+from ._rootfs import RECORD, Rootfs
 
-RECORD = ".alpine_rootfs.json"
 RECORD_MAX = 8192
 OTHER_MIRROR = "choose another mirror, or give a tarball as src"
 
@@ -109,7 +108,10 @@ class Rootfses(Kind):
             if not os.path.isdir(os.path.dirname(dest)):
                 lines.append(["mkdir", "-p", os.path.dirname(dest)])
             lines += [["mkdir", "-m", "0700", staging.path]] + self._making(change.after, staging)
-            lines += [["mv", "-T", dest, staging.old]] if old and old.checksum else []
+            if old and old.checksum:
+                used = _trees.users(dest, dest)
+                lines += [["mkdir", "-p", "-m", "0700", _trees.directory(dest)]] * bool(used)
+                lines.append(["mv", "-T", dest, _trees.place(dest, dest) if used else staging.old])
             lines += [["mv", "-T", staging.tree, dest], ["rm", "-rf", staging.path]]
         elif change.action == DELETE and old.checksum:
             lines += [["mkdir", "-m", "0700", staging.path], ["mv", "-T", dest, staging.old],

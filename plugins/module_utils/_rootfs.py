@@ -47,6 +47,7 @@ class Rootfs(Item):
         return {name: value for name, value in super().shown().items() if value != ""}
 
 
+RECORD = ".alpine_rootfs.json"  # what a tree is made of, in the tree itself
 OPTIONS = {
     "dest": {"type": "path", "required": True},
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},

@@ -14,6 +14,7 @@ import os
 import re
 import stat
 
+from . import _trees
 from ._errors import Foreign, Problem
 from ._files import remove_tree
 
@@ -105,7 +106,9 @@ class Staging:
     def __exit__(self, kind, value, trace):
         try:
             if os.path.lexists(self.path):
+                self._keep()
                 remove(self.path)
+            _trees.release(self.dest)
         except (OSError, Problem):
             if kind is None:  # else the first error says more
                 raise
@@ -145,7 +148,13 @@ class Staging:
         """Clean up after a killed run. If it died between the two renames, what was there goes back first."""
         if os.path.isdir(self.old) and not os.path.lexists(self.dest):
             os.rename(self.old, self.dest)
+        self._keep()
         _clear(self.path)
+
+    def _keep(self):
+        """A former tree that containers run on."""
+        for tree in self.tree, self.old, self.gone:
+            _trees.keep(self.dest, tree)
 
     def _release(self, failed):
         if self._lock is not None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.fromscratch.containers.plugins.module_utils import _netns, _nft, _process
-from ansible_collections.fromscratch.containers.plugins.module_utils._paths import USERS
+from ansible_collections.fromscratch.containers.plugins.module_utils._paths import STATE, USERS
 
 from ..conftest import ROOT
 from .conftest import addresses, link, run_module, sh
@@ -151,6 +151,60 @@ def test_a_network_namespace_whose_user_namespace_is_lost_is_made_anew_with_its_
     repaired = converge("topology", host, **wanted)
     assert items(repaired) == ["update container c1", "recreate veth_pair ve-c1", "update bridge br0"]
     assert addresses("c1", "eth0") == {"10.0.0.100/24"}
+
+
+@pytest.fixture
+def newer(tarball, tmp_path):
+    """Another tarball, with one file more."""
+    sh(f"mkdir {tmp_path}/tree", f"tar -xzpf {tarball} -C {tmp_path}/tree", f"touch {tmp_path}/tree/newer",
+       f"tar -czf {tmp_path}/newer.tar.gz -C {tmp_path}/tree .")
+    return str(tmp_path / "newer.tar.gz")
+
+
+def lists(name, path):
+    return subprocess.run([f"{STATE}/{name}/container", "exec", "ls", path], capture_output=True, check=False).returncode == 0
+
+
+def used():
+    directory = Path(ROOTFS).parent / ".alpine.used"
+    return [f"{directory}/{each}" for each in os.listdir(directory)] if directory.exists() else []
+
+
+@pytest.mark.parametrize("userns", ["auto", "host"])
+def test_a_root_filesystem_that_is_replaced_stays_for_those_who_run_on_it(host, tarball, newer, userns):
+    before = lasting(host)
+    wanted, others = whole(host, tarball, "c1", "c2"), whole(host, newer, "c1", "c2")
+    for each in wanted, others:
+        each["ns_container"][0].update(userns=userns)
+        each["ns_container"][1].update(recreate="on_rootfs_change", userns=userns)
+    converge("topology", host, **wanted)
+    first = _process.running("c1")
+    replaced = converge("topology", host, **others)
+    assert items(replaced) == [f"recreate rootfs {ROOTFS}", "recreate container c2"] and _process.running("c1") == first
+    assert lists("c1", "/bin/busybox") and not lists("c1", "/newer") and lists("c2", "/newer")
+    tree, = used()
+    assert f"mv -T {ROOTFS} {tree}" in replaced.commands and not any(line.startswith(f"rm -r {tree}") for line in replaced.commands)
+    assert not run_module("topology", **others).changed
+    sh(f"{STATE}/c2/container stop", f"{STATE}/c2/container start")
+    converge("topology", host, alpine_rootfs=[{"dest": ROOTFS, "src": tarball}])
+    assert len(used()) == 2 and lists("c1", "/bin/busybox") and lists("c2", "/newer"), "whoever has started it"
+    anew = converge("topology", host, ns_container=[{**others["ns_container"][0], "hostname": "other"}])
+    assert f"rm -r {tree}" in anew.commands and len(used()) == 1 and lists("c1", "/bin/busybox")
+    converge("topology", host, alpine_rootfs=[{"dest": ROOTFS, "state": "absent"}])
+    assert lists("c1", "/bin/busybox") and lists("c2", "/newer") and not Path(ROOTFS).exists()
+    converge("topology", host, **absent(wanted))
+    assert lasting(host) == before and not Path(ROOTFS).parent.exists()
+
+
+def test_nothing_stays_where_all_start_anew(host, tarball, newer):
+    wanted, others = whole(host, tarball, "c1", "c2"), whole(host, newer, "c1", "c2")
+    for each in (*wanted["ns_container"], *others["ns_container"]):
+        each.update(recreate="on_rootfs_change")
+    converge("topology", host, **wanted)
+    replaced = converge("topology", host, **others)
+    assert used() == [] and lists("c1", "/newer") and lists("c2", "/newer")
+    tree = next(line.split()[-1] for line in replaced.commands if line.startswith(f"mv -T {ROOTFS} "))
+    assert replaced.commands[-1] == f"rm -r {tree}"
 
 
 def test_prune_spares_root_filesystems_and_kinds_that_are_not_given(host, tarball):
