@@ -18,16 +18,15 @@ import stat
 from dataclasses import replace
 
 from . import _releases as releases
-from . import _rootfs, _staging, _tarball
+from . import _rootfs, _staging, _tarball, _trees
 from ._download import SMALL, Web
 from ._errors import Invalid, Problem
 from ._kind import Kind
 from ._model import OWNER
 from ._paths import tidy
 from ._plan import DELETE
-from ._rootfs import Rootfs
+from ._rootfs import RECORD, Rootfs
 
-RECORD = ".alpine_rootfs.json"
 RECORD_MAX = 8192
 OTHER_MIRROR = "choose another mirror, or give a tarball as src"
 
@@ -104,16 +103,18 @@ class Rootfses(Kind):
         dest = (change.after or change.before).dest
         staging = _staging.Staging(dest)
         old = change.before
-        lines = [["rm", "-rf", staging.path]] if old and old.leftover else []
+        lines = [line for tree in staging.trees for line in _trees.moving(dest, tree)]
+        lines += [["rm", "-rf", each] for each in _left(dest)] if old and old.leftover else []
         if unpacks(change):
             if not os.path.isdir(os.path.dirname(dest)):
                 lines.append(["mkdir", "-p", os.path.dirname(dest)])
             lines += [["mkdir", "-m", "0700", staging.path]] + self._making(change.after, staging)
-            lines += [["mv", "-T", dest, staging.old]] if old and old.checksum else []
+            if old and old.checksum:
+                lines += _trees.moving(dest, dest) or [["mv", "-T", dest, staging.old]]
             lines += [["mv", "-T", staging.tree, dest], ["rm", "-rf", staging.path]]
         elif change.action == DELETE and old.checksum:
-            lines += [["mkdir", "-m", "0700", staging.path], ["mv", "-T", dest, staging.old],
-                      ["rm", "-rf", staging.path]]
+            lines += _trees.moving(dest, dest) or [["mkdir", "-m", "0700", staging.path], ["mv", "-T", dest, staging.old],
+                                                   ["rm", "-rf", staging.path]]
         return [line if isinstance(line, str) else shlex.join(line) for line in lines]
 
     def _making(self, item, staging):
@@ -212,7 +213,7 @@ def look(dest):
     parent, base = os.path.split(dest)
     _rootfs.refuse_system("dest", dest, os.path.join(os.path.realpath(parent), base))
     refuse_parents(dest)
-    left = _staging.leftover(dest)
+    left = next(iter(_left(dest)), "")
     try:
         status = os.lstat(dest)
     except FileNotFoundError:
@@ -228,6 +229,11 @@ def look(dest):
         if not _staging.filled(dest):
             return Rootfs(dest=dest, leftover=left, owner=OWNER) if left else None
     return Rootfs(dest=dest, leftover=left, owner="somebody else")
+
+
+def _left(dest):
+    """What is beside it of earlier runs, and of no use to anybody."""
+    return [each for each in [_staging.leftover(dest)] if each] + _trees.unused(dest)
 
 
 def refuse_parents(dest):

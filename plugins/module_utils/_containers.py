@@ -10,7 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from . import _idmap, _netns, _process, _seccomp, _service
+from . import _idmap, _netns, _process, _seccomp, _service, _trees
 from ._confinement import Confinement, refuse_limits
 from ._container import (
     LIMITS,
@@ -129,7 +129,15 @@ class Containers(Kind):
                                if change.before and not _keeps_namespace(change))
 
     def commands(self, plan):
-        return [line for change in plan.changes for line in self._commands(change)]
+        stopping = [change.item.split()[-1] for change in plan.changes if not _keeps_running(change)]
+        return [line for change in plan.changes for line in self._commands(change)] + [
+            shlex.join(["rm", "-rf", there]) for rootfs in _left(plan) for tree, there in self._former(rootfs)
+            if not _trees.users(rootfs, tree, but=stopping)]
+
+    def _former(self, rootfs):
+        """Trees that are, or will be, moved aside for containers that run on them: where each is now, and where then."""
+        leaving = rootfs in self.ahead.made and _trees.users(rootfs, rootfs)
+        return [(tree, tree) for tree in _trees.kept(rootfs)] + [(rootfs, _trees.place(rootfs, rootfs))] * bool(leaving)
 
     def _commands(self, change):
         before, after = change.before, change.after
@@ -189,6 +197,8 @@ class Containers(Kind):
         start = [change.after for change in plan.changes
                  if change.after and change.after.state != STOPPED and not _keeps_running(change)]
         failures = self._together("start", start, _process.start, 2 * (os.cpu_count() or 1))
+        for rootfs in _left(plan):
+            _trees.release(rootfs)
         if start:
             time.sleep(_process.GRACE)
         _raise_all(failures.get(each.name) or (
@@ -316,6 +326,11 @@ def _keeps_namespace(change):
     """Whether the network namespace stays. One of another user namespace would be of no use to the container."""
     before, after = change.before, change.after
     return bool(before and after and (before.namespace or before.pid) and before.first_id == after.first_id)
+
+
+def _left(plan):
+    """The root filesystems that containers of the plan have run on."""
+    return sorted({change.before.rootfs for change in plan.changes if change.before and change.before.rootfs})
 
 
 def _renames(change):

@@ -26,7 +26,8 @@ BASENAME_MAX = 200  # of 255: the temporary directory beside it has a longer nam
 class Rootfs(Item):
     """An unpacked tarball at ``dest``. ``checksum`` is the tarball's, ``source`` the URL or path it came from.
 
-    ``leftover`` is the temporary directory that a killed run has left beside ``dest``, or ``""``.
+    ``leftover`` is what lies beside ``dest`` and can go: the temporary directory of a run that was killed, or a former tree
+    that no container runs on any more; else ``""``.
     """
 
     word = "rootfs"
@@ -47,6 +48,7 @@ class Rootfs(Item):
         return {name: value for name, value in super().shown().items() if value != ""}
 
 
+RECORD = ".alpine_rootfs.json"  # what a tree is made of, in the tree itself
 OPTIONS = {
     "dest": {"type": "path", "required": True},
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},

@@ -14,6 +14,7 @@ import os
 import re
 import stat
 
+from . import _trees
 from ._errors import Foreign, Problem
 from ._files import remove_tree
 
@@ -89,6 +90,7 @@ class Staging:
         self.path = path_of(dest)
         self.tarball, self.tree, self.old, self.gone = (
             os.path.join(self.path, name) for name in ("tarball", "tree", "old", "gone"))
+        self.trees = self.tree, self.old, self.gone
         self._made, self._lock = [], None
 
     def __enter__(self):
@@ -105,7 +107,9 @@ class Staging:
     def __exit__(self, kind, value, trace):
         try:
             if os.path.lexists(self.path):
+                self._keep()
                 remove(self.path)
+            _trees.release(self.dest)
         except (OSError, Problem):
             if kind is None:  # else the first error says more
                 raise
@@ -145,7 +149,13 @@ class Staging:
         """Clean up after a killed run. If it died between the two renames, what was there goes back first."""
         if os.path.isdir(self.old) and not os.path.lexists(self.dest):
             os.rename(self.old, self.dest)
+        self._keep()
         _clear(self.path)
+
+    def _keep(self):
+        """A former tree that containers run on."""
+        for tree in self.trees:
+            _trees.keep(self.dest, tree)
 
     def _release(self, failed):
         if self._lock is not None:
@@ -183,6 +193,9 @@ class Staging:
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
+            if used := _trees.users(self.dest, self.dest):
+                raise Problem(f"dest: {self.dest} comes from the lower layer of an overlay, where it cannot be moved aside for "
+                              f"the containers that run on it; stop them first: {', '.join(used)}") from error
             _clear(self.dest, record)
             remove(self.dest)
 

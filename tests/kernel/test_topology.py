@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.fromscratch.containers.plugins.module_utils import _netns, _nft, _process
-from ansible_collections.fromscratch.containers.plugins.module_utils._paths import USERS
+from ansible_collections.fromscratch.containers.plugins.module_utils._paths import STATE, USERS
 
 from ..conftest import ROOT
 from .conftest import addresses, link, run_module, sh
@@ -151,6 +151,113 @@ def test_a_network_namespace_whose_user_namespace_is_lost_is_made_anew_with_its_
     repaired = converge("topology", host, **wanted)
     assert items(repaired) == ["update container c1", "recreate veth_pair ve-c1", "update bridge br0"]
     assert addresses("c1", "eth0") == {"10.0.0.100/24"}
+
+
+@pytest.fixture
+def newer(tarball, tmp_path):
+    """Another tarball, with one file more."""
+    sh(f"mkdir {tmp_path}/tree", f"tar -xzpf {tarball} -C {tmp_path}/tree", f"touch {tmp_path}/tree/newer",
+       f"tar -czf {tmp_path}/newer.tar.gz -C {tmp_path}/tree .")
+    return str(tmp_path / "newer.tar.gz")
+
+
+def lists(name, path):
+    return subprocess.run([f"{STATE}/{name}/container", "exec", "ls", path], capture_output=True, check=False).returncode == 0
+
+
+def start_by_hand(name):
+    script = f"{STATE}/{name}/container"
+    sh(f"{script} stop", f"setsid {script} start 0>&1 >/dev/null 2>&1 | cat")  # which ends when the start is over
+
+
+def used():
+    directory = Path(ROOTFS).parent / ".alpine.used"
+    return [f"{directory}/{each}" for each in os.listdir(directory)] if directory.exists() else []
+
+
+@pytest.mark.parametrize("userns", ["auto", "host"])
+def test_a_root_filesystem_that_is_replaced_stays_for_those_who_run_on_it(host, tarball, newer, userns):
+    before = lasting(host)
+    wanted, others = whole(host, tarball, "c1", "c2"), whole(host, newer, "c1", "c2")
+    for each in wanted, others:
+        each["ns_container"][0].update(userns=userns)
+        each["ns_container"][1].update(recreate="on_rootfs_change", userns=userns)
+    converge("topology", host, **wanted)
+    first = _process.running("c1")
+    replaced = converge("topology", host, **others)
+    assert items(replaced) == [f"recreate rootfs {ROOTFS}", "recreate container c2"] and _process.running("c1") == first
+    assert lists("c1", "/bin/busybox") and not lists("c1", "/newer") and lists("c2", "/newer")
+    tree, = used()
+    assert f"mv -T {ROOTFS} {tree}" in replaced.commands and not any(line.startswith(f"rm -rf {tree}") for line in replaced.commands)
+    assert not run_module("topology", **others).changed
+    start_by_hand("c2")
+    converge("topology", host, alpine_rootfs=[{"dest": ROOTFS, "src": tarball}])
+    assert len(used()) == 2 and lists("c1", "/bin/busybox") and lists("c2", "/newer"), "whoever has started it"
+    anew = converge("topology", host, ns_container=[{**others["ns_container"][0], "hostname": "other"}])
+    assert f"rm -rf {tree}" in anew.commands and len(used()) == 1 and lists("c1", "/bin/busybox")
+    converge("topology", host, alpine_rootfs=[{"dest": ROOTFS, "state": "absent"}])
+    assert lists("c1", "/bin/busybox") and lists("c2", "/newer") and not Path(ROOTFS).exists()
+    sh(f"{STATE}/c2/container exec touch /.alpine_rootfs.json")  # which its tree was known by
+    assert items(converge("topology", host, alpine_rootfs=[{"dest": ROOTFS, "src": tarball}])) == [f"create rootfs {ROOTFS}"]
+    assert lists("c1", "/bin/busybox") and lists("c2", "/newer") and len(used()) == 2
+    converge("topology", host, **absent(wanted))
+    assert lasting(host) == before and os.listdir(os.path.dirname(ROOTFS)) == []
+
+
+def test_a_former_tree_whose_last_container_ended_by_itself_is_removed_by_the_next_run(host, tarball, newer):
+    converge("topology", host, **whole(host, tarball, "c1"))
+    others = whole(host, newer, "c1")
+    converge("topology", host, **others)
+    tree, = used()
+    assert not run_module("topology", **others).changed
+    start_by_hand("c1")
+    assert lists("c1", "/newer")
+    removed = converge("topology", host, **others)
+    assert items(removed) == [f"update rootfs {ROOTFS}"] and f"rm -rf {tree}" in removed.commands and used() == []
+    assert not os.path.exists(os.path.dirname(tree))
+
+
+def test_a_run_that_was_killed_between_two_trees_leaves_the_former_to_its_containers(host, tarball, newer):
+    converge("topology", host, **whole(host, tarball, "c1"))
+    aside, beside = ROOTFS + "-aside", Path(ROOTFS).parent / ".alpine.partial"
+    os.rename(ROOTFS, aside)
+    converge("topology", host, alpine_rootfs=[{"dest": ROOTFS, "src": newer}])
+    beside.mkdir(mode=0o700)
+    os.rename(aside, beside / "tree")
+    again = converge("topology", host, alpine_rootfs=[{"dest": ROOTFS, "src": newer}])
+    tree, = used()
+    assert items(again) == [f"update rootfs {ROOTFS}"] and f"mv -T {beside}/tree {tree}" in again.commands
+    assert lists("c1", "/bin/busybox") and not beside.exists()
+
+
+def test_a_tree_that_cannot_be_moved_aside_is_not_removed_under_its_containers(host, tarball, tmp_path):
+    """The lower layer of an overlay, as in the lab."""
+    for name in "lower", "upper", "work", "place":
+        (tmp_path / name).mkdir()
+    run_module("alpine_rootfs", dest=f"{tmp_path}/lower/a", src=tarball)
+    dest, options = f"{tmp_path}/place/a", f"lowerdir={tmp_path}/lower,upperdir={tmp_path}/upper,workdir={tmp_path}/work"
+    sh(f"mount -t overlay none -o redirect_dir=off,{options} {tmp_path}/place")
+    try:
+        wanted = dict(whole(host, tarball, "c1")["ns_container"][0], rootfs=dest, userns="host", layer="none")
+        assert not run_module("ns_container", **wanted).failed
+        refused = run_module("alpine_rootfs", dest=dest, state="absent")
+        assert refused.failed and "stop them first: c1" in refused.msg and lists("c1", "/bin/busybox")
+        assert not run_module("ns_container", name="c1", state="absent").failed
+        assert run_module("alpine_rootfs", dest=dest, state="absent").changed and os.listdir(f"{tmp_path}/place") == []
+    finally:
+        run_module("ns_container", name="c1", state="absent")
+        sh(f"umount {tmp_path}/place")
+
+
+def test_nothing_stays_where_all_start_anew(host, tarball, newer):
+    wanted, others = whole(host, tarball, "c1", "c2"), whole(host, newer, "c1", "c2")
+    for each in (*wanted["ns_container"], *others["ns_container"]):
+        each.update(recreate="on_rootfs_change")
+    converge("topology", host, **wanted)
+    replaced = converge("topology", host, **others)
+    assert used() == [] and lists("c1", "/newer") and lists("c2", "/newer")
+    tree = next(line.split()[-1] for line in replaced.commands if line.startswith(f"mv -T {ROOTFS} "))
+    assert replaced.commands[-1] == f"rm -rf {tree}"
 
 
 def test_prune_spares_root_filesystems_and_kinds_that_are_not_given(host, tarball):
