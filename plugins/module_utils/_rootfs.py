@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import posixpath
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Optional
 
 from . import _releases
@@ -43,6 +43,10 @@ class Rootfs(Item):
     @property
     def key(self):
         return f"{self.word} {self.dest}"
+
+    def settled(self):
+        """A container may end, and leave a former tree, at any time."""
+        return replace(self, leftover=None)
 
     def shown(self):
         return {name: value for name, value in super().shown().items() if value != ""}

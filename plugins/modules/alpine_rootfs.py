@@ -98,7 +98,9 @@ notes:
   - Check mode downloads no tarball. It reads the checksum that a mirror publishes where it knows no other.
   - Symlinks with an absolute target, setuid bits, owners and times are kept. A tarball with device nodes, or with
     anything that leads outside of the tree, is refused. Extended attributes are not unpacked.
-  - Stop the containers that use a rootfs before it is replaced or removed.
+  - A tree that is replaced or removed while containers of M(fromscratch.containers.ns_container) run on it is moved beside O(dest),
+    into C(.NAME.used), and removed when the last of them has stopped, by the next run of either module. Where it cannot be moved
+    it is not removed.
 seealso:
   - module: fromscratch.containers.ns_container
 """

@@ -152,7 +152,7 @@ options:
   recreate: &recreate
     description:
       - With V(on_rootfs_change), the container is started anew once O(rootfs) has been replaced. Otherwise it runs on with the
-        files that it has, and sees the others at its next start.
+        files that it has, which M(fromscratch.containers.alpine_rootfs) keeps for it, and sees the others at its next start.
     type: str
     choices: [on_rootfs_change]
   init: &init
