@@ -10,7 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from . import _idmap, _netns, _process, _seccomp, _service, _trees
+from . import _idmap, _netns, _owners, _process, _seccomp, _service, _trees
 from ._confinement import Confinement, refuse_limits
 from ._container import (
     LIMITS,
@@ -149,6 +149,8 @@ class Containers(Kind):
             lines += [f"ip netns delete {before.name}"] * before.namespace
             lines += [f"umount {users(before.name)}", f"rm {users(before.name)}"] * bool(before.first_id)
             return lines + [f"rm -r {before.directory}"]
+        owners = _owners_change(change)
+        lines += [_owners.command(*owners)] if owners else []
         if not _keeps_namespace(change):
             lines += [f"ip netns delete {after.name}"] * _netns.exists(after.name) + self._namespace(after)
         elif not before.lo:
@@ -278,6 +280,9 @@ class Containers(Kind):
         for directory in (STATE, container.directory, *[f"{container.directory}/lower"] * bool(container.first_id)):
             os.makedirs(directory, mode=0o700, exist_ok=True)
         _process.log_for(container)
+        owners = _owners_change(change)
+        if owners:
+            _owners.shift(*owners)
         if container.first_id and container.layer == "disk":
             _process.layer_for(container)
         for name, text in _files_of(container).items():
@@ -326,6 +331,16 @@ def _keeps_namespace(change):
     """Whether the network namespace stays. One of another user namespace would be of no use to the container."""
     before, after = change.before, change.after
     return bool(before and after and (before.namespace or before.pid) and before.first_id == after.first_id)
+
+
+def _owners_change(change):
+    """Whose the files become that the container has written: the directory, the first of its user ids then and now, and how many
+    there are. None where they stay."""
+    before, after = change.before, change.after
+    written = f"{after.directory}/layer/upper"
+    if before is None or before.first_id == after.first_id or not os.path.isdir(written):
+        return None
+    return written, before.first_id or 0, after.first_id or 0, _idmap.RANGE
 
 
 def _left(plan):

@@ -141,6 +141,8 @@ options:
       - With V(host), root inside is root outside, with fewer rights.
       - By default V(auto) where that is possible and O(layer) is not V(none), the container is not O(privileged), and none of
         O(binds) can be written to; the files of those belong to users that it would not have. The result says why not.
+      - Where it changes, what the container has written to its O(layer) is given to the same users in there. Access control lists
+        are not.
     type: str
     choices: [auto, host]
   ulimits: &ulimits

@@ -51,6 +51,35 @@ def secret(tmp_path):
     return path
 
 
+def test_what_a_container_has_written_stays_its_own_when_its_user_ids_come_and_go(rootfs, host, tmp_path):
+    if _idmap.refusal(rootfs):
+        pytest.skip(f"no user namespace: {_idmap.refusal(rootfs)}")
+    upper, look = Path(STATE, "c1", "layer", "upper"), "cd /srv; stat -c '%n %u:%g %a %F %h' . d d/* cat link able; test ! -e /etc/motd"
+
+    def owners(directory):
+        return sh(f"cd {directory}/srv && find . -printf '%p %U:%G %m %n\n' | sort; getcap -n able")
+
+    act(name="c1", rootfs=rootfs, userns="host")
+    inside("mkdir /srv/d; echo x >/srv/d/mine; chown 1000:1001 /srv/d/mine; cp /bin/busybox /srv/cat; chmod 6755 /srv/cat;"
+           "ln -s /nowhere /srv/link; ln /srv/d/mine /srv/d/too; rm /etc/motd; cp /bin/busybox /srv/able")
+    sh(f"setcap cap_chown+ep {upper}/srv/able", f"touch {upper}/srv/strange", f"chown 70000:70000 {upper}/srv/strange")
+    seen = inside(look)
+    for userns in "auto", "host", "auto":
+        sh(f"rm -rf {tmp_path}/copy", f"cp -a {upper} {tmp_path}/copy")
+        changed = act(name="c1", rootfs=rootfs, userns=userns)
+        owner = 0 if userns == "host" else int(changed.observed[0]["userns"])
+        assert (upper / "srv/d/mine").stat().st_uid == owner + 1000 and (upper / "srv/link").lstat().st_uid == owner
+        assert (upper / "srv/strange").stat().st_uid == 70000, "not one of its own"
+        capability = sh(f"getcap -n {upper}/srv/able")
+        assert "cap_chown=ep" in capability and capability.strip().endswith(f"[rootid={owner}]" if owner else "cap_chown=ep")
+        assert inside(look) == seen and inside("cat /srv/d/too") == "x"
+        inside("echo x >/srv/d/mine; touch /new /etc/new")
+        command, = (line for line in changed.commands if line.startswith("python3 "))
+        for unused in "once", "after it was killed":
+            sh(command.replace(str(upper), f"{tmp_path}/copy"))
+            assert owners(f"{tmp_path}/copy") == owners(upper)
+
+
 # Out of the root
 
 def escape(secret, command):
