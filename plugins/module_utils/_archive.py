@@ -21,6 +21,7 @@ from . import _releases as releases
 from . import _rootfs, _staging, _tarball, _trees
 from ._download import SMALL, Web
 from ._errors import Invalid, Problem
+from ._files import mounts_below
 from ._kind import Kind
 from ._model import OWNER
 from ._paths import tidy
@@ -82,7 +83,7 @@ class Rootfses(Kind):
                     judged(change.after, file, _staging.room(os.path.dirname(change.after.dest)))
         return [f"{change.item}: a tree without mounts, but {point} is a mount point (umount it, or stop the container)"
                 for change in plan.changes if change.before and (unpacks(change) or change.action == DELETE)
-                for point in _staging.mounts_below(change.before.dest)]
+                for point in mounts_below(change.before.dest)]
 
     def expect(self, plan):
         self.ahead.made.update(change.after.dest for change in plan.changes if unpacks(change))
@@ -103,18 +104,19 @@ class Rootfses(Kind):
         dest = (change.after or change.before).dest
         staging = _staging.Staging(dest)
         old = change.before
-        lines = [line for tree in staging.trees for line in _trees.moving(dest, tree)]
+        lines = [line for tree in staging.trees for line in _trees.keeping(dest, tree)]
         lines += [["rm", "-rf", each] for each in _left(dest)] if old and old.leftover else []
         if unpacks(change):
             if not os.path.isdir(os.path.dirname(dest)):
                 lines.append(["mkdir", "-p", os.path.dirname(dest)])
             lines += [["mkdir", "-m", "0700", staging.path]] + self._making(change.after, staging)
             if old and old.checksum:
-                lines += _trees.moving(dest, dest) or [["mv", "-T", dest, staging.old]]
+                lines += _trees.keeping(dest, dest) or [["mv", "-T", dest, staging.old]]
             lines += [["mv", "-T", staging.tree, dest], ["rm", "-rf", staging.path]]
         elif change.action == DELETE and old.checksum:
-            lines += _trees.moving(dest, dest) or [["mkdir", "-m", "0700", staging.path], ["mv", "-T", dest, staging.old],
-                                                   ["rm", "-rf", staging.path]]
+            lines += _trees.keeping(dest, dest) or [["mkdir", "-m", "0700", staging.path], ["mv", "-T", dest, staging.old],
+                                                    ["rm", "-rf", staging.path]]
+        lines += [_trees.releasing(dest)] * any(line[0] == "mv" and line[-1].startswith(_trees.directory(dest)) for line in lines)
         return [line if isinstance(line, str) else shlex.join(line) for line in lines]
 
     def _making(self, item, staging):
@@ -139,7 +141,7 @@ class Rootfses(Kind):
                 if unpacks(change):
                     self._fill(staging, item)
                     staging.put()
-                elif change.action == DELETE and change.before.checksum:
+                elif change.action == DELETE and read_record(item.dest):  # also what a run had left in between
                     staging.take(RECORD)
             if change.action == DELETE:
                 tidy(os.path.dirname(item.dest))

@@ -52,8 +52,8 @@ class Container(Item):
     """``namespace``: whether its network namespace is pinned below its name; ``lo``: whether the loopback device in there is up;
     ``files``: a digest of script, fstab and unit; ``service``: whether systemd runs it; ``enabled``: whether at boot, too.
     ``userns``: the first of its user ids outside, or why it has no user namespace; ``mapped_by``: what shows it the root
-    filesystem as its own. ``seccomp``: what keeps it from system calls. ``rootfs_id``: the directory that was its root filesystem
-    when it started.
+    filesystem as its own; ``halfway``: whether what it has written is on its way to other owners. ``seccomp``: what keeps it from
+    system calls. ``rootfs_id``: the directory that was its root filesystem when it started.
 
     Every setting is read when the container starts, so a difference starts it anew; its network namespace stays, with
     all that is in it.
@@ -77,6 +77,7 @@ class Container(Item):
     seccomp: Optional[str] = fixed()
     userns: Optional[str] = fixed()
     mapped_by: Optional[str] = fixed()
+    halfway: Optional[str] = fixed()
     ulimits: Optional[Tuple[str, ...]] = fixed()
     init: Optional[bool] = fixed()
     stop_timeout: Optional[int] = settable()
@@ -103,6 +104,9 @@ class Container(Item):
 
     def with_(self, **updates):
         return type(self)(**{**{each.name: getattr(self, each.name) for each in fields(self)}, **updates})
+
+    def shown(self):
+        return {name: value for name, value in super().shown().items() if name != "halfway" or value}
 
     @property
     def directory(self):
@@ -174,19 +178,23 @@ def container(options):
         command=rule.arguments("command", options["command"]),
         env=rule.arguments("env", [f"{key}={value}" for key, value in sorted(env.items())]),
         workdir=rule.path("workdir", options["workdir"]),
-        binds=tuple(Bind(rule.path("binds.source", each["source"]), rule.path("binds.dest", each["dest"], below="/"),
-                         each["read_only"]) for each in options["binds"]),
-        tmpfs=tuple(rule.tmpfs("tmpfs", each) for each in options["tmpfs"]),
+        binds=tuple(sorted((Bind(rule.path("binds.source", each["source"]), rule.path("binds.dest", each["dest"], below="/"),
+                                 each["read_only"]) for each in options["binds"]), key=lambda bind: bind.dest)),
+        tmpfs=tuple(sorted(rule.tmpfs("tmpfs", each) for each in options["tmpfs"])),
         stop_timeout=rule.in_range("stop_timeout", options["stop_timeout"], 0, 3600),
         memory=_memory(options["memory"]) or UNLIMITED, cpus=rule.in_range("cpus", options["cpus"], 0.01, 1024) or UNLIMITED,
         pids=rule.in_range("pids", options["pids"], 1, 4194304) or UNLIMITED,
         capabilities=_capabilities(options["capabilities"] or {"add": [], "drop": []}, options["privileged"]),
         seccomp="" if options["seccomp"] and not options["privileged"] else OFF, userns=options["userns"] or "",
         ulimits=tuple(_ulimit(str(name).lower(), value) for name, value in sorted(options["ulimits"].items())),
-        recreate=options["recreate"] or "", mapped_by="",
+        recreate=options["recreate"] or "", mapped_by="", halfway="",
         **{key: options[key] for key in ("layer", "read_only", "privileged", "init", "restart", "no_new_privs")})
-    rule.refuse_duplicates("binds and tmpfs", [each.dest for each in wanted.binds] + [
-        each.partition(":")[0] for each in wanted.tmpfs])
+    memory = [each.partition(":")[0] for each in wanted.tmpfs]
+    rule.refuse_duplicates("binds and tmpfs", [each.dest for each in wanted.binds] + memory)
+    for each in memory:
+        for bind in wanted.binds:
+            if each.startswith(bind.dest + "/"):
+                raise Invalid("tmpfs", each, f"the bind to {bind.dest} would hide it: bind what it needs of that one by one")
     return wanted
 
 
@@ -232,8 +240,8 @@ def _ulimit(name, value):
 
 # What is recorded of a container: all that its files are made from.
 RECORDED = tuple(each.name for each in fields(Container)
-                 if each.name not in ("files", "namespace", "lo", "service", "enabled", "state", "exit_status", "output", "pid",
-                                      "owner"))
+                 if each.name not in ("files", "halfway", "namespace", "lo", "service", "enabled", "state", "exit_status", "output",
+                                      "pid", "owner"))
 
 
 ESSENTIAL = ("name", "rootfs", "command", "env", "binds", "tmpfs")

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from . import _idmap, _netns, _owners, _process, _seccomp, _service, _trees
+from ._argspec import NAME
 from ._confinement import Confinement, refuse_limits
 from ._container import (
     LIMITS,
@@ -26,7 +27,7 @@ from ._container import (
     from_json,
 )
 from ._errors import Problem
-from ._files import remove_tree, write
+from ._files import mounts_below, remove_tree, unlink, write
 from ._kind import Kind
 from ._model import OWNER
 from ._paths import FILTER, RUN, STATE, USERS, tidy
@@ -55,7 +56,7 @@ class Containers(Kind):
     def observe(self, wanted, prune):
         names = [item.name for item in wanted]
         if prune and os.path.isdir(STATE):
-            names += sorted(set(os.listdir(STATE)) - set(names))
+            names += sorted(name for name in set(os.listdir(STATE)) - set(names) if _is_ours(name))
         self._stale = _service.not_loaded() if _service.manages_host() else ()
         found = (self._look(name) for name in names)
         return {each.key: each for each in found if each is not None}
@@ -90,7 +91,7 @@ class Containers(Kind):
         lo = bool(pid or pinned) and _netns.lo_is_up(f"/proc/{pid}/ns/net" if pid else name)
         ended = _process.how_it_ended(recorded.with_(service=service)) if not pid and files["container"] else {}
         return recorded.with_(
-            state=STARTED if pid else STOPPED, namespace=pinned, lo=lo, pid=pid, **ended,
+            state=STARTED if pid else STOPPED, halfway=_halfway(name), namespace=pinned, lo=lo, pid=pid, **ended,
             files="of which systemd does not know" if _service.unit(name) in self._stale else digest(files),
             service=_service.runs_in_unit(name, pid) if pid else service,
             enabled=os.path.islink(_service.link(name)) if service else None)
@@ -121,7 +122,9 @@ class Containers(Kind):
         binds = [f"{each.key}: there is no {bind.source} to bind to {bind.dest}"
                  for each in wanted for bind in each.binds
                  if not (os.path.exists(bind.source) or bind.source in self.ahead.made)]
-        return roots + binds
+        return roots + binds + [
+            f"{change.item}: a directory without mounts, but {point} is a mount point (umount it)" for change in plan.changes
+            if change.action == DELETE for point in mounts_below(change.before.directory)]
 
     def expect(self, plan):
         self.ahead.made.update(("netns", change.after.name) for change in plan.changes if change.after)
@@ -129,15 +132,10 @@ class Containers(Kind):
                                if change.before and not _keeps_namespace(change))
 
     def commands(self, plan):
-        stopping = [change.item.split()[-1] for change in plan.changes if not _keeps_running(change)]
+        left = {os.path.dirname(rootfs): rootfs for rootfs in _left(plan)
+                if _trees.kept(rootfs) or (rootfs in self.ahead.made and _trees.users(rootfs))}
         return [line for change in plan.changes for line in self._commands(change)] + [
-            shlex.join(["rm", "-rf", there]) for rootfs in _left(plan) for tree, there in self._former(rootfs)
-            if not _trees.users(rootfs, tree, but=stopping)]
-
-    def _former(self, rootfs):
-        """Trees that are, or will be, moved aside for containers that run on them: where each is now, and where then."""
-        leaving = rootfs in self.ahead.made and _trees.users(rootfs, rootfs)
-        return [(tree, tree) for tree in _trees.kept(rootfs)] + [(rootfs, _trees.place(rootfs, rootfs))] * bool(leaving)
+            _trees.releasing(rootfs) for rootfs in left.values()]
 
     def _commands(self, change):
         before, after = change.before, change.after
@@ -147,10 +145,11 @@ class Containers(Kind):
         if change.action == DELETE:
             lines += [f"systemctl disable {_service.unit(before.name)}"] * bool(before.enabled)
             lines += [f"ip netns delete {before.name}"] * before.namespace
-            lines += [f"umount {users(before.name)}", f"rm {users(before.name)}"] * bool(before.first_id)
+            lines += [f"umount {users(before.name)}", f"rm {users(before.name)}"] * os.path.exists(users(before.name))
+            group = _process.group(before.name) if before.pid is None else None
+            lines += [f"rmdir {group}", f"rmdir --ignore-fail-on-non-empty {os.path.dirname(group)}"] if group else []
             return lines + [f"rm -r {before.directory}"]
-        owners = _owners_change(change)
-        lines += [_owners.command(*owners)] if owners else []
+        lines += [_owners.command(*each) for each in _owners_steps(change)]
         if not _keeps_namespace(change):
             lines += [f"ip netns delete {after.name}"] * _netns.exists(after.name) + self._namespace(after)
         elif not before.lo:
@@ -237,12 +236,18 @@ class Containers(Kind):
                 _service.systemctl("--quiet", verb, *units)
 
     def _remove(self, container):
-        if container.namespace or container.first_id:
-            self._remove_namespace(container.name)
+        if container.namespace:  # not somebody else's of that name
+            _netns.remove(container.name)
+        _netns.unpin(users(container.name))
+        tidy(USERS)
+        group = _process.group(container.name)
+        for each in [group, os.path.dirname(group)] if group else ():  # of one that ended by itself
+            with contextlib.suppress(OSError):
+                os.rmdir(each)
         Path(RUN, container.name).unlink(missing_ok=True)  # of one that ended by itself
         remove_tree(container.directory)
         if not os.listdir(STATE):
-            Path(FILTER).unlink(missing_ok=True)
+            unlink(FILTER)
         tidy(STATE)
         tidy(RUN)
         self._write_unit(_service.drop_in(container.name), None)
@@ -266,8 +271,8 @@ class Containers(Kind):
             os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
             write(path, text, UNIT_MODE)
             return
-        if os.path.exists(path):
-            os.unlink(path)
+        if os.path.isdir(os.path.dirname(path)):
+            unlink(path)
             if own:
                 with contextlib.suppress(OSError):  # an administrator has more in it
                     os.rmdir(os.path.dirname(path))
@@ -279,19 +284,13 @@ class Containers(Kind):
             container = container.with_(rootfs_id=self._rootfs_id(container.rootfs))
         for directory in (STATE, container.directory, *[f"{container.directory}/lower"] * bool(container.first_id)):
             os.makedirs(directory, mode=0o700, exist_ok=True)
-        _process.log_for(container)
-        owners = _owners_change(change)
-        if owners:
-            _owners.shift(*owners)
-        if container.first_id and container.layer == "disk":
-            _process.layer_for(container)
-        for name, text in _files_of(container).items():
-            if name in MODES:
-                write(os.path.join(container.directory, name), text, MODES[name])
-            elif name == FILTER:
-                write(name, text, UNIT_MODE, encoding="latin-1")
-            else:
-                self._write_unit(name, text)
+        with _process.starting(container.directory):
+            if not _keeps_running(change) and running(container.name):
+                raise Problem(f"{container.key}: somebody else has started it just now, with its former settings: try again")
+            for each in _owners_steps(change):
+                _owners.shift(*each)
+            Path(_journal(container.name)).unlink(missing_ok=True)  # of a layer that is gone
+            self._write_files(container)
         if _keeps_namespace(change):
             if not change.before.lo:
                 _netns.lo_up(container.name)
@@ -302,6 +301,18 @@ class Containers(Kind):
         else:
             _netns.create(container.name)
 
+    def _write_files(self, container):
+        _process.log_for(container)
+        if container.first_id and container.layer == "disk":
+            _process.layer_for(container)
+        for name, text in _files_of(container).items():
+            if name in MODES:
+                write(os.path.join(container.directory, name), text, MODES[name])
+            elif name == FILTER:
+                write(name, text, UNIT_MODE, encoding="latin-1")
+            else:
+                self._write_unit(name, text)
+
     @staticmethod
     def _name_again(container, namespaces):
         _netns.remove(container.name)
@@ -310,6 +321,12 @@ class Containers(Kind):
             os.makedirs(USERS, exist_ok=True)
             _netns.pin(f"{namespaces}/user", users(container.name))
         _netns.attach(container.name, f"{namespaces}/net")
+
+
+def _is_ours(name):
+    """Whether a directory is a container's: it may be empty as yet."""
+    return NAME.fullmatch(name) and not os.path.isfile(f"{STATE}/{name}") and (
+        not os.listdir(f"{STATE}/{name}") or any(os.path.exists(f"{STATE}/{name}/{each}") for each in MODES))
 
 
 def _raise_all(failures):
@@ -333,19 +350,30 @@ def _keeps_namespace(change):
     return bool(before and after and (before.namespace or before.pid) and before.first_id == after.first_id)
 
 
-def _owners_change(change):
-    """Whose the files become that the container has written: the directory, the first of its user ids then and now, and how many
-    there are. None where they stay."""
-    before, after = change.before, change.after
-    written = f"{after.directory}/layer/upper"
-    if before is None or before.first_id == after.first_id or not os.path.isdir(written):
-        return None
-    return written, before.first_id or 0, after.first_id or 0, _idmap.RANGE
+def _owners_steps(change):
+    """Whose the files become that the container has written, and what was begun of that: the arguments of each shift."""
+    container, new = change.after or change.before, change.after and (change.after.first_id or 0)
+    written, journal = f"{container.directory}/layer/upper", _journal(container.name)
+    if change.before is None or change.after is None or not os.path.isdir(written):
+        return []
+    begun = _owners.begun(journal)
+    old = begun[1] if begun else change.before.first_id or 0
+    steps = [begun] * bool(begun) + [(old, new)] * (old != new)
+    return [(written, journal, *each, _idmap.RANGE) for each in steps]
+
+
+def _halfway(name):
+    begun = _owners.begun(_journal(name))
+    return f"from user id {begun[0]} to {begun[1]}" if begun else ""
+
+
+def _journal(name):
+    return f"{STATE}/{name}/owners.json"
 
 
 def _left(plan):
-    """The root filesystems that containers of the plan have run on."""
-    return sorted({change.before.rootfs for change in plan.changes if change.before and change.before.rootfs})
+    """The root filesystems that containers of the plan may have run on."""
+    return sorted({os.path.realpath(change.before.rootfs) for change in plan.changes if change.before and change.before.rootfs})
 
 
 def _renames(change):
@@ -357,7 +385,7 @@ def _stops(change):
     """Whether something has to stop. A service that waits to be started again counts as well when it goes."""
     before = change.before
     return (before is not None and not _keeps_running(change)
-            and (before.state == STARTED or bool(before.service and change.action == DELETE)))
+            and (before.state == STARTED or bool(before.service and (change.action == DELETE or _owners_steps(change)))))
 
 
 def _verb(container, verb):

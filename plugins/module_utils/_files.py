@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 import tempfile
@@ -61,7 +62,7 @@ class Files(Kind):
     def apply(self, plan):
         for change in plan.changes:
             if change.action == DELETE:
-                os.unlink(change.before.path)
+                unlink(change.before.path)
                 tidy(os.path.dirname(change.before.path))
             else:
                 os.makedirs(os.path.dirname(change.after.path), mode=0o755, exist_ok=True)
@@ -106,8 +107,19 @@ def number(path):
         return None
 
 
+def mounts_below(path):
+    """The mount points at or below a directory, as this process sees them."""
+    top = os.path.realpath(path)
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        points = {line.split(" ")[4] for line in file}
+    points = [re.sub(r"\\([0-7]{3})", lambda found: chr(int(found.group(1), 8)), each) for each in points]
+    return sorted(each for each in points if each == top or each.startswith(top + "/"))
+
+
 def remove_tree(path):
-    """A directory with all that is in it, however deep; what is mounted there stays. Raises Problem."""
+    """A directory with all that is in it, however deep, but never what is mounted there. Raises Problem."""
+    for each in mounts_below(path):
+        raise Problem(f"{path} is not removed, since {each} is a mount point; umount it first")
     done = subprocess.run(["rm", "-rf", "--one-file-system", "--", path], stdin=subprocess.DEVNULL, capture_output=True, text=True,
                           check=False)
     if done.returncode:
@@ -118,12 +130,30 @@ def write(path, text, mode, target=None, encoding="utf-8"):
     """Whole or not at all."""
     directory = os.path.dirname(path)
     if target is not None:
-        with tempfile.TemporaryDirectory(dir=directory, prefix=".new-") as beside:
+        with tempfile.TemporaryDirectory(dir=directory, prefix=_begun(path)) as beside:
             os.symlink(target, f"{beside}/link")
             os.replace(f"{beside}/link", path)
         return
-    handle, temporary = tempfile.mkstemp(dir=directory, prefix=".new-")
-    with os.fdopen(handle, "w", encoding=encoding, newline="") as file:
-        file.write(text)
-        os.fchmod(file.fileno(), mode)
-    os.replace(temporary, path)
+    handle, temporary = tempfile.mkstemp(dir=directory, prefix=_begun(path))
+    try:
+        with os.fdopen(handle, "w", encoding=encoding, newline="") as file:
+            file.write(text)
+            os.fchmod(file.fileno(), mode)
+        os.replace(temporary, path)
+    except OSError:
+        os.unlink(temporary)
+        raise
+
+
+def unlink(path):
+    """A file, should it be there, and what writes of it have left beside it that were killed."""
+    directory = os.path.dirname(path)
+    for name in os.listdir(directory) if os.path.isdir(directory) else ():
+        if name.startswith(_begun(path)):
+            remove_tree(os.path.join(directory, name))
+    if os.path.lexists(path):
+        os.unlink(path)
+
+
+def _begun(path):
+    return f".{os.path.basename(path)}.new-"

@@ -39,7 +39,7 @@ def boot_id():
 def running(name):
     """The pid of the container's process 1, or None where it does not run."""
     try:
-        pid, start, boot = Path(RUN, name).read_text(encoding="ascii").split()
+        pid, start, boot, *unused = Path(RUN, name).read_text(encoding="ascii").split()
         stat = Path("/proc", str(int(pid)), "stat").read_text(encoding="utf-8", errors="replace")
     except (OSError, ValueError):
         return None
@@ -51,6 +51,14 @@ def running(name):
 def users(name):
     """Where the user namespace of a container is pinned."""
     return f"{USERS}/{name}"
+
+
+def group(name):
+    """The cgroup that the container's script has made for its limits; None where there is none."""
+    with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as file:
+        mounts = [line.split() for line in file]
+    found = [f"{point}/fromscratch/{name}" for unused, point, kind, *unused in mounts if kind == "cgroup2"][:1]
+    return next((each for each in found if os.path.isdir(each)), None)
 
 
 def keep_to_itself():

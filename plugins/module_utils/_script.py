@@ -91,7 +91,8 @@ def script(container):
         freeze='\n    mount -o remount,bind,ro "$root"' if container.read_only else "",
         users=HAS_USERS.format(name=container.name) if mapped else "",
         namespaces=NAMESPACES.format(first=container.first_id, range=RANGE) if mapped else namespace_line('"$name"'),
-        open_files=(' 6<"$users"' if mapped else "") + (f" 7<{FILTER}" if container.filtered else ""),
+        open_files=' 6<"$users"' if mapped else "",
+        open_filter=f"\n    mount -o bind,ro {FILTER} {FILTER}\n    exec 7<{FILTER}" if container.filtered else "",
         enter="nsenter --user=proc/self/fd/6 -- " if mapped else "",
         confine=_confine(container), join=JOIN if container.limits else "", leave=LEAVE if container.limits else "",
         first=INIT if container.init else FIRST, command=command)
@@ -129,8 +130,9 @@ def _confine(container):
 
 OVERLAY = "lowerdir={lower},upperdir=$dir/layer/upper,workdir=$dir/layer/work"
 
-# Process 1: the end of descriptors 4 and 8 tells the host that the start is over.
-FIRST = 'exec </dev/null 4<&- 6<&- 7<&- 8<&- && cd "$1" && shift && exec "$@"'
+# Process 1: the end of descriptor 4, a pipe, tells the host that the start is over. The shell is the container's own already,
+# and may be any program: it gets no descriptor of a file of the host that could be written to, or leads to others.
+FIRST = 'exec </dev/null 4<&- 6<&- 7<&- && cd "$1" && shift && exec "$@"'
 
 # Process 1 with an init: it passes the signals on that ask a container to end, reaps what its children leave behind, and
 # says how its command ended. The start is over when there is somebody to pass a signal on to.
@@ -138,9 +140,9 @@ INIT = r"""exec </dev/null 6<&- 7<&-
 cd "$1" || exit 127
 shift
 trap "kill -TERM \$child" TERM INT QUIT HUP
-"$@" 4<&- 8<&- &
+"$@" 4<&- &
 child=$!
-exec 4<&- 8<&-
+exec 4<&-
 while wait $child; status=$?; kill -0 $child 2>/dev/null; do :; done
 echo "ended with status $status"
 exit $status"""
@@ -203,6 +205,7 @@ HIDE = """
 # cgroup v2, where no systemd does it.
 CONFINE = """
     group=$(cgroups)/fromscratch/$name
+    rmdir "$group" 2>/dev/null || : # with the limits of one that ended by itself
     mkdir -p "$group"
     for each in {controllers}; do
         echo "+$each" >"${{group%/*/*}}/cgroup.subtree_control"
@@ -233,7 +236,8 @@ umask 022
 
 name={name}
 dir={dir}
-record={record} # its process 1, the time that started, and the boot, a line each: a pid alone is soon somebody else's
+# Its process 1, the time that started, and the boot, a line each: a pid alone is soon somebody else's. And the tree it runs on.
+record={record}
 rootfs={rootfs}
 root=$dir/root{users}
 PATH=${{PATH-}}:/usr/sbin:/sbin
@@ -282,6 +286,14 @@ mount_point() {{
     done
 }}
 
+# Sets tree to the inode of the root filesystem, which Linux tells since 5.14: it stays where it is as long as we run.
+look_at_tree() {{
+    tree=unknown
+    while read -r key value; do
+        [ "$key" != ino: ] || tree=$value
+    done </proc/self/fdinfo/9
+}} 9<"$rootfs"
+
 # Shows the container $1 of the host at $2, by a bind or an rbind $3. The options $4 are added to those that each mount has.
 bind() {{
     mount_point "$root$2"
@@ -291,8 +303,17 @@ bind() {{
     fi
     mount -o "$3,X-mount.mkdir" "$1" "$root$2"
     [ "$4" ] || return 0
-    while read -r _ _ _ _ path _; do
-        case $path in "$root$2" | "$root$2"/*) mount -o "remount,bind,$4" "$path" ;; esac
+    mount -o "remount,bind,$4" "$root$2"
+    [ "$3" = rbind ] && [ -d "$root$2" ] || return 0
+    while read -r key value; do
+        [ "$key" != mnt_id: ] || mounts=" $value "
+    done 9<"$root$2" </proc/self/fdinfo/9
+    while read -r id parent _ _ path _; do # with blanks as \040
+        case $mounts in *" $parent "*)
+            mounts="$mounts$id "
+            mount -o "remount,bind,$4" "$(printf %b "$path")"
+            ;;
+        esac
     done </proc/self/mountinfo
 }}
 
@@ -316,8 +337,13 @@ begin() {{
     # shellcheck disable=SC2086  # what follows the name in brackets, as words
     set -- ${{stat##*) }}
     printf '%s\n' "${{stat%% *}}" "${{20}}" "$boot" >"$record"
-    echo {hostname} >/proc/sys/kernel/hostname
+    echo {hostname} >/proc/sys/kernel/hostname{open_filter}
+    look_at_tree
+    looked_at=$tree
     {layer}
+    look_at_tree
+    [ "$tree" = "$looked_at" ] || tree=unknown # it was replaced just now
+    echo "$tree" >>"$record"
     while read -r source point rest; do
         [ "$source" = "#" ] || mount_point "$point"
     done <"$dir/fstab"
@@ -363,8 +389,10 @@ start)
     if running; then exit 0; fi
     {{ [ -d "${{record%/*}}" ] && [ -d "$root" ]; }} || mkdir -p "${{record%/*}}" "$root"
     namespaces # a boot ago they were there{confine}
-    # The host's tree, where the tools are; and the standard input, which a shell takes from what it starts by "&".
-    exec 3</ 4<&0{open_files}
+    # The host's tree, where the tools are; and the standard input, which a shell takes from what it starts by "&", and by whose
+    # end one may wait if it is a pipe.
+    exec 3</ 4</dev/null{open_files}
+    [ ! -p /proc/self/fd/0 ] || exec 4<&0
     if [ "${{INVOCATION_ID-}}" ]; then # a unit of systemd counts as started when this ends
         rm -f "$record.begun"
         mkfifo "$record.begun"
@@ -383,7 +411,7 @@ pivot) # the old root goes on top of the new one, and away
     # shellcheck disable=SC3013  # every sh that is meant here has -ef
     [ ! . -ef / ] || {{ echo "the root of $name would be the host's" >&2; exit 1; }}
     exec {enter}{become} /bin/sh -c '{first}' \
-        init {workdir} {command} 3<&-
+        init {workdir} {command} 3<&- 8<&-
     ;;
 exec)
     shift
@@ -403,11 +431,12 @@ exec)
         setpriv --pdeathsig KILL -- {exec_become} "$@"
     ;;
 stop)
-    running || exit 0
-    kill -TERM "$pid" || : # it may be gone by now
-    ends_within {timeout}0 || kill -KILL "$pid" || :
-    ends_within 600 || {{ echo "$name: process $pid does not die" >&2; exit 1; }}
-    rm -f "$record"{leave}
+    if running; then
+        kill -TERM "$pid" || : # it may be gone by now
+        ends_within {timeout}0 || kill -KILL "$pid" || :
+        ends_within 600 || {{ echo "$name: process $pid does not die" >&2; exit 1; }}
+        rm -f "$record"
+    fi{leave}
     ;;
 status)
     if running; then echo "$name runs, process $pid"; else echo "$name does not run"; exit 3; fi

@@ -11,7 +11,6 @@ import ctypes
 import errno
 import fcntl
 import os
-import re
 import stat
 
 from . import _trees
@@ -49,27 +48,11 @@ def filled(path):
         return False
 
 
-def mounts_below(path):
-    """The mount points at or below a directory, as this process sees them."""
-    top = os.path.realpath(path)
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        points = [re.sub(r"\\([0-7]{3})", lambda found: chr(int(found.group(1), 8)), line.split(" ")[4])
-                  for line in file]
-    return sorted({each for each in points if each == top or each.startswith(top + "/")})
-
-
-def remove(path):
-    """Remove a tree, but never what is mounted in it."""
-    for each in mounts_below(path):
-        raise Problem(f"dest: {path} is not removed, since {each} is a mount point; umount it first")
-    remove_tree(path)
-
-
 def _clear(directory, keep=None):
     for name in os.listdir(directory):
         path = os.path.join(directory, name)
         if os.path.isdir(path) and not os.path.islink(path):
-            remove(path)
+            remove_tree(path)
         elif name != keep:
             os.unlink(path)
 
@@ -108,7 +91,7 @@ class Staging:
         try:
             if os.path.lexists(self.path):
                 self._keep()
-                remove(self.path)
+                remove_tree(self.path)
             _trees.release(self.dest)
         except (OSError, Problem):
             if kind is None:  # else the first error says more
@@ -193,11 +176,11 @@ class Staging:
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            if used := _trees.users(self.dest, self.dest):
+            if used := _trees.users(self.dest):
                 raise Problem(f"dest: {self.dest} comes from the lower layer of an overlay, where it cannot be moved aside for "
                               f"the containers that run on it; stop them first: {', '.join(used)}") from error
             _clear(self.dest, record)
-            remove(self.dest)
+            remove_tree(self.dest)
 
     @staticmethod
     def _reason(error):

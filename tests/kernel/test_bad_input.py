@@ -118,6 +118,7 @@ TABLE = {
         Row("binds", [{"source": "/a", "dest": "/b"}, {"source": "/c", "dest": "/b/"}], TWICE, named="binds and tmpfs", shown="/b"),
         Row("tmpfs", ["run"], PATH), Row("tmpfs", ["/"], "it must be below /"),
         Row("tmpfs", ["/run:size 4"], "such as mode=1777,size=64m"), Row("tmpfs", ["/run:"], "such as mode=1777,size=64m"),
+        Row("tmpfs", ["/srv/etc/memory"], "the bind to /srv/etc would hide it"),
         Row("tmpfs", ["/run", "/run:size=1m"], TWICE, named="binds and tmpfs", shown="/run"),
         Row("read_only", "maybe", BOOL),
         Row("privileged", "maybe", BOOL),

@@ -479,7 +479,7 @@ def test_the_pid_of_somebody_else(rootfs, what):
     """After a reboot, or much later, the recorded pid is that of another process: it stays alone."""
     act(name="c1", rootfs=rootfs)
     record = Path(RUN, "c1")
-    process, start, boot = record.read_text(encoding="ascii").split()
+    process, start, boot, unused = record.read_text(encoding="ascii").split()
     with ended(subprocess.Popen(["sleep", "1000"])) as other:
         stat_ = Path(f"/proc/{other.pid}/stat").read_text(encoding="ascii").split()
         record.write_text(f"{other.pid} {start} {boot}\n" if what == "start"

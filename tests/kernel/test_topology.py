@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import random
+import shlex
 import signal
 import subprocess
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.fromscratch.containers.plugins.module_utils import _netns, _nft, _process
+from ansible_collections.fromscratch.containers.plugins.module_utils import _netns, _nft, _process, _trees
 from ansible_collections.fromscratch.containers.plugins.module_utils._paths import STATE, USERS
 
 from ..conftest import ROOT
@@ -171,7 +172,7 @@ def start_by_hand(name):
 
 
 def used():
-    directory = Path(ROOTFS).parent / ".alpine.used"
+    directory = Path(ROOTFS).parent / ".alpine_rootfs.used"
     return [f"{directory}/{each}" for each in os.listdir(directory)] if directory.exists() else []
 
 
@@ -188,16 +189,15 @@ def test_a_root_filesystem_that_is_replaced_stays_for_those_who_run_on_it(host, 
     assert items(replaced) == [f"recreate rootfs {ROOTFS}", "recreate container c2"] and _process.running("c1") == first
     assert lists("c1", "/bin/busybox") and not lists("c1", "/newer") and lists("c2", "/newer")
     tree, = used()
-    assert f"mv -T {ROOTFS} {tree}" in replaced.commands and not any(line.startswith(f"rm -rf {tree}") for line in replaced.commands)
+    assert f"mv -T {ROOTFS} {tree}" in replaced.commands
     assert not run_module("topology", **others).changed
     start_by_hand("c2")
     converge("topology", host, alpine_rootfs=[{"dest": ROOTFS, "src": tarball}])
     assert len(used()) == 2 and lists("c1", "/bin/busybox") and lists("c2", "/newer"), "whoever has started it"
     anew = converge("topology", host, ns_container=[{**others["ns_container"][0], "hostname": "other"}])
-    assert f"rm -rf {tree}" in anew.commands and len(used()) == 1 and lists("c1", "/bin/busybox")
+    assert anew.commands[-1] == _trees.releasing(ROOTFS) and len(used()) == 1 and lists("c1", "/bin/busybox")
     converge("topology", host, alpine_rootfs=[{"dest": ROOTFS, "state": "absent"}])
     assert lists("c1", "/bin/busybox") and lists("c2", "/newer") and not Path(ROOTFS).exists()
-    sh(f"{STATE}/c2/container exec touch /.alpine_rootfs.json")  # which its tree was known by
     assert items(converge("topology", host, alpine_rootfs=[{"dest": ROOTFS, "src": tarball}])) == [f"create rootfs {ROOTFS}"]
     assert lists("c1", "/bin/busybox") and lists("c2", "/newer") and len(used()) == 2
     converge("topology", host, **absent(wanted))
@@ -256,8 +256,86 @@ def test_nothing_stays_where_all_start_anew(host, tarball, newer):
     converge("topology", host, **wanted)
     replaced = converge("topology", host, **others)
     assert used() == [] and lists("c1", "/newer") and lists("c2", "/newer")
-    tree = next(line.split()[-1] for line in replaced.commands if line.startswith(f"mv -T {ROOTFS} "))
-    assert replaced.commands[-1] == f"rm -rf {tree}"
+    assert replaced.commands[-1] == _trees.releasing(ROOTFS)
+
+
+def run_by_hand(result):
+    """The commands of a result, one after the other."""
+    for line in result.commands:
+        sh(f"setsid sh -ec {shlex.quote(line)} 0>&1 >/dev/null | cat")
+
+
+def test_commands_leave_what_runs_on_a_tree_and_no_more(host, tarball, newer):
+    first, second = whole(host, tarball, "c1", "c2"), whole(host, newer, "c1", "c2")
+    kinds = "alpine_rootfs", "ns_container"
+    made = {kind: first[kind] for kind in kinds}
+    converge("topology", host, **made)
+    # Its only container on the way leaves with it, the other goes on.
+    run_by_hand(run_module("topology", check=True, alpine_rootfs=second["alpine_rootfs"],
+                           ns_container=[{"name": "c2", "state": "absent"}]))
+    assert len(used()) == 1 and lists("c1", "/bin/busybox")
+    run_by_hand(run_module("topology", check=True, ns_container=[{"name": "c1", "state": "absent"}]))
+    assert used() == [] and not (Path(ROOTFS).parent / ".alpine_rootfs.used").exists()
+    # All at once.
+    converge("topology", host, **made)
+    run_by_hand(run_module("topology", check=True, **absent(made)))
+    assert os.listdir(os.path.dirname(ROOTFS)) == []
+
+
+@pytest.mark.parametrize("made", ["link", "user", "mode"])
+def test_a_directory_of_that_name_that_is_somebody_elses_is_left_alone(host, tarball, tmp_path, made):
+    converge("topology", host, **whole(host, tarball, "c1"))
+    place, precious = Path(ROOTFS).parent / ".alpine_rootfs.used", tmp_path / "precious"
+    (precious / "alpine.1").mkdir(parents=True, mode=0o700)
+    if made == "link":
+        precious.chmod(0o700)
+        place.symlink_to(precious)
+    else:
+        sh(f"cp -a {precious} {place}", f"chown 1000 {place}; chmod 700 {place}" if made == "user" else f"chmod 755 {place}")
+    wanted = {"ns_container": [{"name": "c1", "rootfs": ROOTFS, "hostname": "other"}]}
+    converge("topology", host, **wanted)
+    refused = run_module("topology", alpine_rootfs=[{"dest": ROOTFS, "state": "absent"}])
+    assert refused.failed and f"{place} is where" in refused.msg and lists("c1", "/bin/busybox") and Path(ROOTFS).is_dir()
+    sh(f"{STATE}/c1/container stop")
+    assert not run_module("topology", **absent(whole(host, tarball, "c1"))).failed
+    assert (place / "alpine.1").is_dir(), "it is gone"
+    sh(f"rm -r {place}")
+
+
+def test_a_tree_that_is_reached_by_a_link_stays_when_that_leads_elsewhere(host, tarball, newer):
+    parent = Path(ROOTFS).parent
+    one, two, current = (str(parent / each) for each in ("one", "two", "current"))
+    converge("topology", host, alpine_rootfs=[{"dest": one, "src": tarball}, {"dest": two, "src": newer}])
+    os.symlink("one", current)
+    wanted = {"name": "c1", "rootfs": current}
+    converge("topology", host, ns_container=[wanted])
+    os.replace(os.symlink("two", f"{current}.new") or f"{current}.new", current)
+    converge("topology", host, alpine_rootfs=[{"dest": one, "state": "absent"}])
+    assert lists("c1", "/bin/busybox") and len(used()) == 1
+    converge("topology", host, ns_container=[{**wanted, "hostname": "other"}])
+    assert lists("c1", "/newer") and used() == []
+    converge("topology", host, ns_container=[{"name": "c1", "state": "absent"}])
+    os.unlink(current)
+    converge("topology", host, alpine_rootfs=[{"dest": two, "state": "absent"}])
+
+
+def test_nobody_inside_can_say_that_he_runs_on_another_tree(host, tarball, newer):
+    wanted, others = whole(host, tarball, "c1", "c2"), whole(host, newer, "c1", "c2")
+    converge("topology", host, **wanted)
+    sh(f"{STATE}/c1/container exec sh -c 'chmod 600 /.alpine_rootfs.json; touch -d 2020-01-01 /.alpine_rootfs.json /bin /'")
+    converge("topology", host, alpine_rootfs=others["alpine_rootfs"])
+    start_by_hand("c1")
+    converge("topology", host, alpine_rootfs=wanted["alpine_rootfs"])
+    assert len(used()) == 2 and lists("c1", "/newer") and lists("c2", "/bin/busybox")
+
+
+def test_a_removal_that_was_killed_between_two_names_is_finished(host, tarball):
+    converge("topology", host, alpine_rootfs=[{"dest": ROOTFS, "src": tarball}])
+    beside = Path(ROOTFS).parent / ".alpine.partial"
+    beside.mkdir(mode=0o700)
+    os.rename(ROOTFS, beside / "old")
+    converge("topology", host, alpine_rootfs=[{"dest": ROOTFS, "state": "absent"}])
+    assert os.listdir(os.path.dirname(ROOTFS)) == []
 
 
 def test_prune_spares_root_filesystems_and_kinds_that_are_not_given(host, tarball):
