@@ -59,6 +59,8 @@ class Containers(Kind):
             names += sorted(name for name in set(os.listdir(STATE)) - set(names) if _is_ours(name))
         self._stale = _service.not_loaded() if _service.manages_host() else ()
         found = (self._look(name) for name in names)
+        gone = {item.name for item in wanted if item.rootfs is None}  # where another program's namespace may well be
+        found = (each for each in found if each is None or each.owner == OWNER or each.name not in gone)
         return {each.key: each for each in found if each is not None}
 
     def _look(self, name):
@@ -291,15 +293,14 @@ class Containers(Kind):
                 _owners.shift(*each)
             Path(_journal(container.name)).unlink(missing_ok=True)  # of a layer that is gone
             self._write_files(container)
-        if _keeps_namespace(change):
-            if not change.before.lo:
+            if not _keeps_namespace(change):
+                self._remove_namespace(container.name)
+                if container.first_id:
+                    _netns.create_mapped(container.name, users(container.name), container.first_id, _idmap.RANGE)
+                else:
+                    _netns.create(container.name)
+            elif not change.before.lo:
                 _netns.lo_up(container.name)
-            return
-        self._remove_namespace(container.name)
-        if container.first_id:
-            _netns.create_mapped(container.name, users(container.name), container.first_id, _idmap.RANGE)
-        else:
-            _netns.create(container.name)
 
     def _write_files(self, container):
         _process.log_for(container)

@@ -383,9 +383,10 @@ start)
         # shellcheck disable=SC2086  # a command of its own
         closed setsid --wait $keys "$dir/container" start </dev/null >>"$dir/log" 2>&1
     fi
-    # One start at a time; the lock is that of whoever has the file open, and may come from who calls.
+    # One start at a time; the lock is that of whoever has the file open, and may come from who calls. While it was waited for,
+    # this script may have been written anew.
     # shellcheck disable=SC3013  # every sh that is meant here has -ef
-    [ /proc/self/fd/8 -ef "$dir" ] || {{ exec 8<"$dir" && flock 8; }}
+    [ /proc/self/fd/8 -ef "$dir" ] || {{ exec 8<"$dir" && flock 8 && exec "$dir/container" start; }}
     if running; then exit 0; fi
     {{ [ -d "${{record%/*}}" ] && [ -d "$root" ]; }} || mkdir -p "${{record%/*}}" "$root"
     namespaces # a boot ago they were there{confine}

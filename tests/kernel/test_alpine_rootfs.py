@@ -671,7 +671,7 @@ def killed_at(moment, **params):
 @pytest.mark.parametrize("name, moment, old, action", [
     ("while unpacking", (_tarball, "_write"), True, "recreate"),
     ("before the rename", (_staging.Staging, "put"), True, "recreate"),
-    ("between two renames", (_staging, "remove"), False, "update"),
+    ("between two renames", (_staging, "remove_tree"), False, "update"),
 ])
 def test_a_killed_run_leaves_it_whole_and_the_next_cleans_up(place, good, other, name, moment, old, action):
     dest = str(place / "a")

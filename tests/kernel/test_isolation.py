@@ -10,12 +10,13 @@ import os
 import select
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
-from ansible_collections.fromscratch.containers.plugins.module_utils import _idmap, _process, _seccomp
-from ansible_collections.fromscratch.containers.plugins.module_utils._paths import STATE
+from ansible_collections.fromscratch.containers.plugins.module_utils import _idmap, _owners, _process, _seccomp
+from ansible_collections.fromscratch.containers.plugins.module_utils._paths import STATE, USERS
 from ansible_collections.fromscratch.containers.plugins.module_utils._script import DEVICES
 
 from . import test_ns_container
@@ -80,7 +81,97 @@ def test_what_a_container_has_written_stays_its_own_when_its_user_ids_come_and_g
             assert owners(f"{tmp_path}/copy") == owners(upper)
 
 
+def writes_something(tmp_path, rootfs):
+    """A container that has left files of several kinds in its layer; the layer's directory."""
+    act(name="c1", rootfs=rootfs, userns="host")
+    inside("mkdir -p /srv/a /srv/b; for each in a b; do cp /bin/busybox /srv/$each/suid; chmod 4755 /srv/$each/suid; done")
+    return Path(STATE, "c1", "layer", "upper")
+
+
+@pytest.mark.parametrize("then", ["auto", "host"])
+@pytest.mark.parametrize("after", [1, 3, 5])
+def test_a_change_of_owners_that_was_killed_is_finished_or_undone(rootfs, host, tmp_path, monkeypatch, then, after):
+    if _idmap.refusal(rootfs):
+        pytest.skip(f"no user namespace: {_idmap.refusal(rootfs)}")
+    upper, calls = writes_something(tmp_path, rootfs), []
+    child = os.fork()
+    if child == 0:
+        chown = os.chown
+
+        def dies(*args, **kwargs):
+            chown(*args, **kwargs)
+            calls.append(args)
+            if len(calls) == after:
+                os._exit(9)
+
+        os.chown = dies
+        run_module("ns_container", name="c1", rootfs=rootfs, userns="auto")
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    changed = act(name="c1", rootfs=rootfs, userns=then)
+    assert any(each.startswith("halfway: from user id 0 to ") for each in changed.changes[0]["fields"])
+    owner = 0 if then == "host" else int(changed.observed[0]["userns"])
+    assert set(sh(f"find {upper} -printf '%U %G\n'").split()) == {str(owner)}
+    assert {(upper / "srv" / each / "suid").stat().st_mode & 0o7777 for each in "ab"} == {0o4755}
+
+
+def test_owners_change_in_a_deep_tree(rootfs, host, tmp_path):
+    upper = writes_something(tmp_path, rootfs)
+    inside("cd /srv; for i in $(seq 30); do mkdir $(printf %0200d 1); cd $(printf %0200d 1); done; echo x >deep")
+    owner = act(name="c1", rootfs=rootfs, userns="auto").observed[0]["userns"]
+    assert set(sh(f"find {upper} -printf '%U\n'").split()) == {owner}
+
+
+def test_nobody_starts_a_container_while_its_owners_change(rootfs, host, tmp_path, monkeypatch):
+    writes_something(tmp_path, rootfs)
+    shift, found = _owners.shift, []
+
+    def meanwhile(*args):
+        found.append(subprocess.Popen([f"{STATE}/c1/container", "start"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL))
+        time.sleep(0.3)
+        assert _process.running("c1") is None, "it has started"
+        shift(*args)
+
+    monkeypatch.setattr(_owners, "shift", meanwhile)
+    done = run_module("ns_container", name="c1", rootfs=rootfs, userns="auto")
+    assert len(found) == 1 and found[0].wait(30) == 0
+    assert not done.failed, done.msg
+    assert inside("stat -c %u /srv/a/suid") == "0"
+
+
 # Out of the root
+
+@pytest.mark.parametrize("init", [True, False])
+def test_a_shell_of_the_containers_own_gets_no_way_to_the_host(rootfs, userns, host, tmp_path, init):
+    """/bin/sh is the first program of the container's files that runs."""
+    private = tmp_path / "rootfs"
+    sh(f"cp -a {rootfs} {private}", f"rm {private}/bin/sh")
+    (private / "bin" / "sh").write_text("""#!/bin/busybox sh
+for fd in 3 4 5 6 7 8 9; do
+    if [ -d /proc/self/fd/$fd ]; then
+        echo "$fd is a directory: $(ls /proc/self/fd/$fd/..)"
+    elif [ -e /proc/self/fd/$fd ]; then
+        echo "$fd is $(readlink /proc/self/fd/$fd)"
+    fi
+done >/found
+exec /bin/busybox sh "$@"
+""", encoding="ascii")
+    (private / "bin" / "sh").chmod(0o755)
+    act(name="c1", rootfs=str(private), userns=userns, init=init, command=["/bin/sleep", "infinity"])
+    found = Path(STATE, "c1", "layer", "upper", "found").read_text(encoding="ascii").splitlines()
+    assert found[0].startswith("4 is pipe:") and [each for each in found[1:] if each != f"6 is {USERS}/c1"] == [], "but its own user namespace"
+
+
+def test_a_shell_of_the_containers_own_holds_up_nobody(rootfs, userns, host, tmp_path):
+    """It may keep what it is given."""
+    private = tmp_path / "rootfs"
+    sh(f"cp -a {rootfs} {private}", f"rm {private}/bin/sh")
+    (private / "bin" / "sh").write_text('#!/bin/busybox sh\nexec /bin/busybox sleep infinity 4<&-\n', encoding="ascii")
+    (private / "bin" / "sh").chmod(0o755)
+    assert not run_module("ns_container", name="c1", rootfs=str(private), userns=userns).failed
+    with _process.starting(Path(STATE, "c1")):
+        pass
+
 
 def escape(secret, command):
     found = run_in(command)

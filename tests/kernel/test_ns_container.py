@@ -592,9 +592,10 @@ def test_a_run_that_was_killed_before_it_wrote_the_settings(host, rootfs):
 
 def test_a_namespace_of_somebody_else(host, rootfs):
     sh("ip netns add c1")
-    for state in "started", "stopped", "restarted", "absent":
+    for state in "started", "stopped", "restarted":
         for check in True, False:
             refused(host, "container c1", "not made by this collection", check=check, name="c1", rootfs=rootfs, state=state)
+    assert not act(name="c1", state="absent").changed, "it is no container"
     act(config=[], prune=True)
     act(name="c2", rootfs=rootfs)
     act(name="c2", state="absent")
@@ -833,6 +834,26 @@ def test_a_bind_is_no_more_than_what_it_shows(rootfs, tmp_path):
     finally:
         act(name="c1", state="absent")
         sh(f"umount {tmp_path}/top {tmp_path}/exec")
+
+
+def test_binds_come_from_the_outside_in_and_each_has_its_options(rootfs, tmp_path):
+    """In whichever order they are given, and with mounts below that have blanks in their names."""
+    outer, inner = tmp_path / "outer", tmp_path / "inner"
+    (outer / "in-it").mkdir(parents=True)
+    (outer / "below it").mkdir()
+    inner.mkdir()
+    sh(f"mount -t tmpfs below '{outer}/below it'")
+    binds = [{"source": str(inner), "dest": "/a-b/in-it", "read_only": True}, {"source": str(outer), "dest": "/a-b"}]
+    try:
+        for each in binds, binds[::-1]:
+            act(name="c1", rootfs=rootfs, binds=each)
+            options = {line.split()[4]: line.split()[5].split(",") for line in inside("cat /proc/self/mountinfo").splitlines()}
+            found = [options[f"/a-b{below}"] for below in ("", "/in-it", "/below\\040it")]
+            assert all("nodev" in each for each in found) and ["ro" in each for each in found] == [False, True, False]
+        assert not run_module("ns_container", name="c1", rootfs=rootfs, binds=binds).changed, "the order does not count"
+    finally:
+        act(name="c1", state="absent")
+        sh(f"umount '{outer}/below it'")
 
 
 def test_what_an_administrator_has_beside_the_unit_stays(tmp_path):
