@@ -99,8 +99,8 @@ notes:
   - Symlinks with an absolute target, setuid bits, owners and times are kept. A tarball with device nodes, or with
     anything that leads outside of the tree, is refused. Extended attributes are not unpacked.
   - A tree that is replaced or removed while containers of M(fromscratch.containers.ns_container) run on it is moved beside O(dest),
-    into C(.alpine_rootfs.used), and removed when the last of them has stopped, by the next run of either module. Where it cannot be moved
-    it is not removed.
+    into C(.alpine_rootfs.used), and removed when the last of them has stopped, by the next run of either module. Where it cannot
+    be moved it is not removed.
 seealso:
   - module: fromscratch.containers.ns_container
 """

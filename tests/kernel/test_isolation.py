@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.fromscratch.containers.plugins.module_utils import _idmap, _owners, _process, _seccomp
-from ansible_collections.fromscratch.containers.plugins.module_utils._paths import STATE, USERS
+from ansible_collections.fromscratch.containers.plugins.module_utils import _container, _idmap, _owners, _process, _script, _seccomp
+from ansible_collections.fromscratch.containers.plugins.module_utils._paths import FILTER, STATE, USERS
 from ansible_collections.fromscratch.containers.plugins.module_utils._script import DEVICES
 
 from . import test_ns_container
@@ -160,6 +160,21 @@ exec /bin/busybox sh "$@"
     act(name="c1", rootfs=str(private), userns=userns, init=init, command=["/bin/sleep", "infinity"])
     found = Path(STATE, "c1", "layer", "upper", "found").read_text(encoding="ascii").splitlines()
     assert found[0].startswith("4 is pipe:") and [each for each in found[1:] if each != f"6 is {USERS}/c1"] == [], "but its own user namespace"
+
+
+def test_the_filter_that_setpriv_reads_cannot_be_written_to(tmp_path):
+    """Only setpriv of util-linux 2.41 takes one; its descriptor is still open in the container's /bin/sh."""
+    defaults = {name: spec.get("default") for name, spec in _container.OPTIONS.items()}
+    filtered = _container.container({**defaults, "name": "c1", "rootfs": "/rootfs"}).with_(seccomp="setpriv")
+    lines = [line.strip() for line in _script.script(filtered).splitlines()]
+    at = lines.index(f"mount -o bind,ro {FILTER} {FILTER}")
+    (tmp_path / "filter").write_text("of the host", encoding="ascii")
+    opening = "\n".join(lines[at:at + 2]).replace(FILTER, str(tmp_path / "filter"))
+    done = subprocess.run(["unshare", "--mount", "sh", "-ec", f"{opening}\numount -l {tmp_path}/filter; cat <&7; echo no >/proc/self/fd/7"],
+                          capture_output=True, text=True, check=False)
+    assert done.stdout == "of the host" and "Read-only file system" in done.stderr, done
+    assert (tmp_path / "filter").read_text(encoding="ascii") == "of the host"
+    assert not any("7<" in line for line in lines[:at]), "it is opened nowhere else"
 
 
 def test_a_shell_of_the_containers_own_holds_up_nobody(rootfs, userns, host, tmp_path):
