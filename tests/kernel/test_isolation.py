@@ -124,7 +124,8 @@ def test_owners_change_in_a_deep_tree(rootfs, host, tmp_path):
 
 def test_nobody_starts_a_container_while_its_owners_change(rootfs, host, tmp_path, monkeypatch):
     writes_something(tmp_path, rootfs)
-    shift, found = _owners.shift, []
+    shift, start, found = _owners.shift, _process.start, []
+    monkeypatch.setattr(_process, "start", lambda container: found[0].wait(30) or start(container))  # by hand it is first
 
     def meanwhile(*args):
         found.append(subprocess.Popen([f"{STATE}/c1/container", "start"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL))
@@ -137,6 +138,7 @@ def test_nobody_starts_a_container_while_its_owners_change(rootfs, host, tmp_pat
     assert len(found) == 1 and found[0].wait(30) == 0
     assert not done.failed, done.msg
     assert inside("stat -c %u /srv/a/suid") == "0"
+    assert os.readlink(f"/proc/{pid()}/ns/user") != os.readlink("/proc/self/ns/user"), "it was started as it had been"
 
 
 # Out of the root
