@@ -128,14 +128,15 @@ def test_nobody_starts_a_container_while_its_owners_change(rootfs, host, tmp_pat
     monkeypatch.setattr(_process, "start", lambda container: found[0].wait(30) or start(container))  # by hand it is first
 
     def meanwhile(*args):
-        found.append(subprocess.Popen([f"{STATE}/c1/container", "start"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL))
+        with open(tmp_path / "said", "wb") as said:
+            found.append(subprocess.Popen([f"{STATE}/c1/container", "start"], stdin=subprocess.DEVNULL, stdout=said, stderr=said))
         time.sleep(0.3)
         assert _process.running("c1") is None, "it has started"
         shift(*args)
 
     monkeypatch.setattr(_owners, "shift", meanwhile)
     done = run_module("ns_container", name="c1", rootfs=rootfs, userns="auto")
-    assert len(found) == 1 and found[0].wait(30) == 0
+    assert len(found) == 1 and found[0].wait(30) == 0 and (tmp_path / "said").read_text(encoding="utf-8") == ""
     assert not done.failed, done.msg
     assert inside("stat -c %u /srv/a/suid") == "0"
     assert os.readlink(f"/proc/{pid()}/ns/user") != os.readlink("/proc/self/ns/user"), "it was started as it had been"
