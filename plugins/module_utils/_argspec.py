@@ -45,17 +45,24 @@ def interface_name(option, value):
     """What the kernel accepts as the name of a link."""
     if value is None:
         return None
-    if not value or len(value) > IFNAME_MAX:
-        raise Invalid(option, value, f"an interface name has 1 to {IFNAME_MAX} characters, this one has {len(value)}")
+    size = len(os.fsencode(_text(option, value)))
+    if not 1 <= size <= IFNAME_MAX:
+        raise Invalid(option, value, f"an interface name has 1 to {IFNAME_MAX} bytes, this one has {size}")
     if value in (".", "..", "all", "default") or re.search(r"[/:\s%]", value) or not value.isprintable():
         raise Invalid(option, value, "an interface name has no '/', ':', '%' or white space and is not "
                                      "'.', '..', 'all' or 'default'")
     return value
 
 
+def _text(option, value):
+    if not isinstance(value, str):
+        raise Invalid(option, value, "it is no string: put it in quotes")
+    return value
+
+
 def thing_name(option, value):
     """The name of a container or a network namespace: it becomes part of paths and of unit names."""
-    if value is not None and not NAME.fullmatch(value):
+    if value is not None and not NAME.fullmatch(_text(option, value)):
         raise Invalid(option, value, "use 1 to 63 letters, digits, '_', '.' and '-', the first a letter or a digit")
     return value
 
@@ -168,6 +175,7 @@ def routes(option, values, gateway, gateway_option="gateway"):
             raise Invalid(f"{option}.via", via, f"it is of another address family than the destination {dst}: give one of the same")
         found.append(route(dst, via))
     found += [route(DEFAULT, ip(gateway_option, gateway))] if gateway else []
+    refuse_duplicates(f"{option}.dst", [each.dst for each in sorted(set(found), key=str)])
     return frozenset(found)
 
 
@@ -182,8 +190,14 @@ def refuse_unreachable(routes, addresses, option="routes.via", gateway=None):
     """The kernel takes a gateway only where an address or a route without a gateway leads to it."""
     nets = [ipaddress.ip_interface(each).network for each in addresses]
     nets += [ipaddress.ip_network(each.dst) for each in routes if not each.via and each.dst not in (DEFAULT, DEFAULT6)]
+    for each in addresses:
+        dst = str(ipaddress.ip_interface(each).network)
+        if any(route.dst == dst for route in routes):
+            raise Invalid("routes.dst", dst, f"the kernel makes that route itself for the address {each}: leave it out")
     for each in sorted(route.via for route in routes if route.via):
         via = ipaddress.ip_address(each)
+        if any(net.version == 4 and net.prefixlen < 31 and via == net.broadcast_address for net in nets):
+            raise Invalid("gateway" if each == gateway else option, each, "it is the broadcast address of its network")
         if not via.is_link_local and not any(via in net for net in nets):
             raise Invalid("gateway" if each == gateway else option, each, "it is in no network of the addresses ("
                           + (", ".join(sorted(addresses)) or "none") + ") nor of a route without via: add one that leads to it")

@@ -8,7 +8,7 @@ from dataclasses import replace
 from ._argspec import least_mtu
 from ._commands import command, commands
 from ._deps import require_pyroute2
-from ._errors import Invalid
+from ._errors import Foreign, Invalid
 from ._kind import Kind
 from ._link import Links
 from ._model import OWNER, UNMARKED
@@ -94,6 +94,9 @@ class LinkKind(Kind):
             return self.find(namespace, item.netns, link)
         if self.half_made(item, link):
             return replace(self.find(namespace, item.netns, link), owner=UNMARKED)
+        if link.alias == OWNER:
+            raise Foreign(item.key, f"would take the name of a {link.kind} of this collection",
+                          "Choose another name, or remove that first.")
         return self.item(name=item.name, netns=item.netns, owner=link.alias or link.kind or "the kernel")
 
     def half_made(self, item, link):

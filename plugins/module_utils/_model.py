@@ -82,6 +82,11 @@ class Item:
         return (("netns", getattr(self, "netns", None)),)
 
     @property
+    def places(self):
+        """Each (namespace, name) that the links of the item take."""
+        return [(self.netns, self.name)]
+
+    @property
     def key(self):
         netns = getattr(self, "netns", None)
         return f"{self.word} {self.name}" + (f" in netns {netns}" if netns else "")
@@ -148,6 +153,10 @@ class Bridge(Item):
 
     def fitted(self, mtu):
         return replace(self, mtu=mtu)
+
+    @property
+    def realms(self):
+        return (("netns", self.netns), ("bridge", self.netns, self.name))
 
 
 @dataclass(frozen=True)
@@ -224,6 +233,7 @@ class VethPair(Item):
     inner_mtu: Optional[int] = settable()
     underlay: Optional[str] = hint()
     bridge: Optional[str] = settable()
+    plugged: Optional[str] = hint()
     addresses: Optional[FrozenSet[str]] = settable()
     routes: Optional[FrozenSet[Route]] = settable()
     up: Optional[bool] = settable()
@@ -235,9 +245,13 @@ class VethPair(Item):
         return replace(self, mtu=mtu, inner_mtu=mtu)
 
     @property
+    def places(self):
+        return [(self.netns, self.name), (self.inner_netns, self.inner_name)]
+
+    @property
     def realms(self):
-        inner = (("netns", self.inner_netns),)
-        return inner + (("bridge", self.netns, self.bridge),) if self.bridge else inner
+        inner, bridge = (("netns", self.inner_netns),), self.bridge or self.plugged
+        return inner + (("bridge", self.netns, bridge),) if bridge else inner
 
 
 def derived_mac(*parts):

@@ -115,6 +115,7 @@ def run_all(module, kinds, stages, gathered=by_option):
         for stage in stages():
             stage.look()
             planned.append(stage)
+        _refuse_shared_names([item for stage in planned for item in stage.items if hasattr(item, "netns")])
         _refuse_shared_addresses(chain.from_iterable(stage.items for stage in planned))
         result = _converge(module, planned, gathered)
     except Problem as problem:
@@ -131,6 +132,18 @@ def _require_root():
     if os.geteuid() != 0:
         raise Problem(f"This module changes the kernel's state and must run as root, not as uid {os.geteuid()}: "
                       "set become: true")
+
+
+def _refuse_shared_names(links):
+    """A namespace has one link of a name, of whichever kind, and a link is the port of one bridge."""
+    names, ports = {}, {}
+    for item in links:
+        for place in item.places:
+            if names.setdefault(place, item.key) != item.key:
+                raise Invalid("name", place[1], f"{item.key} and {names[place]} would both have it")
+        for port in getattr(item, "ports", None) or ():
+            if ports.setdefault((item.netns, port), item.key) != item.key:
+                raise Invalid("ports", port, f"it is to be a port of {item.key} and of {ports[item.netns, port]}")
 
 
 def _refuse_shared_addresses(items):

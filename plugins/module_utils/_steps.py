@@ -97,6 +97,9 @@ class FdbReplace(FdbAppend):
     """The one destination of a unicast MAC, in the place of one that was learnt."""
 
 
+ETHERNET_MTU = 1500  # what the kernel gives to a link
+
+
 @dataclass(frozen=True)
 class FdbDel(FdbAppend):
     pass
@@ -151,11 +154,13 @@ def concerns(change, name):
 def link(change, data=(), peer=None, own_mtu=False):
     """Create the link, or set what differs of mac, mtu and data. The alias that marks it cannot come with creation.
 
-    With ``own_mtu`` the MTU is set by itself: only then does a bridge keep it, whatever that of its ports.
+    With ``own_mtu`` the MTU is set by itself: only then does a bridge keep it, whatever that of its ports; and only where it is
+    not the one that it has already.
     """
     item = change.after
     if change.action == CREATE:
-        return [LinkAdd(item.netns, item.name, item.kind, item.mac, None if own_mtu else item.mtu, data, peer),
+        first = item.mtu if not own_mtu else ETHERNET_MTU - 1 if item.mtu == ETHERNET_MTU else None
+        return [LinkAdd(item.netns, item.name, item.kind, item.mac, first, data, peer),
                 LinkSet(item.netns, item.name, alias=OWNER, mtu=item.mtu if own_mtu else None)]
     # A VXLAN device refuses an MTU that comes along with its own attributes.
     return (some(LinkSet(item.netns, item.name, alias=mark(change, OWNER),

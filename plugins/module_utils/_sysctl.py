@@ -62,6 +62,11 @@ class Sysctls(Kind):
         found = (_look(name) for name in names)
         return {item.key: item for item in found if item}
 
+    def missing(self, plan):
+        devices = sorted({change.after.name.split("/")[0] for change in plan.changes if change.after})
+        return [f"sysctl: there is no link {each}" for each in devices
+                if not os.path.exists(f"{CONF}/{each}") and ("link", None, each) not in self.ahead.made]
+
     def commands(self, plan):
         return [change.before.line(change.before.former) if change.action == DELETE else change.after.line(change.after.value)
                 for change in plan.changes]

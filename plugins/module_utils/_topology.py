@@ -15,7 +15,7 @@ from ._names import Names
 from ._nft import Tables
 from ._run import Stage, checked
 from ._sysctl import Sysctls
-from ._veth import VethPairs
+from ._veth import VethPairs, host_end
 from ._vxlan import Vxlans
 
 KINDS = ("alpine_rootfs", "names", "ns_container", "nftables", "forward", "veth_pair", "linux_bridge", "vxlan_link", "sysctl")
@@ -38,7 +38,7 @@ class Topology:
 
     def stages(self):
         """No kind is managed that is not given."""
-        given = checked(self.kinds, self.params)
+        given = _plugged(checked(self.kinds, self.params))
         persist, items = self.params["persist"], {}
         if persist:  # before the first link
             yield Stage(Files(self.ahead), _managers.files(_names(given)), False)
@@ -46,11 +46,32 @@ class Topology:
             stage = Stage(self.kinds[option], options, option in WHOLE or (self.params["prune"] and option not in UNPRUNED), option)
             yield stage
             items[option] = stage.items
+            if option == "vxlan_link" and "nftables" in given and not self.params["prune"]:
+                self._warn_of_unguarded(stage)
         if persist:
             tunnels = [item for item in items.get("vxlan_link", ()) if item.netns is None]
             yield Stage(Files(self.ahead), _boot.files(
                 [line for option in items for line in self.kinds[option].boot(items[option])],
                 sorted({item.local for item in tunnels}), sorted({item.device for item in tunnels})), False)
+
+
+    def _warn_of_unguarded(self, stage):
+        """The rules are about what the task names: what it no longer names takes frames from anybody."""
+        named = {item.name for item in stage.sought if item.netns is None}
+        stage.kind.warnings += [f"The tunnel {link.name} with the VNI {link.vni} is left of an earlier run, and no rule of this "
+                                "task keeps strangers out of it: have it removed by prune (overlay_prune), or name it"
+                                for link in stage.kind.ours_in(None) if link.name not in named]
+
+
+def _plugged(given):
+    """The options, a veth pair of a bridge that comes later in the same task as a port of that bridge: both are there by then."""
+    bridges = {(each["name"], each["netns"]): each for each in given.get("linux_bridge", ()) if each["state"] == "present"}
+    for pair in given.get("veth_pair", ()):
+        bridge = bridges.get((pair["bridge"], pair["netns"])) if pair["state"] == "present" and pair["bridge"] else None
+        if bridge and (pair["name"] or pair["container"] or pair["namespace"]):
+            bridge["ports"] = [*(bridge["ports"] or ()), *{host_end(pair)}.difference(bridge["ports"] or ())]
+            pair.update(bridge=None, plugged=pair["bridge"])
+    return given
 
 
 def _names(given):

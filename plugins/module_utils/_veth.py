@@ -63,7 +63,7 @@ def pair(options):
                    or rule.own_mac("veth", name, netns, options["addresses"])),
         underlay=rule.unicast("underlay", options["underlay"]),
         bridge=options["bridge"] and rule.interface_name("bridge", options["bridge"]),
-        addresses=addresses, routes=routes)
+        plugged=options.get("plugged"), addresses=addresses, routes=routes)
 
 
 def where(options):

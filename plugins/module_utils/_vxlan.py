@@ -71,7 +71,7 @@ def vxlan(options):
         device=rule.interface_name("device", options["device"]),
         port=rule.in_range("port", options["port"], 1, 65535), learning=options["learning"],
         ttl=rule.in_range("ttl", options["ttl"], 0, 255),
-        ageing=rule.in_range("ageing", options["ageing"], 0, 1000000),
+        ageing=rule.in_range("ageing", options["ageing"], 1, 1000000),
         udp_checksum=options["udp_checksum"], mtu=rule.mtu("mtu", options["mtu"]),
         mac=rule.mac("mac", options["mac"]) or (derived_mac("vxlan", vni, local) if vni and local else None),
         bridge=options["bridge"] and rule.interface_name("bridge", options["bridge"]), **port(options))

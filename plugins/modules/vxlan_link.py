@@ -73,7 +73,7 @@ options:
       - Time to live of the outer packets, from 0 to 255; with 0, the kernel chooses. Without it, it is not managed.
     type: int
   ageing: &ageing
-    description: Seconds that a learnt entry is kept, from 0 to 1000000. Without it, it is not managed.
+    description: Seconds that a learnt entry is kept, from 1 to 1000000. Without it, it is not managed.
     type: int
   udp_checksum: &udp_checksum
     description:

@@ -51,7 +51,7 @@ BOOL, INT = "Valid booleans include", "unable to convert to int"
 LIST, DICT = "unable to convert to list", "unable to convert to dict"
 CHOICES, REQUIRED, UNKNOWN = "must be one of", "required", "Supported parameters include"
 NAMES = "use 1 to 63 letters, digits"
-LENGTH, CHARACTERS = "an interface name has 1 to 15 characters", "an interface name has no '/', ':', '%' or white space"
+LENGTH, CHARACTERS = "an interface name has 1 to 15 bytes", "an interface name has no '/', ':', '%' or white space"
 PATH, PLAIN = "it must be an absolute path without '..'", "a path has letters, digits and the characters"
 PREFIX, HOST_ADDRESS = "an address needs its prefix length, such as", "an interface carries a unicast address"
 IP, ONE_HOST = "give an IPv4 or IPv6 address without a prefix or scope, such as", "it must be the address of one host, neither multicast"
@@ -163,6 +163,11 @@ TABLE = {
         Row("routes.dst", "10.1.0.1/16", NETWORK), Row("routes.dst", "host", NETWORK), Row("routes.dst", "10.0.0.0/40", NETWORK),
         Row("routes.via", "10.9.0.1", "add one that leads to it"), Row("routes.via", "fd00::1", SAME),
         Row("routes.via", "host", IP), Row("gateway", "fe80::1%eth0", IP),
+        Row("gateway", "10.0.0.255", "it is the broadcast address of its network"),
+        Row("routes", [{"dst": "10.0.0.0/24"}], "the kernel makes that route itself", named="routes.dst", shown="10.0.0.0/24"),
+        Row("routes", [{"dst": "10.3.0.0/16", "via": "10.0.0.9"}, {"dst": "10.3.0.0/16", "via": "10.0.0.8"}], TWICE,
+            named="routes.dst", shown="10.3.0.0/16"),
+        Row("name", "ä" * 8, LENGTH),
         Row("mtu", 1279, "it must be from 1280 to 65535"), Row("mtu", "big", INT),
         Row("underlay", "239.1.1.1", ONE_HOST), Row("underlay", "192.0.2.77", NO_UNDERLAY),
         Row("mac", "01:00:00:00:00:00", UNICAST),
@@ -221,7 +226,7 @@ TABLE = {
         Row("port", 0, "it must be from 1 to 65535"), Row("port", 65536, "it must be from 1 to 65535"),
         Row("learning", "maybe", BOOL),
         Row("ttl", 256, "it must be from 0 to 255"),
-        Row("ageing", -1, "it must be from 0 to 1000000"),
+        Row("ageing", 0, "it must be from 1 to 1000000"),
         Row("udp_checksum", False, "set it to true, or leave it out", {"local": "2001:db8::1", "remotes": [], "fdb": []}),
         Row("udp_checksum", "maybe", BOOL),
         Row("mtu", 60, "it must be from 68 to 65535"), Row("mtu", 1451, "the underlay device enX0 leaves 1450"),

@@ -65,3 +65,12 @@ def test_a_host_without_pyroute2(scene):
     found = json.loads(done.stdout)
     assert found["failed"] and found["missing_library"] == "pyroute2" and "pyroute2>=0.7.2" in found["msg"]
     assert link(netns, "br0") is None
+
+
+def test_a_bridge_keeps_the_mtu_that_the_kernel_gives_to_links(scene):
+    netns = scene.netns()
+    sh(f"ip -n {netns} link add p0 mtu 1400 type veth peer name p1", f"ip -n {netns} link add p2 mtu 1300 type veth peer name p3")
+    wanted = {"name": "br0", "netns": netns, "mtu": 1500, "ports": ["p0"]}
+    assert run_module("linux_bridge", **wanted).changed and link(netns, "br0")["mtu"] == 1500
+    sh(f"ip -n {netns} link set p2 master br0")
+    assert link(netns, "br0")["mtu"] == 1500 and not run_module("linux_bridge", **wanted).changed

@@ -453,3 +453,68 @@ class TestTables:
         found = run_module("topology", nftables=[{"name": "other", "rules": GUARD}])
         assert found.failed and "was not made by this collection" in found.msg, found.msg
         assert rules() == before
+
+
+def test_a_cable_of_a_bridge_that_comes_in_the_same_task(host, tarball):
+    wanted = whole(host, tarball, "c1", "c2")
+    before = lasting(host)
+    for each in wanted["veth_pair"]:
+        each["bridge"] = "br0"
+    wanted["linux_bridge"][0]["ports"] = ["ve-c1"]
+    converge("topology", host, **wanted)
+    assert link(host, "ve-c1")["master"] == link(host, "ve-c2")["master"] == "br0"
+    sh(f"ip -n {host} link delete br0")
+    converge("topology", host, **wanted)
+    sh(f"ip -n {host} link set ve-c2 nomaster")
+    converge("topology", host, **wanted)
+    assert link(host, "ve-c1")["master"] == link(host, "ve-c2")["master"] == "br0"
+    wanted["veth_pair"][1]["addresses"] = ["10.0.0.1/24"]
+    refused = run_module("topology", **wanted)
+    assert refused.failed and "10.0.0.1/24" in refused.msg, "the bridge has it"
+    wanted["veth_pair"][1]["addresses"] = ["10.0.0.101/24"]
+    converge("topology", host, **absent(wanted))
+    assert lasting(host) == before
+
+
+@pytest.mark.parametrize("change, said", [
+    ({"vxlan_link": {"name": "br0"}}, "'br0' is not valid: vxlan br0"), ({"linux_bridge": {"name": "ve-c1"}}, "'ve-c1' is not valid: bridge"),
+    ({"linux_bridge": {"name": "eth0", "netns": "c1", "ports": []}}, "'eth0' is not valid: bridge eth0 in netns c1"),
+    ({"linux_bridge": {"name": "br1", "addresses": []}}, "'ve-c1' is not valid: it is to be a port of")])
+def test_what_cannot_be_together_is_refused_before_anything_is_done(host, tarball, change, said):
+    wanted, before = whole(host, tarball, "c1"), lasting(host)
+    for kind, options in change.items():
+        wanted[kind].append({**wanted[kind][0], **options})
+    if "vxlan_link" in change:
+        wanted["vxlan_link"][1].update(vni=7, bridge=None)
+    for check in True, False:
+        refused = run_module("topology", check=check, **wanted)
+        assert refused.failed and said in refused.msg, refused.msg
+    assert lasting(host) == before and not Path(ROOTFS).exists()
+
+
+@pytest.mark.parametrize("module, options", [
+    ("linux_bridge", {}), ("vxlan_link", {"vni": 9, "local": "192.0.2.1"}), ("veth_pair", {"container": "c1"})])
+@pytest.mark.parametrize("there", ["br0", "vxlan0", "ve-c1"])
+def test_a_link_of_another_kind_is_left_alone(host, tarball, module, options, there):
+    converge("topology", host, **whole(host, tarball, "c1"))
+    own = {"linux_bridge": "br0", "vxlan_link": "vxlan0", "veth_pair": "ve-c1"}[module] == there
+    before = lasting(host, "c1")
+    for state in ("absent", "present") * (not own):
+        for check in True, False:
+            refused = run_module(module, check=check, name=there, netns=host, state=state, **options)
+            assert refused.failed and f"would take the name of a {link(host, there)['linkinfo']['info_kind']}" in refused.msg
+    assert lasting(host, "c1") == before
+
+
+def test_a_tunnel_that_is_no_longer_named_is_told_of(host, tarball):
+    sh("ip link add u0 type veth peer name u1", "ip address add 192.0.2.1/24 dev u0", "ip link set u0 up")
+    try:
+        tunnels = [{"name": "vx1", "vni": 1, "local": "192.0.2.1"}, {"name": "vx2", "vni": 2, "local": "192.0.2.1"}]
+        rules = [{"name": "fromscratch_test", "rules": "chain vxlan { type filter hook input priority -10; policy accept; udp dport 4789 counter drop; }"}]
+        assert run_module("topology", vxlan_link=tunnels, nftables=rules).warnings == []
+        for prune in False, True:
+            warnings = run_module("topology", vxlan_link=tunnels[:1], nftables=rules, prune=prune).warnings
+            assert [each[:35] for each in warnings] == ["The tunnel vx2 with the VNI 2 is le"] * (not prune)
+        run_module("topology", vxlan_link=[{**tunnels[0], "state": "absent"}], nftables=[{"name": "fromscratch_test", "state": "absent"}])
+    finally:
+        sh("ip link delete u0")
