@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.fromscratch.containers.plugins.module_utils import _netns, _nft, _process, _trees
+from ansible_collections.fromscratch.containers.plugins.module_utils import _netns, _nft, _process, _sysctl, _trees
 from ansible_collections.fromscratch.containers.plugins.module_utils._paths import STATE, USERS
 
 from ..conftest import ROOT
@@ -518,3 +518,10 @@ def test_a_tunnel_that_is_no_longer_named_is_told_of(host, tarball):
         run_module("topology", vxlan_link=[{**tunnels[0], "state": "absent"}], nftables=[{"name": "fromscratch_test", "state": "absent"}])
     finally:
         sh("ip link delete u0")
+
+
+def test_a_setting_of_a_link_that_is_not_there(host):
+    wanted = {"sysctl": [{"device": "nope", "name": "forwarding"}]}
+    assert any("there is no link nope" in each for each in run_module("topology", check=True, **wanted).warnings)
+    refused = run_module("topology", **wanted)
+    assert refused.failed and "there is no link nope" in refused.msg and not Path(_sysctl.FORMER).exists()
