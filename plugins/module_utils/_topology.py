@@ -54,7 +54,6 @@ class Topology:
                 [line for option in items for line in self.kinds[option].boot(items[option])],
                 sorted({item.local for item in tunnels}), sorted({item.device for item in tunnels})), False)
 
-
     def _warn_of_unguarded(self, stage):
         """The rules are about what the task names: what it no longer names takes frames from anybody."""
         named = {item.name for item in stage.sought if item.netns is None}
