@@ -353,12 +353,12 @@ def _keeps_namespace(change):
 
 def _owners_steps(change):
     """Whose the files become that the container has written, and what was begun of that: the arguments of each shift."""
-    container, new = change.after or change.before, change.after and (change.after.first_id or 0)
-    written, journal = f"{container.directory}/layer/upper", _journal(container.name)
-    if change.before is None or change.after is None or not os.path.isdir(written):
+    before, after = change.before, change.after
+    if before is None or after is None or not os.path.isdir(f"{after.directory}/layer/upper"):
         return []
+    written, journal = f"{after.directory}/layer/upper", _journal(after.name)
     begun = _owners.begun(journal)
-    old = begun[1] if begun else change.before.first_id or 0
+    old, new = begun[1] if begun else before.first_id or 0, after.first_id or 0
     steps = [begun] * bool(begun) + [(old, new)] * (old != new)
     return [(written, journal, *each, _idmap.RANGE) for each in steps]
 

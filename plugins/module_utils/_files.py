@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import stat
 import subprocess
 import tempfile
 from dataclasses import dataclass
@@ -105,6 +106,15 @@ def number(path):
             return int(file.read())
     except (OSError, ValueError):
         return None
+
+
+def is_private(path):
+    """Whether it is a directory that only root may look into, as the collection makes those that hold what is on its way."""
+    try:
+        found = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == 0 and stat.S_IMODE(found.st_mode) == 0o700
 
 
 def mounts_below(path):

@@ -11,11 +11,10 @@ import ctypes
 import errno
 import fcntl
 import os
-import stat
 
 from . import _trees
 from ._errors import Foreign, Problem
-from ._files import remove_tree
+from ._files import is_private, remove_tree
 
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2
@@ -29,11 +28,9 @@ def path_of(dest):
 def leftover(dest):
     """The path of what a run has left beside ``dest``, or ``""``. Raises Foreign where it is not one of ours."""
     path = path_of(dest)
-    try:
-        found = os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
+    if not os.path.lexists(path):
         return ""
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != 0 or stat.S_IMODE(found.st_mode) != 0o700:
+    if not is_private(path):
         raise Foreign(path, f"is where {dest} has to be unpacked, and was not made by this collection",
                       "Choose another dest, or remove it by hand first.")
     return path

@@ -12,10 +12,9 @@ import contextlib
 import os
 import re
 import shlex
-import stat
 
 from ._errors import Foreign
-from ._files import remove_tree
+from ._files import is_private, remove_tree
 from ._paths import RUN, tidy
 from ._process import read, running
 
@@ -34,7 +33,7 @@ def place(dest, tree):
 
 def kept(dest):
     """The trees that have been moved aside there, which may have been of others."""
-    if not _is_ours(directory(dest)):
+    if not is_private(directory(dest)):
         return []
     with os.scandir(directory(dest)) as entries:
         return sorted(each.path for each in entries if each.is_dir(follow_symlinks=False) and re.search(r"\.[0-9]+$", each.name))
@@ -71,7 +70,7 @@ def keeping(dest, tree):
 
 def release(dest):
     """Removes what no container runs on any more."""
-    if _is_ours(directory(dest)):
+    if is_private(directory(dest)):
         for tree in kept(dest):
             if not users(tree):
                 remove_tree(tree)
@@ -106,14 +105,6 @@ def _started_on(name):
 
 
 def _refuse_foreign(dest):
-    if os.path.lexists(directory(dest)) and not _is_ours(directory(dest)):
+    if os.path.lexists(directory(dest)) and not is_private(directory(dest)):
         raise Foreign(directory(dest), f"is where the tree of {dest} has to go for the containers that run on it, and was not made "
                                        "by this collection", "Remove it by hand, or stop the containers first.")
-
-
-def _is_ours(path):
-    try:
-        found = os.lstat(path)
-    except OSError:
-        return False
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == 0 and stat.S_IMODE(found.st_mode) == 0o700
