@@ -13,6 +13,9 @@ from typing import NamedTuple
 from ._errors import Invalid
 
 TABLE = "fromscratch"
+# Every release of nft makes words of its language of what were names before: `vxlan` is one from 1.0.7 on, and quotes around
+# a name are not understood by 1.0.6. None of its words begins like this.
+PREFIX = "fs_"
 
 
 class Publish(NamedTuple):
@@ -37,12 +40,18 @@ def publish(option, value):
     return Publish(address, int(found[2]), int(found[3]), found[4] or "tcp")
 
 
+def tables(hosts, here, guard):
+    """The options of each table that a host has, or has no more."""
+    text = rules(hosts, here, guard)
+    return [{"name": TABLE, **({"rules": text} if text else {"state": "absent"})}]
+
+
 def rules(hosts, here, guard):
     """What stands between the braces of the table; None where a host needs none."""
     out = [network for network in here.networks.values() if network.egress]
     chains = []
     if guard:
-        chains.append(chain("vxlan", "filter hook input priority -10", strangers(hosts, here)))
+        chains.append(chain("strangers", "filter hook input priority -10", strangers(hosts, here)))
         chains.append(chain("other_networks", "filter hook input priority -10", others(here)))
     forwarded = (between(here) if guard else []) + [line for network in out for line in answers_only(network)]
     chains.append(chain("forward", "filter hook forward priority -10", forwarded))
@@ -56,7 +65,8 @@ def rules(hosts, here, guard):
 
 
 def chain(name, hook, lines):
-    return "\n".join([f"chain {name} {{", f"type {hook}; policy accept;", *lines, "}"]) if lines else ""
+    """A chain at a hook; none where it would be empty."""
+    return "\n".join([f"chain {PREFIX}{name} {{", f"type {hook}; policy accept;", *lines, "}"]) if lines else ""
 
 
 def strangers(hosts, here):

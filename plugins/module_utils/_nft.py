@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Optional
 
 from ._errors import Invalid, Problem
@@ -24,22 +24,29 @@ TABLE_PREFIX = "fromscratch"  # the name is the mark of ours: a table has no roo
 
 @dataclass(frozen=True)
 class Table(Item):
-    """A table of the family inet; ``rules`` is what stands between its braces, without counts."""
+    """A table; ``rules`` is what stands between its braces, without counts."""
 
     word = "nftables table"
 
     name: str = identity()
+    family: Optional[str] = field(default="inet", metadata={"identity": True})
     rules: Optional[str] = settable()
     owner: Optional[str] = fact()
 
     @property
     def key(self):
-        return f"{self.word} inet {self.name}"
+        return f"{self.word} {self.place}"
+
+    @property
+    def place(self):
+        """Family and name, as nft wants to have them."""
+        return f"{self.family} {self.name}"
 
 
 class Tables(Kind):
     options = {
         "name": {"type": "str", "required": True},
+        "family": {"type": "str", "choices": ["inet", "bridge"], "default": "inet"},
         "rules": {"type": "str"},
         "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     }
@@ -49,14 +56,15 @@ class Tables(Kind):
             raise Invalid("name", options["name"], "use small letters, digits and '_', a letter first")
         if options["state"] == "present" and not options["rules"]:
             raise Invalid("rules", options["rules"], "it is required for this state")
-        return Table(name=options["name"], rules=options["rules"] if options["state"] == "present" else None)
+        return Table(name=options["name"], family=options["family"],
+                     rules=options["rules"] if options["state"] == "present" else None)
 
     def complete(self, item):
         """The rules as nft lists them."""
         if nft() is None:
             raise Problem("nft is missing, which nftables tables need: install the package nftables, or do not ask for rules",
                           missing_library="nftables")
-        done = run("unshare", "--net", "sh", "-ec", f"nft -f - && nft -s list table inet {item.name}", text=loading(item))
+        done = run("unshare", "--net", "sh", "-ec", f"nft -f - && nft -s list table {item.place}", text=loading(item))
         if done.returncode:
             raise Invalid("rules", item.rules, f"nft refuses it: {done.stderr.strip()}")
         return replace(item, rules=_inner(done.stdout))
@@ -64,19 +72,19 @@ class Tables(Kind):
     def observe(self, wanted, prune):
         found = {}
         for item in wanted if nft() else ():
-            done = run("nft", "-s", "list", "table", "inet", item.name)
+            done = run("nft", "-s", "list", "table", item.family, item.name)
             if done.returncode == 0:
                 owner = OWNER if item.name.startswith(TABLE_PREFIX) else "somebody else"
                 found[item.key] = replace(item, rules=_inner(done.stdout), owner=owner)
         return found
 
     def commands(self, plan):
-        return [f"nft delete table inet {change.before.name}" if change.action == DELETE
+        return [f"nft delete table {change.before.place}" if change.action == DELETE
                 else _command(change.after) for change in plan.changes]
 
     def apply(self, plan):
         for change in plan.changes:
-            text = (f"delete table inet {change.before.name}\n" if change.action == DELETE else loading(change.after))
+            text = (f"delete table {change.before.place}\n" if change.action == DELETE else loading(change.after))
             done = run("nft", "-f", "-", text=text)
             if done.returncode:
                 raise Problem(f"{change.item}: nft refuses it: {done.stderr.strip()}")
@@ -87,7 +95,7 @@ class Tables(Kind):
 
 def loading(item):
     """What makes nft replace the table, whether or not it is there."""
-    return f"table inet {item.name}\ndelete table inet {item.name}\ntable inet {item.name} {{\n{item.rules.rstrip()}\n}}\n"
+    return f"table {item.place}\ndelete table {item.place}\ntable {item.place} {{\n{item.rules.rstrip()}\n}}\n"
 
 
 def _command(item):

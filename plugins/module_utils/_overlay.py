@@ -298,9 +298,8 @@ def _items(hosts, here, settings):
                          "routed": network.egress})
     if any(network.egress for network in here.networks.values()):
         sysctls.append({"name": "forwarding"})  # of the device that the answers come in by
-    rules = _firewall.rules(hosts, here, _flag("overlay_guard", settings["overlay_guard"]))
-    table = {"name": _firewall.TABLE, **({"rules": rules} if rules else {"state": "absent"})}
-    found = {"ns_container": containers, "nftables": [table], "veth_pair": veths, "linux_bridge": bridges, "vxlan_link": tunnels}
+    tables = _firewall.tables(hosts, here, _flag("overlay_guard", settings["overlay_guard"]))
+    found = {"ns_container": containers, "nftables": tables, "veth_pair": veths, "linux_bridge": bridges, "vxlan_link": tunnels}
     if settings["overlay_state"] == "absent":
         return {**{module: [{**item, "state": "absent"} for item in items] for module, items in found.items()},
                 "names": [], "sysctl": [], "forward": []}

@@ -42,8 +42,8 @@ options:
     elements: dict
   nftables:
     description:
-      - Tables of nftables, all of the family C(inet). Each has a O(nftables[].name) that begins with C(fromscratch), the
-        O(nftables[].rules) that stand between its braces, and a O(nftables[].state). Without it, none is managed.
+      - Tables of nftables. Each has a O(nftables[].name) that begins with C(fromscratch), the O(nftables[].rules) that stand
+        between its braces, and a O(nftables[].state). Without it, none is managed.
     type: list
     elements: dict
     suboptions:
@@ -51,6 +51,11 @@ options:
         description: Name of the table.
         type: str
         required: true
+      family:
+        description: What it is about; tables of one name and different families are two.
+        type: str
+        choices: [inet, bridge]
+        default: inet
       rules:
         description: What stands between the braces of the table, in the language of nft(8).
         type: str

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -95,6 +96,18 @@ def test_out_and_in(machine):
     assert reaches(machine.outside, "10.0.0.11"), "without the table, who knows the way comes in"
     assert not machine.run(("c1", SERVER), ("c2", {}), egress=True).failed
     assert not reaches(machine.outside, "10.0.0.11") and says(machine.outside, HERE, 8080) == "hello"
+
+
+def test_the_table_of_an_earlier_release_is_mended(machine):
+    """Its chain is called by what has become a word of nft's: it can be listed, and not be loaded again."""
+    machine.converge(("c1", {}))
+    ours = sh("nft -s list table inet fromscratch")
+    chain = {"family": "inet", "table": "fromscratch", "name": "vxlan", "type": "filter", "hook": "input", "prio": -10, "policy": "accept"}
+    former = json.dumps({"nftables": [{"add": {"table": {"family": "inet", "name": "fromscratch"}}}, {"add": {"chain": chain}}]})
+    sh("nft delete table inet fromscratch", f"nft -j -f - <<'EOF'\n{former}\nEOF")
+    mended = machine.converge(("c1", {}))
+    assert [(each["item"], each["action"]) for each in mended.changes] == [("nftables table inet fromscratch", "update")]
+    assert sh("nft -s list table inet fromscratch") == ours
 
 
 def test_without_egress_there_is_no_way(machine):

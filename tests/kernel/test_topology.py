@@ -447,6 +447,18 @@ class TestTables:
             "delete nftables table inet fromscratch"]
         assert rules() == before
 
+    def test_tables_of_one_name_and_two_families(self, tables):
+        bridge = {"name": "fromscratch", "family": "bridge",
+                  "rules": "chain fs_ports {\ntype filter hook forward priority 0; policy accept;\niifname \"ve-a\" counter drop\n}"}
+        made = run_module("topology", nftables=[{"name": "fromscratch", "rules": GUARD}, bridge])
+        assert items(made) == ["create nftables table inet fromscratch", "create nftables table bridge fromscratch"]
+        assert not run_module("topology", nftables=[bridge]).changed
+        by_hand = rules()
+        sh("nft flush ruleset", *made.commands)
+        assert rules() == by_hand
+        assert items(run_module("topology", nftables=[{**bridge, "state": "absent"}])) == ["delete nftables table bridge fromscratch"]
+        assert "table bridge" not in rules() and "table inet fromscratch" in rules()
+
     def test_a_table_of_somebody_else_is_left_alone(self, tables):
         sh("nft add table inet other")
         before = rules()
@@ -510,7 +522,7 @@ def test_a_tunnel_that_is_no_longer_named_is_told_of(host, tarball):
     sh("ip link add u0 type veth peer name u1", "ip address add 192.0.2.1/24 dev u0", "ip link set u0 up")
     try:
         tunnels = [{"name": "vx1", "vni": 1, "local": "192.0.2.1"}, {"name": "vx2", "vni": 2, "local": "192.0.2.1"}]
-        rules = [{"name": "fromscratch_test", "rules": "chain vxlan { type filter hook input priority -10; policy accept; udp dport 4789 counter drop; }"}]
+        rules = [{"name": "fromscratch_test", "rules": "chain input { type filter hook input priority -10; policy accept; udp dport 4789 counter drop; }"}]
         assert run_module("topology", vxlan_link=tunnels, nftables=rules).warnings == []
         for prune in False, True:
             warnings = run_module("topology", vxlan_link=tunnels[:1], nftables=rules, prune=prune).warnings

@@ -175,7 +175,7 @@ def test_strangers_stay_out(overlay, one):
     before = echoes(one)
     forge(overlay)
     assert echoes(one) == before, "a forged frame came through the guard"
-    dropped, = one.check_output("nft list chain inet fromscratch vxlan | grep drop").splitlines()
+    dropped, = one.check_output("nft list chain inet fromscratch fs_strangers | grep drop").splitlines()
     assert "counter packets 5 " in dropped
     one.check_output("nft delete table inet fromscratch")
     forge(overlay)

@@ -39,7 +39,7 @@ def test_two_hosts():
     assert of(two(), "h1") == {
         "ns_container": [{"rootfs": "/rootfs", "name": "a"}],
         "nftables": [{"name": "fromscratch", "rules": "\n".join((
-            "chain vxlan {", "type filter hook input priority -10; policy accept;",
+            "chain fs_strangers {", "type filter hook input priority -10; policy accept;",
             "ip daddr 172.31.0.1 udp dport 4789 @th,96,24 100 ip saddr { 172.31.0.2 } counter accept",
             "ip daddr 172.31.0.1 udp dport 4789 @th,96,24 100 counter drop", "}"))}],
         "veth_pair": [{"name": "ve-a", "container": "a", "addresses": ["10.0.0.10/24"], "underlay": "172.31.0.1"}],
