@@ -101,9 +101,15 @@ def look(item):
 
 def number(path):
     """The number in a file; None where there is none."""
+    found = numbers(path)
+    return found[0] if found and len(found) == 1 else None
+
+
+def numbers(path):
+    """The numbers in a file; None where there is none, or something else."""
     try:
         with open(path, encoding="ascii") as file:
-            return int(file.read())
+            return [int(word) for word in file.read().split()] or None
     except (OSError, ValueError):
         return None
 

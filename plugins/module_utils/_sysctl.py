@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """IPv4 settings of single links, below /proc/sys/net/ipv4/conf, with the values that they had before.
 
-None of them is the whole host's. What a link had is kept in a file, and set again when nobody wants the setting any more.
+None of them is the whole host's. What a link had is kept in a file, and set again when nobody wants the setting any more,
+unless somebody else has had a say meanwhile: for this link, or for all links by ``conf/all``, as Docker does.
 """
 
 from __future__ import annotations
@@ -9,11 +10,11 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
+from typing import NamedTuple, Optional
 
 from . import _argspec as rule
 from ._errors import Invalid
-from ._files import number, write
+from ._files import number, numbers, write
 from ._kind import Kind
 from ._model import Item, fact, identity, settable
 from ._paths import tidy
@@ -24,13 +25,24 @@ CONF = "/proc/sys/net/ipv4/conf"
 SETTINGS = {"forwarding": 1, "arp_ignore": 8}  # and the largest value of each
 
 
+class Record(NamedTuple):
+    """What is kept of a setting: the value that the link had, the one that it was given, and that of ``conf/all`` then.
+
+    Of an earlier release there is the first alone.
+    """
+
+    former: int
+    given: Optional[int] = None
+    overall: Optional[int] = None
+
+
 @dataclass(frozen=True)
 class Sysctl(Item):
     word = "sysctl"
 
     name: str = identity()  # such as "br0/forwarding"
     value: Optional[int] = settable()
-    former: Optional[int] = fact()
+    restored: Optional[int] = fact()  # what it gets when it is not wanted any more; None where it stays as it is
 
     @property
     def key(self):
@@ -68,17 +80,18 @@ class Sysctls(Kind):
                 if not os.path.exists(f"{CONF}/{each}") and ("link", None, each) not in self.ahead.made]
 
     def commands(self, plan):
-        return [change.before.line(change.before.former) if change.action == DELETE else change.after.line(change.after.value)
-                for change in plan.changes]
+        return [change.before.line(change.before.restored) if change.action == DELETE else change.after.line(change.after.value)
+                for change in plan.changes if change.after or change.before.restored is not None]
 
     def apply(self, plan):
         for change in plan.changes:
             if change.action == DELETE:
-                _set(change.before.name, change.before.former)
+                if change.before.restored is not None:
+                    _set(change.before.name, change.before.restored)
                 os.unlink(f"{FORMER}/{change.before.name}")
                 tidy(os.path.dirname(f"{FORMER}/{change.before.name}"))
             else:
-                _keep(change.after.name)
+                _keep(change.after.name, change.after.value)
                 _set(change.after.name, change.after.value)
 
     def boot(self, items):
@@ -87,15 +100,28 @@ class Sysctls(Kind):
 
 def _look(name):
     """The setting, where it was made here; one that went with its link has no value."""
-    former = number(f"{FORMER}/{name}")
-    return None if former is None else Sysctl(name=name, value=number(f"{CONF}/{name}"), former=former)
+    record, value = _record(name), number(f"{CONF}/{name}")
+    if record is None:
+        return None
+    touched = record.given is not None and (value != record.given or _overall(name) != record.overall)
+    return Sysctl(name=name, value=value, restored=None if touched or value is None else record.former)
 
 
-def _keep(name):
-    """Remembers the value that the link has, unless that was set here."""
-    if number(f"{FORMER}/{name}") is None:
-        os.makedirs(os.path.dirname(f"{FORMER}/{name}"), exist_ok=True)
-        write(f"{FORMER}/{name}", f"{number(f'{CONF}/{name}')}\n", 0o600)
+def _record(name):
+    found = numbers(f"{FORMER}/{name}")
+    return Record(*found) if found else None
+
+
+def _overall(name):
+    return number(f"{CONF}/all/{name.split('/')[1]}")
+
+
+def _keep(name, value):
+    """Remember the value that the link has before it is given ``value``, unless it was given that here."""
+    record, present = _record(name), number(f"{CONF}/{name}")
+    former = record.former if record and record.given in (None, present) else present
+    os.makedirs(os.path.dirname(f"{FORMER}/{name}"), exist_ok=True)
+    write(f"{FORMER}/{name}", f"{former} {value} {_overall(name)}\n", 0o600)
 
 
 def _set(name, value):

@@ -112,7 +112,8 @@ options:
   sysctl:
     description:
       - IPv4 settings of single links. What a link had before is kept below C(/var/lib/fromscratch/sysctl), and set again when
-        the setting is no more in the list. Without it, none is managed.
+        the setting is no more in the list, unless somebody else has changed it since, or that of all links.
+        Without it, none is managed.
     type: list
     elements: dict
     suboptions:

@@ -134,6 +134,41 @@ def test_what_is_set_is_set_again_and_taken_back(machine):
     assert not Path("/var/lib/fromscratch").exists() and "fromscratch" not in sh("nft list ruleset")
 
 
+def setting(device):
+    return (CONF / device / "forwarding").read_text().strip()
+
+
+def no_more(machine):
+    """The way out is wanted no more; what was run for the device, and the setting that it has then."""
+    made = machine.converge(("c1", {}))
+    assert not Path(_sysctl.FORMER).exists()
+    return [line for line in made.commands if line.startswith("sysctl") and "enX0" in line], setting("enX0")
+
+
+def test_what_somebody_else_has_set_meanwhile_stays(machine):
+    machine.converge(("c1", {}), egress=True)
+    (CONF / "enX0/forwarding").write_text("0")  # by somebody else, and repaired
+    machine.converge(("c1", {}), egress=True)
+    (CONF / "all/forwarding").write_text("1")  # as Docker does, which sets that of each link
+    assert no_more(machine) == ([], "1")
+    machine.converge(("c1", {}), egress=True)
+    (CONF / "enX0/forwarding").write_text("0")
+    assert no_more(machine) == ([], "0")
+    (CONF / "enX0/forwarding").write_text("1")
+    machine.converge(("c1", {}), egress=True)
+    assert setting("enX0") == "1"
+    (CONF / "enX0/forwarding").write_text("0")
+    machine.converge(("c1", {}), egress=True)
+    assert no_more(machine) == (["sysctl -qw net/ipv4/conf/enX0/forwarding=0"], "0"), "what it had last"
+
+
+def test_what_an_earlier_release_has_kept_is_set_again(machine):
+    machine.converge(("c1", {}), egress=True)
+    Path(_sysctl.FORMER, "enX0/forwarding").write_text("0\n", encoding="ascii")
+    assert machine.run(("c1", {}), egress=True).changes == []
+    assert no_more(machine) == (["sysctl -qw net/ipv4/conf/enX0/forwarding=0"], "0")
+
+
 def test_a_host_without_a_way_out(machine):
     sh("ip route del default")
     found = machine.run(("c1", {}), egress=True)
