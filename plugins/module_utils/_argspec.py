@@ -108,12 +108,33 @@ def ip(option, value):
 
 def unicast(option, value):
     """The address of a host on the underlay."""
+    address = host_ip(option, value)
+    if address is not None and ipaddress.ip_address(address).is_link_local:
+        raise Invalid(option, value, "it must be the address of one host, neither multicast nor link-local")
+    return address
+
+
+def host_ip(option, value):
+    """An address that a host can have on a network, link-local ones among them."""
     address = ip(option, value)
     if address is not None:
-        parsed = ipaddress.ip_address(address)
-        if parsed.is_multicast or parsed.is_unspecified or parsed.is_link_local:
-            raise Invalid(option, value, "it must be the address of one host, neither multicast nor link-local")
+        _refuse_no_host(option, value, ipaddress.ip_address(address))
     return address
+
+
+ZERO, LIMITED_BROADCAST = ipaddress.ip_network("0.0.0.0/8"), ipaddress.ip_address("255.255.255.255")
+
+
+def _refuse_no_host(option, value, address):
+    """Refuse what no host of a network can be reached by. (240.0.0.0/4 works, and overlays use it.)"""
+    if address.is_multicast or address.is_unspecified or address == LIMITED_BROADCAST:
+        raise Invalid(option, value, "it must be the address of one host, neither multicast nor link-local")
+    if address.is_loopback:
+        raise Invalid(option, value, "it is an address of the loopback, which no other host reaches: give another")
+    if address.version == 4 and address in ZERO:
+        raise Invalid(option, value, "0.0.0.0/8 means this network, and is no host's: give another")
+    if address.version == 6 and address.ipv4_mapped:
+        raise Invalid(option, value, f"it is an IPv4-mapped IPv6 address, which no link carries: give {address.ipv4_mapped} itself")
 
 
 def multicast(option, value):
@@ -141,7 +162,23 @@ def interface_address(option, value):
     if address.ip.is_multicast or address.ip.is_unspecified or (address.version == 6 and address.ip.is_link_local):
         raise Invalid(option, value, "an interface carries a unicast address, and the kernel sets link-local IPv6 "
                                      "addresses itself")
+    _refuse_no_host(option, value, address.ip)
+    _refuse_ends_of_subnet(option, value, address)
     return address.with_prefixlen
+
+
+def _refuse_ends_of_subnet(option, value, address):
+    """The first and the last address of a subnet are not those of a host, but for the small ones of RFC 3021 and RFC 6164."""
+    net = address.network
+    if net.prefixlen == 0:
+        raise Invalid(option, value, "a prefix length of 0 makes all addresses of the world neighbours: give that of the subnet")
+    if net.prefixlen >= net.max_prefixlen - 1:
+        return
+    if address.version == 4 and address.ip == net.broadcast_address:
+        raise Invalid(option, value, f"it is the broadcast address of its network, {net}: give one between the ends")
+    if address.ip == net.network_address:
+        what = "the address of its network" if address.version == 4 else "the address of all routers of its network (RFC 4291)"
+        raise Invalid(option, value, f"it is {what}, {net}: give one between the ends")
 
 
 def interface_addresses(option, values):
@@ -169,12 +206,12 @@ def routes(option, values, gateway, gateway_option="gateway"):
         return None
     found = []
     for each in values or []:
-        via = ip(f"{option}.via", each["via"])
+        via = host_ip(f"{option}.via", each["via"])
         dst = network(f"{option}.dst", each["dst"])
         if via and dst != DEFAULT and (":" in via) != (":" in dst):
             raise Invalid(f"{option}.via", via, f"it is of another address family than the destination {dst}: give one of the same")
         found.append(route(dst, via))
-    found += [route(DEFAULT, ip(gateway_option, gateway))] if gateway else []
+    found += [route(DEFAULT, host_ip(gateway_option, gateway))] if gateway else []
     refuse_duplicates(f"{option}.dst", [each.dst for each in sorted(set(found), key=str)])
     return frozenset(found)
 
@@ -195,11 +232,15 @@ def refuse_unreachable(routes, addresses, option="routes.via", gateway=None):
         if any(route.dst == dst for route in routes):
             raise Invalid("routes.dst", dst, f"the kernel makes that route itself for the address {each}: leave it out")
     for each in sorted(route.via for route in routes if route.via):
-        via = ipaddress.ip_address(each)
-        if any(net.version == 4 and net.prefixlen < 31 and via == net.broadcast_address for net in nets):
-            raise Invalid("gateway" if each == gateway else option, each, "it is the broadcast address of its network")
+        via, where = ipaddress.ip_address(each), "gateway" if each == gateway else option
+        for net in (net for net in nets if via in net and net.prefixlen < 31 and net.version == 4):
+            if via in (net.network_address, net.broadcast_address):
+                what = "broadcast address" if via == net.broadcast_address else "address"
+                raise Invalid(where, each, f"it is the {what} of its network, {net}: give that of a router in it")
+        if via in {ipaddress.ip_interface(address).ip for address in addresses}:
+            raise Invalid(where, each, "it is one of the addresses of this end itself: give that of a router")
         if not via.is_link_local and not any(via in net for net in nets):
-            raise Invalid("gateway" if each == gateway else option, each, "it is in no network of the addresses ("
+            raise Invalid(where, each, "it is in no network of the addresses ("
                           + (", ".join(sorted(addresses)) or "none") + ") nor of a route without via: add one that leads to it")
 
 

@@ -114,7 +114,8 @@ def answers_only(network):
 
 def masquerade(network):
     """Also towards the network itself, where a container uses the port that another of its neighbours publishes."""
-    source = f"ip saddr {network.subnets[4]}"
+    subnets = [str(each) for each in network.subnets(4)]
+    source = f"ip saddr {subnets[0] if len(subnets) == 1 else '{ ' + ', '.join(subnets) + ' }'}"
     return [f'{source} oifname != "{network.bridge}" counter masquerade',
             f'{source} oifname "{network.bridge}" ct status dnat counter masquerade']
 

@@ -44,10 +44,10 @@ class Network:
     dns: Optional[List[str]] = None
     addresses: List[str] = field(default_factory=list)
 
-    @property
-    def subnets(self):
-        """By IP version."""
-        return {net.version: net for net in (ipaddress.ip_interface(each).network for each in self.addresses)}
+    def subnets(self, version):
+        """Those that the bridge is in, in the order of its addresses; one address by itself, such as a VIP, is none."""
+        nets = (ipaddress.ip_interface(each).network for each in self.addresses)
+        return list(dict.fromkeys(net for net in nets if net.version == version and net.prefixlen < net.max_prefixlen))
 
 
 @dataclass
@@ -138,7 +138,7 @@ def _network(values):
 
 
 def _checked_egress(network):
-    if network.egress and 4 not in network.subnets:
+    if network.egress and not network.subnets(4):
         raise Invalid("overlay_egress", True, f"the bridge {network.bridge} is the containers' gateway, and needs an IPv4 address: "
                                               "set overlay_bridge_address")
     return network
@@ -177,14 +177,27 @@ def _check_container(container, networks):
         raise Invalid("overlay_containers.address", container.get("address"),
                       f"container {container['name']} needs an address with its prefix length")
     container["addresses"] = _addresses("overlay_containers.address", container["address"], container.get("addresses"))
-    subnets = networks[container["network"]].subnets
     for each in container["addresses"]:
-        address = ipaddress.ip_interface(each)
-        subnet = subnets.get(address.version)
-        if subnet is not None and address.ip not in subnet:
-            raise Invalid("overlay_containers.address", each,
-                          f"container {container['name']} is outside of {subnet}, the subnet of overlay_bridge_address")
+        _check_subnet(container["name"], ipaddress.ip_interface(each), networks[container["network"]])
     container["publish"] = [_firewall.publish("overlay_containers.publish", each) for each in container.get("publish") or []]
+
+
+def _check_subnet(name, address, network):
+    """An address of a container is in a subnet of its bridge, and says so by its prefix length: else one of them asks for the
+    other on the link, and the other answers by a route, or not at all."""
+    option, subnets = "overlay_containers.address", network.subnets(address.version)
+    if address.network in subnets or not any((":" in each) == (address.version == 6) for each in network.addresses):
+        return
+    if not subnets:
+        raise Invalid(option, str(address), f"container {name} has an address of IPv{address.version}, of which the bridge "
+                      f"{network.bridge} has no subnet, only addresses by themselves: give overlay_bridge_address its prefix "
+                      "length")
+    around = next((net for net in subnets if address.ip in net), None)
+    if around is None:
+        raise Invalid(option, str(address), f"container {name} is outside of {' and '.join(map(str, subnets))}, the subnet of "
+                      "overlay_bridge_address")
+    raise Invalid(option, str(address), f"container {name} has another prefix length than its network, {around}: give "
+                  f"{address.ip}/{around.prefixlen}")
 
 
 def _check_published(networks, containers):
@@ -209,7 +222,7 @@ def _check_published(networks, containers):
 
 def _misfits(hosts):
     """What each host by itself cannot know, in words."""
-    underlays, names, firsts, subnets = {}, {}, {}, {}
+    underlays, names, firsts = {}, {}, {}
     for host in hosts.values():
         for network in host.networks.values():
             owner = underlays.setdefault(network.underlay_ip, host.name)
@@ -224,11 +237,6 @@ def _misfits(hosts):
                 if one != another:
                     yield (f"overlay_{attribute}: {other} has {one} and {host.name} has {another} for the network "
                            f"{network.name}: all hosts of a network need the same")
-            for version, subnet in network.subnets.items():
-                other, first = subnets.setdefault((network.name, version), (host.name, subnet))
-                if subnet != first:
-                    yield (f"overlay_bridge_address: {other} has {first} and {host.name} has {subnet} for the network "
-                           f"{network.name}: all hosts of a network are in one subnet")
         for container in host.containers:
             if container["name"] in names:
                 yield (f"overlay_containers: the name {container['name']} is given twice, on {names[container['name']]} "
@@ -243,7 +251,36 @@ def _misfits(hosts):
                     yield (f"overlay_{attribute}: the networks {seen[value]} and {network.name} of {host.name} "
                            f"both have {value}")
                 seen[value] = network.name
+    yield from _subnets_apart(hosts)
     yield from _taken_twice(hosts)
+
+
+def _subnets_apart(hosts):
+    """The first subnet of a family is that of all hosts of a network; further ones may be one host's, but cut none in two."""
+    known = {}  # whose each subnet is, in the order of the hosts, by network and IP version
+    for host in hosts.values():
+        for network in host.networks.values():
+            for version in 4, 6:
+                there = known.setdefault((network.name, version), {})
+                for at, subnet in enumerate(network.subnets(version)):
+                    for net, (place, other) in there.items():
+                        if net != subnet and (at == place == 0 or net.overlaps(subnet)):
+                            yield (f"overlay_bridge_address: {other} has {net} and {host.name} has {subnet} for the network "
+                                   f"{network.name}: all hosts of a network are in one subnet")
+                            break
+                    there.setdefault(subnet, (at, host.name))
+    for host in hosts.values():
+        for container in host.containers:
+            for address in container["addresses"]:
+                version = 6 if ":" in address else 4
+                if host.networks[container["network"]].subnets(version):
+                    continue  # compared with these already
+                subnet, there = ipaddress.ip_interface(address).network, known[container["network"], version]
+                if there and subnet not in there:
+                    net, (_, other) = next(iter(there.items()))
+                    yield (f"overlay_containers.address: container {container['name']} of {host.name} has {address}, and the "
+                           f"network {container['network']} is {net} on {other}: all of a network are in one subnet")
+                there.setdefault(subnet, (0, host.name))
 
 
 def _overlapping_egress(host):
@@ -251,10 +288,10 @@ def _overlapping_egress(host):
     networks = list(host.networks.values())
     for at, one in enumerate(networks):
         for other in networks[at + 1:]:
-            if (one.egress or other.egress) and 4 in one.subnets and 4 in other.subnets and (
-                    one.subnets[4].overlaps(other.subnets[4])):
+            shared = [net for net in one.subnets(4) if any(net.overlaps(each) for each in other.subnets(4))]
+            if (one.egress or other.egress) and shared:
                 yield (f"overlay_egress: the networks {one.name} and {other.name} of {host.name} share addresses of "
-                       f"{one.subnets[4]}, so that answers from outside could not tell them apart")
+                       f"{shared[0]}, so that answers from outside could not tell them apart")
 
 
 def _taken_twice(hosts):
@@ -315,8 +352,10 @@ def _choice(settings):
 
 def _gateway(network, container):
     """The container's own, or the bridge where that leads out."""
-    if container.get("gateway") is None and network.egress and any(":" not in each for each in container["addresses"]):
-        return {"gateway": next(each for each in network.addresses if ":" not in each).split("/")[0]}
+    own = next((each for each in container["addresses"] if ":" not in each), None)
+    if container.get("gateway") is None and network.egress and own:
+        subnet = ipaddress.ip_interface(own).network
+        return {"gateway": next(str(each.ip) for each in map(ipaddress.ip_interface, network.addresses) if each.network == subnet)}
     return _given(container, "gateway")
 
 

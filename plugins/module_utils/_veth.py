@@ -51,7 +51,7 @@ def pair(options):
         # The host end takes the inner one along, whose namespace may be gone, or be somebody else's by now.
         return VethPair(name=name, netns=netns, inner_name=None, mac=mac)
     addresses = rule.interface_addresses("addresses", options["addresses"])
-    gateway = rule.ip("gateway", options["gateway"])
+    gateway = rule.host_ip("gateway", options["gateway"])
     routes = rule.routes("routes", options["routes"], gateway)
     if routes and addresses is not None:
         rule.refuse_unreachable(routes, addresses, gateway=gateway)

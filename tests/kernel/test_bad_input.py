@@ -56,6 +56,12 @@ PATH, PLAIN = "it must be an absolute path without '..'", "a path has letters, d
 PREFIX, HOST_ADDRESS = "an address needs its prefix length, such as", "an interface carries a unicast address"
 IP, ONE_HOST = "give an IPv4 or IPv6 address without a prefix or scope, such as", "it must be the address of one host, neither multicast"
 PAIRS, UNICAST = "a MAC address is six pairs of hexadecimal digits, such as", "a link needs a unicast MAC address"
+NO_HOST = {  # addresses that no host of a network can have
+    "10.0.0.0/24": "it is the address of its network, 10.0.0.0/24", "10.0.0.255/24": "it is the broadcast address of its network",
+    "fd00::/64": "it is the address of all routers of its network", "10.0.0.1/0": "give that of the subnet",
+    "fd00::1/0": "give that of the subnet", "127.0.0.5/8": "it is an address of the loopback", "::1/128": "it is an address of the loopback",
+    "0.1.2.3/8": "0.0.0.0/8 means this network", "255.255.255.255/32": "the address of one host, neither multicast",
+    "::ffff:10.0.0.1/120": "give 10.0.0.1 itself"}
 NETWORK, TWICE, SAME = "neither 'default' nor a network such as", "leave one of them out", "give one of the same"
 DIRECTORY, SYSTEM = "give the absolute path of a directory", "give a directory of its own, such as"
 RELEASE, SHA = "a release has three numbers, such as", "give sha256: and 64 hexadecimal digits"
@@ -164,6 +170,12 @@ TABLE = {
         Row("routes.via", "10.9.0.1", "add one that leads to it"), Row("routes.via", "fd00::1", SAME),
         Row("routes.via", "host", IP), Row("gateway", "fe80::1%eth0", IP),
         Row("gateway", "10.0.0.255", "it is the broadcast address of its network"),
+        Row("gateway", "10.0.0.0", "it is the address of its network"), Row("gateway", "127.0.0.1", "an address of the loopback"),
+        Row("gateway", "239.1.1.1", ONE_HOST), Row("gateway", "0.0.0.0", ONE_HOST), Row("gateway", "::ffff:10.0.0.1", "give 10.0.0.1"),
+        Row("gateway", "10.0.0.100", "it is one of the addresses of this end itself"),
+        Row("routes", [{"dst": "10.1.0.0/16", "via": "10.0.0.255"}], "the broadcast address of its network", named="routes.via",
+            shown="10.0.0.255"),
+        *(Row("addresses", [value], remedy) for value, remedy in NO_HOST.items()),
         Row("routes", [{"dst": "10.0.0.0/24"}], "the kernel makes that route itself", named="routes.dst", shown="10.0.0.0/24"),
         Row("routes", [{"dst": "10.3.0.0/16", "via": "10.0.0.9"}, {"dst": "10.3.0.0/16", "via": "10.0.0.8"}], TWICE,
             named="routes.dst", shown="10.3.0.0/16"),
@@ -185,12 +197,13 @@ TABLE = {
         *(Row("netns", value, NAMES) for value in ("", "-a", ".", "a/b", "a b", "x" * 64)),
         Row("addresses", ["10.0.0.1"], PREFIX), Row("addresses", ["10.0.0.1/33"], "it is not an address with a prefix length"),
         *(Row("addresses", [value], HOST_ADDRESS) for value in ("239.1.1.1/24", "0.0.0.0/0", "fe80::1/64")),
+        *(Row("addresses", [value], remedy) for value, remedy in NO_HOST.items()),
         Row("addresses", ["10.0.0.1/24", "10.0.0.1/16"], TWICE, shown="10.0.0.1"),
         *(Row("mac", value, PAIRS) for value in ("", "02:00:00:00:00", "0g:00:00:00:00:01")),
         *(Row("mac", value, UNICAST) for value in ("01:00:00:00:00:01", ZERO)),
         *(Row("mtu", value, "it must be from 68 to 65535") for value in (67, 65536, 0, -1)), Row("mtu", "big", INT),
         Row("underlay", "host", IP), Row("underlay", "192.0.2.77", NO_UNDERLAY),
-        Row("underlay", "127.0.0.1", "give the device that the peers are reached by"),
+        Row("underlay", "127.0.0.1", "it is an address of the loopback"),
         Row("ports", ["a/b"], CHARACTERS), Row("ports", {"a": 1}, LIST, shown="dict"),
         Row("neighbours", {"a": 1}, LIST, shown="dict"),
         Row("neighbours", [{"address": "10.0.0.9", "mac": MAC}] * 2, TWICE, named="neighbours.address", shown="10.0.0.9"),
@@ -218,6 +231,8 @@ TABLE = {
         *(Row("local", value, ONE_HOST) for value in ("239.1.1.1", "0.0.0.0", "::", "fe80::1", "169.254.0.1")),
         Row("remotes", ["192.0.2.1"], "give those of the others"), Row("remotes", ["2001:db8::2"], SAME),
         Row("remotes", ["192.0.2.2", "192.0.2.2"], TWICE, shown="192.0.2.2"), Row("remotes", ["239.1.1.1"], ONE_HOST),
+        *(Row("remotes", [value], remedy) for value, remedy in {
+            "127.0.0.1": "an address of the loopback", "255.255.255.255": ONE_HOST, "0.1.2.3": "means this network"}.items()),
         Row("remotes", ["host2"], IP), Row("remotes", {"a": 1}, LIST, shown="dict"),
         Row("group", "192.0.2.9", "a group is a multicast address, such as", {"remotes": LEFT_OUT}),
         Row("group", "fd00::1", "a group is a multicast address, such as", {"remotes": LEFT_OUT}),
@@ -244,6 +259,7 @@ TABLE = {
     "topology": [
         *(Row(kind, {"a": 1}, LIST, shown="dict") for kind in KINDS),
         Row("nftables.name", LEFT_OUT, REQUIRED), Row("nftables.name", "a b", "use small letters, digits and '_'"),
+        Row("nftables.family", "ip", CHOICES),
         Row("nftables.rules", LEFT_OUT, REQUIRED), Row("nftables.rules", "chain input { no such thing }", "nft refuses it"),
         Row("nftables.state", "there", CHOICES),
         Row("names.network", "a/b", NAMES), Row("names.network", LEFT_OUT, REQUIRED), Row("names.file", "passwd", CHOICES),
@@ -268,7 +284,9 @@ ROLE = [
     Row("vni", "many", INT), Row("vni", 0, "it must be from 1 to 16777215"),
     Row("port", "vxlan", INT), Row("port", 65536, "it must be from 1 to 65535"),
     Row("bridge", LONG, LENGTH),
-    Row("bridge_address", "10.0.0.1", PREFIX),
+    Row("bridge_address", "10.0.0.1", PREFIX), Row("bridge_address", "10.0.0.255/24", "it is the broadcast address of its network"),
+    Row("bridge_address", "10.0.0.1/32", "give overlay_bridge_address its prefix length", named="containers.address",
+        shown="10.0.0.100/24"),
     Row("bridge_address", "10.9.0.1/24", "all hosts of a network are in one subnet", {"containers": []}, shown="10.9.0.0/24"),
     Row("bridge_addresses", ["fd01::1"], PREFIX), Row("bridge_addresses", {"a": 1}, LIST, shown="dict"),
     Row("vxlan", "a b", CHARACTERS),
@@ -290,6 +308,8 @@ ROLE = [
     Row("containers", {"name": "c1"}, LIST, shown="dict"), Row("containers.name", "a/b", NAMES),
     Row("containers.name", LEFT_OUT, REQUIRED), Row("containers.address", "10.0.0.100", PREFIX),
     Row("containers.address", "10.9.0.100/24", "outside of 10.0.0.0/24, the subnet of"),
+    Row("containers.address", "10.0.0.100/32", "another prefix length than its network, 10.0.0.0/24: give 10.0.0.100/24"),
+    Row("containers.address", "10.0.0.0/24", "it is the address of its network"),
     Row("containers.address", LEFT_OUT, REQUIRED), Row("containers.addresses", ["fd00::100"], PREFIX),
     Row("containers.gateway", "10.9.0.1", "add one that leads to it"), Row("containers.network", "red", "is not one of blue"),
     Row("containers.publish", ["80"], "such as 8080:80/tcp"),

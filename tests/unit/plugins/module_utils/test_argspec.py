@@ -22,6 +22,9 @@ OPTIONS = {"name": {"type": "str", "required": True}, "port": {"type": "int", "d
     (rule.interface_address, "10.0.0.1/24", "10.0.0.1/24"), (rule.interface_address, "fd00:0::1/64", "fd00::1/64"),
     (rule.interface_addresses, ["10.0.0.1/24", "fd00::1/64"], frozenset(["10.0.0.1/24", "fd00::1/64"])),
     (rule.interface_addresses, None, None),
+    *((rule.interface_address, each, each) for each in (  # small subnets, and addresses that work though they look odd
+        "10.0.0.0/31", "10.0.0.1/31", "10.0.0.0/32", "fd00::/127", "fd00::/128", "240.0.0.1/24", "169.254.7.1/16", "10.0.0.255/23")),
+    (rule.host_ip, "fe80::1", "fe80::1"), (rule.host_ip, None, None),
     (rule.network, "default", "default"), (rule.network, "0.0.0.0/0", "0.0.0.0/0"),
     (rule.network, "::/0", "::/0"), (rule.network, "10.1.0.0/16", "10.1.0.0/16"),
     (rule.mtu, 68, 68), (rule.mtu, 65535, 65535), (rule.mtu, None, None),

@@ -197,6 +197,15 @@ def test_further_addresses_and_an_underlay_for_each_network():
     ({}, {"bridge_addresses": ["fd01::1"]}, "h2: overlay_bridge_addresses: 'fd01::1' is not valid"),
     ({}, {"containers": [{"name": "b", "address": "10.0.0.20/24", "addresses": ["10.9.0.1/24"]}]}, "container b is outside of 10.0.0.0/24"),
     ({}, {"containers": [{"name": "b", "address": "10.0.0.20/24", "addresses": ["10.0.0.10/24"]}]}, "that of container a and of container b"),
+    ({}, {"bridge_address": "10.0.0.2/16", "containers": []},
+     "overlay_bridge_address: h1 has 10.0.0.0/24 and h2 has 10.0.0.0/16 for the network overlay"),
+    ({"bridge_addresses": ["10.5.0.1/24"]}, {"bridge_addresses": ["10.5.0.2/23"]},
+     "overlay_bridge_address: h1 has 10.5.0.0/24 and h2 has 10.5.0.0/23 for the network overlay"),
+    ({}, {"bridge_address": None, "containers": [{"name": "b", "address": "10.0.0.20/16"}]},
+     "overlay_containers.address: container b of h2 has 10.0.0.20/16, and the network overlay is 10.0.0.0/24 on h1"),
+    ({}, {"containers": [{"name": "b", "address": "10.0.0.20/32"}]}, "container b has another prefix length than its network, 10.0.0.0/24"),
+    ({}, {"containers": [{"name": "b", "address": "10.0.0.255/24"}]}, "it is the broadcast address of its network"),
+    ({}, {"bridge_address": "10.0.0.2/32"}, "the bridge br0 has no subnet, only addresses by themselves"),
     ({}, {"mtu": "big"}, "h2: overlay_mtu: 'big' is not valid"),
     ({}, {"vni": 0}, "h2: overlay_vni: 0 is not valid"), ({}, {"vni": 1 << 24}, "h2: overlay_vni: 16777216 is not valid"),
     ({}, {"vni": "many"}, "h2: overlay_vni: 'many' is not valid"),
@@ -228,6 +237,28 @@ def test_hosts_that_do_not_fit_together(h1, h2, message, first, second):
         with pytest.raises(Problem) as found:
             of(hosts, name)
         assert message in str(found.value)
+
+
+def test_containers_without_a_bridge_address_are_in_one_subnet():
+    """Of two hosts neither of which has an address of its own."""
+    hosts = {name: {**each, "overlay_bridge_address": None} for name, each in two().items()}
+    assert of(hosts, "h1")["veth_pair"]
+    hosts["h2"]["overlay_containers"] = [{"name": "b", "address": "10.0.0.20/25"}]
+    with pytest.raises(Problem, match="container b of h2 has 10.0.0.20/25, and the network overlay is 10.0.0.0/24 on h1"):
+        of(hosts, "h1")
+
+
+def test_a_second_subnet_of_a_family_and_an_address_by_itself():
+    """Containers may be in each subnet of the bridge, with its address there as the way out; a VIP is no subnet of its own."""
+    hosts = {"h1": host(1, egress=True, bridge_addresses=["10.0.0.99/32", "10.0.0.98/24", "10.1.0.1/24"], containers=[
+        {"name": "a", "address": "10.0.0.10/24"}, {"name": "b", "address": "10.1.0.10/24"}]), "h2": host(2, "c")}
+    found = of(hosts, "h1")
+    assert [(each["container"], each["gateway"]) for each in found["veth_pair"]] == [("a", "10.0.0.1"), ("b", "10.1.0.1")]
+    assert "ip saddr { 10.0.0.0/24, 10.1.0.0/24 } oifname" in found["nftables"][0]["rules"]
+    assert of(hosts, "h2")["veth_pair"]
+    hosts["h1"]["overlay_containers"].append({"name": "d", "address": "10.2.0.10/24"})
+    with pytest.raises(Problem, match="container d is outside of 10.0.0.0/24 and 10.1.0.0/24, the subnet of"):
+        of(hosts, "h2")
 
 
 def test_all_misfits_are_told_at_once():
