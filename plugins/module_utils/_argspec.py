@@ -89,6 +89,11 @@ def least_mtu(addresses):
     return 1280 if any(":" in each for each in addresses or ()) else 68
 
 
+def needs_ipv6(addresses):
+    """True where an address is one of IPv6, which a link must have then, whatever its host gives to new ones; else None."""
+    return True if any(":" in address for address in addresses or ()) else None
+
+
 def mtu(option, value, addresses=None):
     """From the smallest that the addresses work with to the largest of the kernel."""
     return in_range(option, value, least_mtu(addresses), 65535)

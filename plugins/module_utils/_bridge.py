@@ -42,7 +42,8 @@ def bridge(options):
     addresses = rule.interface_addresses("addresses", options["addresses"])
     ports = options["ports"]
     return Bridge(
-        name=name, netns=netns, addresses=addresses, up=True,
+        name=name, netns=netns, addresses=addresses, up=True, accept_ra=False, accept_redirects=False,
+        ipv6=rule.needs_ipv6(addresses),
         mac=rule.mac("mac", options["mac"]) or rule.own_mac("bridge", name, netns, options["addresses"]),
         mtu=rule.mtu("mtu", options["mtu"], addresses), underlay=rule.unicast("underlay", options["underlay"]),
         ports=None if ports is None else frozenset(rule.interface_name("ports", port) for port in ports),
@@ -82,7 +83,7 @@ class Bridges(LinkKind):
             addresses=frozenset(addresses), held=addresses, neighbours=namespace.neighbours(link.index),
             ports=frozenset(each.name for each in namespace.links.values() if each.master == link.index),
             stp=bool(data["stp_state"]), priority=data["priority"],
-            vlan_filtering=bool(data.get("vlan_filtering")),
+            vlan_filtering=bool(data.get("vlan_filtering")), **link.settings,
             **{name: data[name] // 100 for name in TIMES})
 
     def needs(self, change):

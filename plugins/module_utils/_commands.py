@@ -39,6 +39,13 @@ def command(tool, netns, *words):
     return shlex.join([tool, "-n", netns] + words)
 
 
+def inside(netns, *words):
+    """The command line of any tool in a namespace."""
+    if netns is None:
+        return shlex.join(words)
+    return shlex.join([*(["nsenter", f"--net={netns}"] if netns.startswith("/") else ["ip", "netns", "exec", netns]), *words])
+
+
 def _data_words(data):
     words = []
     for key, value in data:
@@ -85,6 +92,15 @@ def _set(step: _steps.LinkSet):
     if step.data:
         lines.append(command("ip", step.netns, "link", "set", step.name, "type", step.kind, *_data_words(step.data)))
     return lines
+
+
+@render.register
+def _sysctl(step: _steps.SysctlSet):
+    values = []
+    for path, value in step.settings:
+        family, name = path.split("/")
+        values.append(f"net/{family}/conf/{step.name}/{name}={value}")
+    return [inside(step.netns, "sysctl", "-qew", *values)]
 
 
 @render.register

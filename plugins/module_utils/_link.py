@@ -7,11 +7,13 @@ stays there; observing a namespace that does not exist finds nothing, and create
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import socket
 from dataclasses import dataclass, field
 from functools import singledispatchmethod
+from pathlib import Path
 from typing import Dict, List, Optional
 
 from . import _netns, _steps
@@ -29,11 +31,12 @@ IFF_UP = 1
 NUD_NOARP, NUD_PERMANENT = 0x40, 0x80
 NTF_MASTER = 4
 LINK_LOCAL = ipaddress.ip_network("fe80::/10")
-KERNEL_PROTOCOLS = (2, 9)  # routes that come with an address, and with a router advertisement
+KERNEL_PROTOCOLS = (1, 2, 9)  # routes that come with a redirect, with an address, and with a router advertisement
 STATIC = 4
 MAIN_TABLE = 254
 SCOPE_LINK, SCOPE_NOWHERE = 253, 255
 IFA_F_NODAD = 2
+IFA_F_PERMANENT, IFA_F_MANAGETEMPADDR = 0x80, 0x100
 NO_ID = 0xffffffff
 FDB = {"state": 0xc0, "flags": 2}  # NUD_PERMANENT and NUD_NOARP, NTF_SELF: as bridge(8) does
 # The kind's own attributes: the word of ip-link(8) and the netlink name where they are not alike.
@@ -60,6 +63,7 @@ class Link:
     peer_netns: Optional[int]  # the kernel's id of the namespace that the peer is in; None where it is this one
     flood: Optional[bool]  # as a bridge port; None where it is none, or has flags that are neither here nor there
     data: Dict[str, object] = field(default_factory=dict)
+    settings: Dict[str, bool] = field(default_factory=dict)  # the fields of _steps.SYSCTLS
 
 
 def _link(message):
@@ -80,7 +84,17 @@ def _link(message):
         peer_netns=message.get_attr("IFLA_LINK_NETNSID"),
         flood=_flood(info),
         data={key[len(prefix):].lower(): value for key, value in (data["attrs"] if data else [])
-              if key.startswith(prefix)})
+              if key.startswith(prefix)},
+        settings=_settings(message.get_attr("IFLA_AF_SPEC")))
+
+
+def _settings(spec):
+    """What the link takes from strangers. Without IPv6, as below an MTU of 1280, it takes nothing of that."""
+    ipv4 = spec and spec.get_attr("AF_INET") or {}
+    ipv6 = spec and spec.get_attr("AF_INET6")
+    ipv6 = ipv6 and ipv6.get_attr("IFLA_INET6_CONF") or {"disable_ipv6": 1}
+    return {"accept_ra": bool(ipv6.get("accept_ra")), "ipv6": not ipv6["disable_ipv6"],
+            "accept_redirects": bool(ipv4.get("accept_redirects") or ipv6.get("accept_redirects"))}
 
 
 def _flood(info):
@@ -164,10 +178,11 @@ class Namespace:
         return self._read("names", lambda: {link.index: link.name for link in self.links.values()}).get(index)
 
     def addresses(self, index) -> tuple:
-        """CIDR strings in the kernel's order, without the link-local IPv6 address that it gives every link."""
+        """CIDR strings in the kernel's order, without the link-local IPv6 address that it gives every link, and without those
+        that it has been told by a router or a DHCP server: they come and go by themselves."""
         found = self._read("addresses", lambda: [
             (each["index"], each.get_attr("IFA_LOCAL") or each.get_attr("IFA_ADDRESS"), each["prefixlen"])
-            for each in self.socket.get_addr()])
+            for each in self.socket.get_addr() if _told(each.get_attr("IFA_FLAGS", each["flags"]))])
         return tuple(f"{ipaddress.ip_address(address)}/{prefix}" for owner, address, prefix in found
                      if owner == index and ipaddress.ip_address(address) not in LINK_LOCAL)
 
@@ -209,6 +224,11 @@ class Namespace:
         with open(_netns.path_of(netns), "rb") as other:
             found = self.socket.get_netnsid(fd=other.fileno())["nsid"]
         return None if found == NO_ID else found
+
+
+def _told(flags):
+    """Whether somebody has set an address of these flags, for ever."""
+    return bool(flags & IFA_F_PERMANENT) and not flags & IFA_F_MANAGETEMPADDR
 
 
 def _route(message):
@@ -297,6 +317,15 @@ class Links:
         if step.up is not None:
             attributes["state"] = "up" if step.up else "down"
         there.socket.link("set", **there.named(step.name), **attributes)
+
+    @_step.register
+    def _set_sysctls(self, step: _steps.SysctlSet):
+        self._there(step.netns)
+        with _netns.entered(step.netns):
+            for path, value in step.settings:
+                family, name = path.split("/")
+                with contextlib.suppress(FileNotFoundError):
+                    Path(f"/proc/sys/net/{family}/conf/{step.name}/{name}").write_text(str(value), encoding="ascii")
 
     @_step.register
     def _del(self, step: _steps.LinkDel):

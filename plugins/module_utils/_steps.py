@@ -53,6 +53,27 @@ class LinkSet:
     data: Pairs = ()
 
 
+# Settings of a link by the field of the model, each with its files below /proc/sys/net/FAMILY/conf/LINK; "ipv6" is the opposite of
+# its file. Why these and no others:
+# - accept_ra: whoever sends a router advertisement would become the default route of every link that takes it.
+# - accept_redirects: a redirect leads the packets for one destination elsewhere. For IPv4 the value of the link counts only where
+#   the link forwards, or where that of `all` is 0; on other hosts the rules of the role drop redirects that containers send.
+# - not send_redirects: the kernel sends where the link or `all` says so, and `all` is the whole host's.
+# - not rp_filter: it compares the source with the routes of links, so one port of a bridge could still use the address of another,
+#   and networks that overlap would lose packets. The rules of the role compare with the port.
+SYSCTLS = {"accept_ra": ("ipv6/accept_ra",), "accept_redirects": ("ipv4/accept_redirects", "ipv6/accept_redirects"),
+           "ipv6": ("ipv6/disable_ipv6",)}
+
+
+@dataclass(frozen=True)
+class SysctlSet:
+    """Settings of a link, such as ``("ipv6/accept_ra", 0)``. One that the link does not have, since it has no IPv6, is left out."""
+
+    netns: Optional[str]
+    name: str
+    settings: Pairs
+
+
 @dataclass(frozen=True)
 class LinkDel:
     netns: Optional[str]
@@ -98,6 +119,7 @@ class FdbReplace(FdbAppend):
 
 
 ETHERNET_MTU = 1500  # what the kernel gives to a link
+IPV6_MTU = 1280  # the least that IPv6 works with
 
 
 @dataclass(frozen=True)
@@ -148,11 +170,26 @@ def data_of(change):
 
 def concerns(change, name):
     """Whether the change is about this field: it is managed, and new or different."""
-    return getattr(change.after, name) is not None and (change.action == CREATE or name in change.differing())
+    return getattr(change.after, name, None) is not None and (change.action == CREATE or name in change.differing())
 
 
-def link(change, data=(), peer=None, own_mtu=False):
+def sysctls(change, netns, name, prefix=""):
+    """What differs of the settings of a link, the fields of the change beginning with ``prefix``.
+
+    A link that gets an MTU which IPv6 works with gets IPv6 as well, and its settings as its host gives them to new links.
+    """
+    before, after = (getattr(item, f"{prefix}mtu", None) for item in (change.before, change.after))
+    anew = before and after and before < IPV6_MTU <= after
+    settings = tuple((path, int(getattr(change.after, prefix + field) != (field == "ipv6"))) for field, paths in SYSCTLS.items()
+                     if concerns(change, prefix + field) or (anew and getattr(change.after, prefix + field, None) is not None)
+                     for path in paths)
+    return [SysctlSet(netns, name, settings)] if settings else []
+
+
+def link(change, data=(), peer=None, of_peer=(), own_mtu=False):
     """Create the link, or set what differs of mac, mtu and data. The alias that marks it cannot come with creation.
+
+    The settings come before it is up, when nobody can talk to it yet; with those ``of_peer`` behind them.
 
     With ``own_mtu`` the MTU is set by itself: only then does a bridge keep it, whatever that of its ports; and only where it is
     not the one that it has already.
@@ -161,12 +198,14 @@ def link(change, data=(), peer=None, own_mtu=False):
     if change.action == CREATE:
         first = item.mtu if not own_mtu else ETHERNET_MTU - 1 if item.mtu == ETHERNET_MTU else None
         return [LinkAdd(item.netns, item.name, item.kind, item.mac, first, data, peer),
+                *sysctls(change, item.netns, item.name), *of_peer,
                 LinkSet(item.netns, item.name, alias=OWNER, mtu=item.mtu if own_mtu else None)]
     # A VXLAN device refuses an MTU that comes along with its own attributes.
     return (some(LinkSet(item.netns, item.name, alias=mark(change, OWNER),
                          mac=item.mac if concerns(change, "mac") else None,
                          mtu=item.mtu if concerns(change, "mtu") else None))
-            + some(LinkSet(item.netns, item.name, item.kind if data else None, data=data)))
+            + some(LinkSet(item.netns, item.name, item.kind if data else None, data=data))
+            + sysctls(change, item.netns, item.name))
 
 
 def mark(change, alias):

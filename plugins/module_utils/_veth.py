@@ -58,7 +58,9 @@ def pair(options):
     mtu = rule.mtu("mtu", options["mtu"], addresses)
     return VethPair(
         name=name, netns=netns, inner_netns=inner_netns, joined=True, up=True, mac=mac, mtu=mtu, inner_mtu=mtu,
-        inner_name=rule.interface_name("inner_name", options["inner_name"]),
+        inner_name=rule.interface_name("inner_name", options["inner_name"]), accept_ra=False, accept_redirects=False,
+        inner_accept_ra=False if addresses else None, inner_accept_redirects=False if addresses else None,
+        inner_ipv6=rule.needs_ipv6(addresses),
         inner_mac=(rule.mac("inner_mac", options["inner_mac"])
                    or rule.own_mac("veth", name, netns, options["addresses"])),
         underlay=rule.unicast("underlay", options["underlay"]),
@@ -134,6 +136,8 @@ class VethPairs(LinkKind):
             mac=outer.mac, inner_mac=inner.mac, mtu=outer.mtu, inner_mtu=inner.mtu,
             up=outer.up and inner.up, bridge=host.bridge,
             addresses=frozenset(addresses), held=addresses,
+            accept_ra=outer.settings["accept_ra"], accept_redirects=outer.settings["accept_redirects"],
+            **{f"inner_{name}": value for name, value in inner.settings.items()},
             routes=None if item.routes is None else there.routes(inner.index))
 
     def _joined(self, item, inner):
@@ -180,8 +184,11 @@ class VethPairs(LinkKind):
             mac=pair.inner_mac if not peer and _steps.concerns(change, "inner_mac") else None,
             mtu=pair.inner_mtu if not peer and _steps.concerns(change, "inner_mtu") else None)
         stale, routes = self._routes(change)
-        return (_steps.link(change, peer=peer) + _steps.membership(change) + _steps.up(change, pair.netns, pair.name)
-                + _steps.some(inner) + _steps.up(change, netns, name)
+        settings = _steps.sysctls(change, netns, name, "inner_")
+        # Those of a new link come before it is up, those of another after its MTU, which may take its IPv6 along.
+        return (_steps.link(change, peer=peer, of_peer=settings if peer else [])
+                + _steps.membership(change) + _steps.up(change, pair.netns, pair.name)
+                + _steps.some(inner) + ([] if peer else settings) + _steps.up(change, netns, name)
                 + stale + _steps.addresses(change, netns, name) + routes)
 
     def _routes(self, change):

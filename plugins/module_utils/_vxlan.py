@@ -67,7 +67,7 @@ def vxlan(options):
         raise Invalid("udp_checksum", False, "UDP over IPv6 needs its checksum: set it to true, or leave it out")
     return Vxlan(
         name=rule.interface_name("name", options["name"]), netns=rule.thing_name("netns", options["netns"]),
-        vni=vni, local=local, up=True, **peers(options, local), fdb=entries(options["fdb"], local),
+        vni=vni, local=local, up=True, accept_ra=False, accept_redirects=False, **peers(options, local), fdb=entries(options["fdb"], local),
         device=rule.interface_name("device", options["device"]),
         port=rule.in_range("port", options["port"], 1, 65535), learning=options["learning"],
         ttl=rule.in_range("ttl", options["ttl"], 0, 255),
@@ -151,6 +151,7 @@ class Vxlans(LinkKind):
             local=data.get("local") or data.get("local6") or "",
             device=device,
             remote="" if multicast else remote, group=remote if multicast else "",
+            accept_ra=link.settings["accept_ra"], accept_redirects=link.settings["accept_redirects"],
             held=held, remotes=frozenset(_peer(each, device) for each in held),
             fdb=frozenset(each for each in entries if each.mac != ALL_ZERO),
             bridge=namespace.name_of(link.master) or "", flood=link.flood, port_fdb=namespace.port_fdb(link.index))

@@ -9,6 +9,8 @@ module: linux_bridge
 short_description: Manage Linux bridges
 description:
   - Creates, changes and removes Linux bridges, their addresses and their ports, through the kernel's netlink interface.
+  - A bridge takes no router advertisements and no redirects, as anybody behind one of its ports could send them. It has IPv6 where
+    one of its addresses is of IPv6, even if the host gives none to new links.
   - Takes one bridge by its options, or any number of them as a list under O(config), in one call.
 version_added: 0.1.0
 author:
@@ -33,7 +35,7 @@ options:
   addresses: &addresses
     description:
       - All addresses of the bridge, IPv4 and IPv6, with their prefix length. Others are removed; the link-local IPv6 address
-        that the kernel sets is left alone.
+        that the kernel sets is left alone, and so are those that a router or a DHCP server has given.
       - Without it, addresses are not managed.
     type: list
     elements: str
@@ -176,6 +178,7 @@ commands:
   elements: str
   sample:
     - ip link add br0 address 02:9f:8b:4e:3a:11 type bridge stp_state 0
+    - sysctl -qew net/ipv6/conf/br0/accept_ra=0 net/ipv4/conf/br0/accept_redirects=0 net/ipv6/conf/br0/accept_redirects=0
     - ip link set br0 alias fromscratch.containers
     - ip address replace 10.0.0.1/24 dev br0
     - ip link set br0 up

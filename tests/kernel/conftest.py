@@ -130,7 +130,18 @@ def state(*names):
     def look(name):
         return zip(views, (json.loads(each.strip() or "[]") for each in sh(together.replace("{}", shlex.quote(name))).split("|\n")))
 
-    return {name: {what: sorted(map(clean, found), key=json.dumps) for what, found in look(name)} for name in names}
+    return {name: {**{what: sorted(map(clean, found), key=json.dumps) for what, found in look(name)}, "settings": settings(name)}
+            for name in names}
+
+
+BELIEFS = ("ipv4/conf/*/accept_redirects", "ipv6/conf/*/accept_ra", "ipv6/conf/*/accept_redirects", "ipv6/conf/*/disable_ipv6")
+
+
+def settings(netns):
+    """What the links of a namespace take from strangers, by the name of the file below /proc/sys/net."""
+    with _utils("_netns").entered(netns):
+        return {str(path.relative_to("/proc/sys/net")): path.read_text(encoding="ascii").strip()
+                for pattern in BELIEFS for path in sorted(Path("/proc/sys/net").glob(pattern))}
 
 
 @pytest.fixture

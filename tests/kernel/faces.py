@@ -68,9 +68,9 @@ def same_by_commands(made, names, others):
         over.read()
         output.seek(0)
         assert done.returncode == 0, f"{script}\n{output.read()}"
-    want, have = ([json.dumps(each, indent=1, sort_keys=True) for each in lasting(*which).values()]
-                  for which in (names, others))
-    assert [renamed(each, other) for each in want] == have
+    want, have = ([*lasting(*which).values()] for which in (names, others))
+    found = different(json.loads(renamed(json.dumps(want), other)), have)
+    assert found == [], "\n".join(found)
 
 
 def renamed(text, names):

@@ -153,6 +153,7 @@ def drifts(wanted):
             name = each["name"]
             yield f"{kind} deleted", f"ip -n {{0}} link delete {name}"
             yield f"{kind} down", f"ip -n {{0}} link set {name} down"
+            yield f"{kind} takes advertisements", f"ip netns exec {{0}} sysctl -qew net/ipv6/conf/{name}/accept_ra=1"
             if kind == "vxlan_link" or "mtu" in each:
                 yield f"{kind} another MTU", f"ip -n {{0}} link set {name} mtu 1290"
             if "bridge" in each or name in ports:
@@ -166,6 +167,8 @@ def drifts(wanted):
             if kind == "veth_pair":
                 inner, there = each["inner_name"], f"ip -n {{{each.get('container', each.get('namespace'))}}}"
                 yield "inner end deleted", f"{there} link delete {inner}"
+                yield "inner end takes advertisements", (
+                    f"{there.replace('-n', 'netns exec')} sysctl -qew net/ipv6/conf/{inner}/accept_ra=1")
                 yield "inner end down", f"{there} link set {inner} down"
                 yield "inner end renamed", f"{there} link set {inner} down && {there} link set {inner} name stray"
                 yield "inner addresses flushed", f"{there} address flush dev {inner} scope global"
