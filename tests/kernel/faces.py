@@ -49,7 +49,7 @@ def converge(module, *names, look=lasting, **wanted):
     made = run_module(module, **wanted)
     assert not made.failed, made.msg
     assert (made.changed, made.changes, made.commands, made.diff) == (
-        predicted.changed, predicted.changes, predicted.commands, predicted.diff)
+        predicted.changed, predicted.changes, predicted.commands, predicted.diff), "\n".join(different(vars(predicted), vars(made)))
     again = run_module(module, **wanted)
     assert not again.failed, again.msg
     assert (again.changed, again.changes, again.commands) == (False, [], [])
