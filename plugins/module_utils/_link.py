@@ -90,9 +90,9 @@ def _link(message):
 
 def _settings(spec):
     """What the link takes from strangers. Without IPv6, as below an MTU of 1280, it takes nothing of that."""
-    ipv4 = spec and spec.get_attr("AF_INET") or {}
+    ipv4 = (spec and spec.get_attr("AF_INET")) or {}
     ipv6 = spec and spec.get_attr("AF_INET6")
-    ipv6 = ipv6 and ipv6.get_attr("IFLA_INET6_CONF") or {"disable_ipv6": 1}
+    ipv6 = (ipv6 and ipv6.get_attr("IFLA_INET6_CONF")) or {"disable_ipv6": 1}
     return {"accept_ra": bool(ipv6.get("accept_ra")), "ipv6": not ipv6["disable_ipv6"],
             "accept_redirects": bool(ipv4.get("accept_redirects") or ipv6.get("accept_redirects"))}
 

@@ -67,7 +67,8 @@ def vxlan(options):
         raise Invalid("udp_checksum", False, "UDP over IPv6 needs its checksum: set it to true, or leave it out")
     return Vxlan(
         name=rule.interface_name("name", options["name"]), netns=rule.thing_name("netns", options["netns"]),
-        vni=vni, local=local, up=True, accept_ra=False, accept_redirects=False, **peers(options, local), fdb=entries(options["fdb"], local),
+        vni=vni, local=local, up=True, accept_ra=False, accept_redirects=False, **peers(options, local),
+        fdb=entries(options["fdb"], local),
         device=rule.interface_name("device", options["device"]),
         port=rule.in_range("port", options["port"], 1, 65535), learning=options["learning"],
         ttl=rule.in_range("ttl", options["ttl"], 0, 255),

@@ -9,8 +9,8 @@ module: linux_bridge
 short_description: Manage Linux bridges
 description:
   - Creates, changes and removes Linux bridges, their addresses and their ports, through the kernel's netlink interface.
-  - A bridge takes no router advertisements and no redirects, as anybody behind one of its ports could send them. It has IPv6 where
-    one of its addresses is of IPv6, even if the host gives none to new links.
+  - A bridge takes no router advertisements and no redirects, as anybody behind one of its ports could send them. It has IPv6
+    where one of its addresses is of IPv6, even if the host gives none to new links.
   - Takes one bridge by its options, or any number of them as a list under O(config), in one call.
 version_added: 0.1.0
 author:
@@ -178,7 +178,8 @@ commands:
   elements: str
   sample:
     - ip link add br0 address 02:9f:8b:4e:3a:11 type bridge stp_state 0
-    - sysctl -qew net/ipv6/conf/br0/accept_ra=0 net/ipv4/conf/br0/accept_redirects=0 net/ipv6/conf/br0/accept_redirects=0
+    - sysctl -qew net/ipv6/conf/br0/accept_ra=0 net/ipv4/conf/br0/accept_redirects=0
+      net/ipv6/conf/br0/accept_redirects=0
     - ip link set br0 alias fromscratch.containers
     - ip address replace 10.0.0.1/24 dev br0
     - ip link set br0 up

@@ -219,7 +219,8 @@ commands:
   elements: str
   sample:
     - ip link add br0 address 02:9f:8b:4e:3a:11 type bridge stp_state 0
-    - sysctl -qew net/ipv6/conf/br0/accept_ra=0 net/ipv4/conf/br0/accept_redirects=0 net/ipv6/conf/br0/accept_redirects=0
+    - sysctl -qew net/ipv6/conf/br0/accept_ra=0 net/ipv4/conf/br0/accept_redirects=0
+      net/ipv6/conf/br0/accept_redirects=0
     - ip link set br0 alias fromscratch.containers
     - ip address replace 10.0.0.1/24 dev br0
     - ip link set br0 up

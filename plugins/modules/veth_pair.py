@@ -10,8 +10,8 @@ short_description: Manage veth pairs between a host and its containers
 description:
   - Creates, changes and removes the virtual cables that join a host and a network namespace, with the addresses and the
     routes of the inner end, through the kernel's netlink interface.
-  - The host end takes no router advertisements and no redirects, nor does the inner end where it has O(addresses). It has IPv6 where
-    one of them is of IPv6, even if the namespace gives none to new links.
+  - The host end takes no router advertisements and no redirects, nor does the inner end where it has O(addresses). It has
+    IPv6 where one of them is of IPv6, even if the namespace gives none to new links.
   - Takes one pair by its options, or any number of them as a list under O(config), in one call.
 version_added: 0.1.0
 author:
@@ -186,8 +186,10 @@ commands:
   sample:
     - ip link add ve-container-a address 02:41:d8:6e:20:f5 mtu 8951 type veth peer name eth0 address 02:c4:95:1a:3e:08
       mtu 8951 netns container-a
-    - sysctl -qew net/ipv6/conf/ve-container-a/accept_ra=0 net/ipv4/conf/ve-container-a/accept_redirects=0 net/ipv6/conf/ve-container-a/accept_redirects=0
-    - ip netns exec container-a sysctl -qew net/ipv6/conf/eth0/accept_ra=0 net/ipv4/conf/eth0/accept_redirects=0 net/ipv6/conf/eth0/accept_redirects=0
+    - sysctl -qew net/ipv6/conf/ve-container-a/accept_ra=0 net/ipv4/conf/ve-container-a/accept_redirects=0
+      net/ipv6/conf/ve-container-a/accept_redirects=0
+    - ip netns exec container-a sysctl -qew net/ipv6/conf/eth0/accept_ra=0 net/ipv4/conf/eth0/accept_redirects=0
+      net/ipv6/conf/eth0/accept_redirects=0
     - ip link set ve-container-a alias fromscratch.containers
     - ip -n container-a link set eth0 alias fromscratch.containers:inner
     - ip link set ve-container-a master br0

@@ -215,7 +215,8 @@ commands:
   sample:
     - ip link add vxlan0 address 02:5b:0a:c1:77:d0 mtu 8951 type vxlan id 100 local 172.31.89.40 remote 172.31.94.69
       dev enX0 dstport 4789 learning
-    - sysctl -qew net/ipv6/conf/vxlan0/accept_ra=0 net/ipv4/conf/vxlan0/accept_redirects=0 net/ipv6/conf/vxlan0/accept_redirects=0
+    - sysctl -qew net/ipv6/conf/vxlan0/accept_ra=0 net/ipv4/conf/vxlan0/accept_redirects=0
+      net/ipv6/conf/vxlan0/accept_redirects=0
     - ip link set vxlan0 alias fromscratch.containers
     - ip link set vxlan0 master br0
     - ip link set vxlan0 up
