@@ -54,6 +54,18 @@ def interface_name(option, value):
     return value
 
 
+def plain_interface_name(option, value):
+    """The name of a link that also stands in packet filters and files of udev, systemd-networkd and NetworkManager.
+
+    None of these can quote all that the kernel accepts: ``a"b`` ends a string of nft, ``br*`` is any name that begins like this
+    for all of them, ``br+`` is for iptables, and ``!br0`` any other name for systemd.
+    """
+    if value is not None and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.@-]*", interface_name(option, value)):
+        raise Invalid(option, value, "it also stands in rules of packet filters and in files, so use letters, digits, '_', '.', "
+                                     "'@' and '-', the first a letter, a digit or '_'")
+    return value
+
+
 def _text(option, value):
     if not isinstance(value, str):
         raise Invalid(option, value, "it is no string: put it in quotes")

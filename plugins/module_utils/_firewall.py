@@ -16,6 +16,7 @@ TABLE = "fromscratch"
 # Every release of nft makes words of its language of what were names before: `vxlan` is one from 1.0.7 on, and quotes around
 # a name are not understood by 1.0.6. None of its words begins like this.
 PREFIX = "fs_"
+METADATA = {"ip": "169.254.169.254", "ip6": "fd00:ec2::254"}  # where clouds hand out the host's own credentials
 
 
 class Publish(NamedTuple):
@@ -48,12 +49,15 @@ def tables(hosts, here, guard):
 
 def rules(hosts, here, guard):
     """What stands between the braces of the table; None where a host needs none."""
-    out = [network for network in here.networks.values() if network.egress]
-    chains = []
+    networks = list(here.networks.values())
+    out = [network for network in networks if network.egress]
+    chains, forwarded = [], []
     if guard:
         chains.append(chain("strangers", "filter hook input priority -10", strangers(hosts, here)))
         chains.append(chain("other_networks", "filter hook input priority -10", others(here)))
-    forwarded = (between(here) if guard else []) + [line for network in out for line in answers_only(network)]
+        forwarded += passing_frames(hosts) + [line for network in networks if not network.egress for line in closed(network)]
+        forwarded += between(out)
+    forwarded += [line for network in out for line in leaving(network) + answers_only(network)]
     chains.append(chain("forward", "filter hook forward priority -10", forwarded))
     if out:
         chains.append(chain("source", "nat hook postrouting priority srcnat", [line for each in out for line in masquerade(each)]))
@@ -69,21 +73,53 @@ def chain(name, hook, lines):
     return "\n".join([f"chain {PREFIX}{name} {{", f"type {hook}; policy accept;", *lines, "}"]) if lines else ""
 
 
-def strangers(hosts, here):
-    """Frames of the networks come from their peers, or not at all: VXLAN itself takes them from anybody.
+def frames(network):
+    """Match frames of a network. The VNI is the 24 bits behind the UDP header and the flags; frames of other VNIs may be those
+    of other programs, and find no link of ours."""
+    return f"udp dport {network.port} @th,96,24 {network.vni}"
 
-    The VNI is the 24 bits behind the UDP header and the flags; frames of other VNIs may be those of other programs, and
-    find no link of ours.
+
+def strangers(hosts, here):
+    """Take frames of the networks from their peers only: VXLAN itself takes them from anybody, at all addresses of the host.
+
+    A peer's address can be forged, in a container of this host as well. So it counts only on a device that leads to that peer
+    by the host's own routes, of which there may be several; a bridge of ours and the loopback device never do.
     """
+    never = listed("lo", *(network.bridge for network in here.networks.values()))
     lines = []
     for network in here.networks.values():
-        family = "ip6" if ":" in network.underlay_ip else "ip"
-        frames = f"{family} daddr {network.underlay_ip} udp dport {network.port} @th,96,24 {network.vni}"
+        family = family_of(network)
         peers = sorted(host.networks[network.name].underlay_ip for host in hosts.values()
                        if host is not here and network.name in host.networks)
-        lines += [f"{frames} {family} saddr {{ {', '.join(peers)} }} counter accept"] * bool(peers)
-        lines.append(f"{frames} counter drop")
+        lines += [f"{frames(network)} {family} daddr {network.underlay_ip} {family} saddr {{ {', '.join(peers)} }} "
+                  f"iifname != {never} fib saddr . iif oif exists counter accept"] * bool(peers)
+        lines.append(f"{frames(network)} counter drop")
     return lines
+
+
+def passing_frames(hosts):
+    """Route frames to a host of the overlay for nobody but another one: what is sent on with the host's own address in place
+    of the sender's (masquerade) would count as a frame of this host, who is a peer."""
+    networks = {}
+    for host in hosts.values():
+        for network in host.networks.values():
+            networks.setdefault(network.name, []).append(network)
+    lines = []
+    for members in networks.values():
+        family, addresses = family_of(members[0]), ", ".join(sorted({each.underlay_ip for each in members}))
+        to_us = f"{frames(members[0])} {family} daddr {{ {addresses} }}"
+        lines += [f"{to_us} {family} saddr != {{ {addresses} }} counter drop", f"{to_us} fib saddr . iif oif missing counter drop"]
+    return lines
+
+
+def family_of(network):
+    """The word for the address family of the tunnel."""
+    return "ip6" if ":" in network.underlay_ip else "ip"
+
+
+def listed(*names):
+    """A set of interfaces. Their names have been checked: nft knows no way to write a quotation mark, and takes ``*`` for any."""
+    return f"""{{ {", ".join(f'"{name}"' for name in names)} }}"""
 
 
 def others(here):
@@ -99,11 +135,32 @@ def others(here):
     return lines
 
 
-def between(here):
-    """Nothing is routed from one network to another, even where the host routes."""
-    bridges = [network.bridge for network in here.networks.values()]
-    return [f'iifname "{bridge}" oifname {{ {", ".join(chr(34) + each + chr(34) for each in bridges if each != bridge)} }} '
-            "counter drop" for bridge in bridges if len(bridges) > 1]
+def closed(network):
+    """Route nothing out of a network without a way out, and nothing into it, whoever has made the host a router."""
+    return [f'iifname "{network.bridge}" oifname != "{network.bridge}" counter drop',
+            f'iifname != "{network.bridge}" oifname "{network.bridge}" counter drop']
+
+
+def between(networks):
+    """Route nothing from one network with a way out to another, not even to what is published there."""
+    bridges = [network.bridge for network in networks]
+    return [f'iifname "{bridge}" oifname {listed(*(each for each in bridges if each != bridge))} counter drop'
+            for bridge in bridges if len(bridges) > 1]
+
+
+def leaving(network):
+    """Of a network, what goes out is IPv4 of its own addresses, which get that of the host; and not to where the host's
+    credentials are."""
+    source = f'iifname "{network.bridge}"'
+    refused = [f"{source} {family} daddr {address} counter reject with icmpx type admin-prohibited"
+               for family, address in METADATA.items() if not network.metadata]
+    source += f' oifname != "{network.bridge}"'
+    return refused + [f"{source} ip saddr != {own_addresses(network)} counter drop", f"{source} meta nfproto ipv6 counter drop"]
+
+
+def own_addresses(network):
+    """The IPv4 addresses of a network, to match."""
+    return f"{{ {', '.join(str(each) for each in network.subnets(4))} }}"
 
 
 def answers_only(network):
@@ -114,8 +171,7 @@ def answers_only(network):
 
 def masquerade(network):
     """Also towards the network itself, where a container uses the port that another of its neighbours publishes."""
-    subnets = [str(each) for each in network.subnets(4)]
-    source = f"ip saddr {subnets[0] if len(subnets) == 1 else '{ ' + ', '.join(subnets) + ' }'}"
+    source = f"ip saddr {own_addresses(network)}"
     return [f'{source} oifname != "{network.bridge}" counter masquerade',
             f'{source} oifname "{network.bridge}" ct status dnat counter masquerade']
 

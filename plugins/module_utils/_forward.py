@@ -64,7 +64,8 @@ class Passages(Kind):
         self._before = None  # the chains as they are before the first plan
 
     def parse(self, options):
-        return Passage(name=rule.interface_name("bridge", options["bridge"]), accept=options["accept"], routed=options["routed"])
+        return Passage(name=rule.plain_interface_name("bridge", options["bridge"]), accept=options["accept"],
+                       routed=options["routed"])
 
     def complete(self, item):
         if self._before is None:

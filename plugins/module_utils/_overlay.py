@@ -19,7 +19,7 @@ from ._model import derived_ifname
 from ._names import HOSTS, RESOLV, path
 
 # The variables that describe a network. A host that sets none of its own shares those of the host worked out.
-SHARED = ("vni", "port", "bridge", "vxlan", "forwarding", "mtu", "egress", "names", "dns")
+SHARED = ("vni", "port", "bridge", "vxlan", "forwarding", "mtu", "egress", "metadata", "names", "dns")
 OWN = ("underlay_ip", "bridge_address", "bridge_addresses")
 LEARNING, STATIC = "learning", "static"
 CONTAINER_OPTIONS = ("rootfs", "command", "env", "hostname", "workdir", "layer", "binds", "tmpfs", "read_only",
@@ -40,6 +40,7 @@ class Network:
     forwarding: str = LEARNING
     mtu: Optional[int] = None
     egress: bool = False
+    metadata: bool = False
     names: bool = False
     dns: Optional[List[str]] = None
     addresses: List[str] = field(default_factory=list)
@@ -127,12 +128,13 @@ def _network(values):
         raise Invalid("overlay_forwarding", values["forwarding"], f"it is {LEARNING} or {STATIC}")
     return _checked_egress(Network(
         name=rule.thing_name("overlay_networks.name", values["name"]), forwarding=values["forwarding"],
-        egress=_flag("overlay_egress", values["egress"]), names=_flag("overlay_names", values["names"]),
+        egress=_flag("overlay_egress", values["egress"]), metadata=_flag("overlay_metadata", values["metadata"]),
+        names=_flag("overlay_names", values["names"]),
         dns=[rule.ip("overlay_dns", each) for each in values["dns"] or []],
         underlay_ip=rule.unicast("overlay_underlay_ip", values["underlay_ip"]),
         vni=_number("overlay_vni", values["vni"], 1, 16777215), port=_number("overlay_port", values["port"], 1, 65535),
-        bridge=rule.interface_name("overlay_bridge", values["bridge"]),
-        vxlan=rule.interface_name("overlay_vxlan", values["vxlan"]),
+        bridge=rule.plain_interface_name("overlay_bridge", values["bridge"]),
+        vxlan=rule.plain_interface_name("overlay_vxlan", values["vxlan"]),
         mtu=None if values["mtu"] is None else _number("overlay_mtu", values["mtu"], 68, 65535),
         addresses=_addresses("overlay_bridge_address", values["bridge_address"], values["bridge_addresses"])))
 

@@ -62,7 +62,7 @@ class Sysctls(Kind):
     }
 
     def parse(self, options):
-        device = rule.interface_name("device", options["device"]) or default_device()
+        device = rule.plain_interface_name("device", options["device"] or default_device())
         if device is None:
             raise Invalid("device", None, "this host has no default route, whose device it would be: name one, or add the route")
         return Sysctl(name=f"{device}/{options['name']}",

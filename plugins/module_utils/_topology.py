@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from . import _argspec as rule
 from . import _boot, _managers
 from ._archive import Rootfses
 from ._bridge import Bridges
@@ -50,9 +51,10 @@ class Topology:
                 self._warn_of_unguarded(stage)
         if persist:
             tunnels = [item for item in items.get("vxlan_link", ()) if item.netns is None]
+            devices = sorted({rule.plain_interface_name("vxlan_link.local", item.device) for item in tunnels})
             yield Stage(Files(self.ahead), _boot.files(
                 [line for option in items for line in self.kinds[option].boot(items[option])],
-                sorted({item.local for item in tunnels}), sorted({item.device for item in tunnels})), False)
+                sorted({item.local for item in tunnels}), devices), False)
 
     def _warn_of_unguarded(self, stage):
         """The rules are about what the task names: what it no longer names takes frames from anybody."""
@@ -77,5 +79,6 @@ def _names(given):
     """The links that a network manager could take an interest in, all ends of veth pairs as one pattern."""
     here = [(option, item) for option in ("linux_bridge", "vxlan_link", "veth_pair") for item in given.get(option, ())
             if item["state"] == "present" and item["netns"] is None]
-    found = [item["name"] for option, item in here if item["name"] and not item["name"].startswith("ve-")]
+    found = [rule.plain_interface_name(f"{option}.name", item["name"])
+             for option, item in here if item["name"] and not item["name"].startswith("ve-")]
     return found + ["ve-*"] * any(option == "veth_pair" for option, item in here)

@@ -537,3 +537,24 @@ def test_a_setting_of_a_link_that_is_not_there(host):
     assert any("there is no link nope" in each for each in run_module("topology", check=True, **wanted).warnings)
     refused = run_module("topology", **wanted)
     assert refused.failed and "there is no link nope" in refused.msg and not Path(_sysctl.FORMER).exists()
+
+
+@pytest.mark.parametrize("wanted, said", [
+    ({"linux_bridge": [{"name": "br*"}], "persist": True}, "linux_bridge.name: 'br*' is not valid: it also stands in rules"),
+    ({"vxlan_link": [{"name": 'a"accept#', "vni": 1, "local": "192.0.2.1"}], "persist": True}, "vxlan_link.name: 'a\"accept#' is not valid"),
+    ({"veth_pair": [{"name": "!ve", "container": "c1"}], "persist": True}, "veth_pair.name: '!ve' is not valid"),
+    ({"forward": [{"bridge": 'a"accept#'}]}, "forward.bridge: 'a\"accept#' is not valid"),
+    ({"sysctl": [{"device": "a;b", "name": "forwarding"}]}, "sysctl.device: 'a;b' is not valid")])
+def test_a_name_that_would_be_more_than_a_name_where_it_is_written(host, wanted, said):
+    for check in True, False:
+        refused = run_module("topology", check=check, **wanted)
+        assert refused.failed and said in refused.msg, refused.msg
+
+
+def test_an_underlay_device_whose_name_is_a_pattern_for_udev(host):
+    sh("ip link add 'u*' type veth peer name u1", "ip address add 192.0.2.1/24 dev 'u*'", "ip link set 'u*' up")
+    try:
+        refused = run_module("topology", check=True, persist=True, vxlan_link=[{"name": "vx1", "vni": 1, "local": "192.0.2.1"}])
+        assert refused.failed and "vxlan_link.local: 'u*' is not valid: it also stands in rules" in refused.msg, refused.msg
+    finally:
+        sh("ip link delete u1")

@@ -14,7 +14,7 @@ from ansible_collections.fromscratch.containers.plugins.module_utils._overlay im
 DEFAULTS = {"overlay_state": "present", "overlay_networks": [], "overlay_vni": 100, "overlay_port": 4789, "overlay_bridge": "br0",
             "overlay_vxlan": "vxlan0", "overlay_bridge_address": None, "overlay_bridge_addresses": [], "overlay_mtu": None, "overlay_forwarding": "learning",
             "overlay_containers": [], "overlay_rootfs": "/rootfs", "overlay_guard": True,
-            "overlay_bridge_netfilter": "warn", "overlay_egress": False, "overlay_names": False, "overlay_dns": []}
+            "overlay_bridge_netfilter": "warn", "overlay_egress": False, "overlay_metadata": False, "overlay_names": False, "overlay_dns": []}
 
 
 def host(number, *containers, **options):
@@ -40,8 +40,13 @@ def test_two_hosts():
         "ns_container": [{"rootfs": "/rootfs", "name": "a"}],
         "nftables": [{"name": "fromscratch", "rules": "\n".join((
             "chain fs_strangers {", "type filter hook input priority -10; policy accept;",
-            "ip daddr 172.31.0.1 udp dport 4789 @th,96,24 100 ip saddr { 172.31.0.2 } counter accept",
-            "ip daddr 172.31.0.1 udp dport 4789 @th,96,24 100 counter drop", "}"))}],
+            "udp dport 4789 @th,96,24 100 ip daddr 172.31.0.1 ip saddr { 172.31.0.2 } iifname != { \"lo\", \"br0\" } "
+            "fib saddr . iif oif exists counter accept",
+            "udp dport 4789 @th,96,24 100 counter drop", "}",
+            "chain fs_forward {", "type filter hook forward priority -10; policy accept;",
+            "udp dport 4789 @th,96,24 100 ip daddr { 172.31.0.1, 172.31.0.2 } ip saddr != { 172.31.0.1, 172.31.0.2 } counter drop",
+            "udp dport 4789 @th,96,24 100 ip daddr { 172.31.0.1, 172.31.0.2 } fib saddr . iif oif missing counter drop",
+            'iifname "br0" oifname != "br0" counter drop', 'iifname != "br0" oifname "br0" counter drop', "}"))}],
         "veth_pair": [{"name": "ve-a", "container": "a", "addresses": ["10.0.0.10/24"], "underlay": "172.31.0.1"}],
         "linux_bridge": [{"name": "br0", "ports": ["ve-a"], "addresses": ["10.0.0.1/24"], "neighbours": [],
                           "underlay": "172.31.0.1"}],
@@ -296,10 +301,10 @@ def test_the_guard():
     """Peers of a network, and of no other; a host without peers takes nothing; switched off or absent, the table goes."""
     networks = [{"name": "red", "vni": 1}, {"name": "blue", "vni": 2, "bridge": "br1", "vxlan": "vxlan1", "bridge_address": None}]
     hosts = {"h1": host(1, networks=networks), "h2": host(2, networks=networks[:1]), "h3": host(3, networks=networks[1:])}
-    frames = "ip daddr 172.31.0.1 udp dport 4789 @th,96,24"
+    frames, way = "udp dport 4789 @th,96,24", 'iifname != { "lo", "br0", "br1" } fib saddr . iif oif exists'
     assert of(hosts, "h1")["nftables"][0]["rules"].splitlines()[2:6] == [
-        f"{frames} 1 ip saddr {{ 172.31.0.2 }} counter accept", f"{frames} 1 counter drop",
-        f"{frames} 2 ip saddr {{ 172.31.0.3 }} counter accept", f"{frames} 2 counter drop"]
+        f"{frames} 1 ip daddr 172.31.0.1 ip saddr {{ 172.31.0.2 }} {way} counter accept", f"{frames} 1 counter drop",
+        f"{frames} 2 ip daddr 172.31.0.1 ip saddr {{ 172.31.0.3 }} {way} counter accept", f"{frames} 2 counter drop"]
     alone = of({"h1": host(1)}, "h1")["nftables"][0]["rules"]
     assert "accept;" in alone and "counter accept" not in alone and "counter drop" in alone
     for options in {"guard": False}, {"state": "absent"}:
@@ -327,7 +332,7 @@ def test_egress_and_names():
     assert [(each["source"], each["dest"]) for each in found["ns_container"][0]["binds"]] == [
         ("/var/lib/fromscratch/networks/overlay/hosts", "/etc/hosts"),
         ("/var/lib/fromscratch/networks/overlay/resolv.conf", "/etc/resolv.conf")]
-    assert "ip saddr 10.0.0.0/24 oifname != \"br0\" counter masquerade" in found["nftables"][0]["rules"]
+    assert "ip saddr { 10.0.0.0/24 } oifname != \"br0\" counter masquerade" in found["nftables"][0]["rules"]
     other = of(with_egress(), "h2")
     assert "gateway" not in other["veth_pair"][0] and other["sysctl"] == [] and "nat" not in other["nftables"][0]["rules"]
     assert of(with_egress(dns=["192.0.2.53"]), "h1")["names"][1]["lines"] == ["nameserver 192.0.2.53"]
@@ -388,4 +393,29 @@ def test_networks_of_a_host_are_kept_apart():
     found = of({"h1": host(1, networks=networks)}, "h1")
     assert found["sysctl"] == [{"device": "br1", "name": "arp_ignore"}, {"device": "br2", "name": "arp_ignore"}]
     rules = found["nftables"][0]["rules"].splitlines()
-    assert 'iifname "br1" ip daddr { 10.2.0.1 } counter drop' in rules and 'iifname "br1" oifname { "br2" } counter drop' in rules
+    assert 'iifname "br1" ip daddr { 10.2.0.1 } counter drop' in rules
+    assert 'iifname "br1" oifname != "br1" counter drop' in rules and 'iifname != "br1" oifname "br1" counter drop' in rules
+    for each in networks:
+        each["egress"] = True
+    rules = of({"h1": host(1, networks=networks)}, "h1")["nftables"][0]["rules"].splitlines()
+    assert 'iifname "br1" oifname { "br2" } counter drop' in rules and 'iifname "br1" oifname != "br1" counter drop' not in rules
+
+
+@pytest.mark.parametrize("name", ['a"accept#', "br*", "br+", "!br0", "-br0", "br0;", "a'b", "br[0]", "bré", "br\\"])
+@pytest.mark.parametrize("option", ["bridge", "vxlan"])
+def test_a_name_of_a_link_that_could_not_be_written_into_a_rule(option, name):
+    with pytest.raises(Problem) as caught:
+        of({"h1": host(1, **{option: name})}, "h1")
+    assert f"overlay_{option}: {name!r} is not valid: it also stands in rules" in str(caught.value)
+    with pytest.raises(Problem):
+        of({"h1": host(1, networks=[{"name": "one", option: name}])}, "h1")
+
+
+def test_the_credentials_of_the_host_are_refused_unless_asked_for():
+    def refused(**options):
+        return [line for line in of(with_egress(**options), "h1")["nftables"][0]["rules"].splitlines() if "reject" in line]
+
+    assert refused() == [f'iifname "br0" {where} counter reject with icmpx type admin-prohibited'
+                         for where in ("ip daddr 169.254.169.254", "ip6 daddr fd00:ec2::254")]
+    assert refused(metadata=True) == refused(metadata="yes") == [] and refused(metadata="false") == refused()
+    assert refused(networks=[{"name": "one", "metadata": True}]) == []
