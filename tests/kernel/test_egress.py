@@ -79,7 +79,8 @@ def says(netns, address, port):
     return done.stdout.strip()
 
 
-SERVER = {"command": ["nc", "-lk", "-p", "80", "-e", "echo", "hello"], "publish": ["8080:80/tcp"]}
+# Alpine's nc goes on listening with -lk, Debian's busybox with -ll.
+SERVER = {"command": ["sh", "-c", "nc -lk -p 80 -e echo hello || nc -ll -p 80 -e echo hello"], "publish": ["8080:80/tcp"]}
 
 
 def test_out_and_in(machine):

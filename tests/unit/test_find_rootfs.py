@@ -142,6 +142,15 @@ def test_made_of_a_static_busybox(checkout):
     assert checkout.run()[1] == out and Path(out).read_bytes() == first
 
 
+def test_the_stand_in_whatever_else_there_is(checkout, mirror):
+    checkout.data()
+    code, out, err = checkout.run(mirror, ALPINE_ROOTFS="stand-in")
+    assert (code, out) == (1, "") and "busybox-static" in err
+    checkout.busybox()
+    code, out, err = checkout.run(mirror, ALPINE_ROOTFS="stand-in")
+    assert (code, Path(out).name) == (0, f"busybox-rootfs-{ARCH}.tar.gz") and "ALPINE_ROOTFS" in err
+
+
 def test_a_dynamic_busybox_is_none(checkout):
     checkout.busybox(static=False)
     code, out, err = checkout.run()
