@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+import shlex
 import socket
 
 from ._errors import Invalid
@@ -27,6 +28,22 @@ def argument_spec(options):
             "prune": {"type": "bool", "default": False}}
 
 
+# What tells one item from another: no default of several.
+IDENTITY = ("name", "dest", "container", "namespace", "pid")
+
+
+def spread(options, params):
+    """The parameters as the task gave them, with those of one item that stand beside ``config`` as defaults of its items.
+
+    Ansible adds ``module_defaults`` there, whichever form a task uses.
+    """
+    beside = {name: params[name] for name in options if params.get(name) is not None and name not in IDENTITY}
+    if not beside or not isinstance(params.get("config"), list):
+        return params
+    return {**{name: value for name, value in params.items() if name not in beside},
+            "config": [{**beside, **item} if isinstance(item, dict) else item for item in params["config"]]}
+
+
 def items_of(options, params):
     """The option dicts of the wanted items, in order, whichever form the task used."""
     flat = {name: params[name] for name in options}
@@ -35,9 +52,9 @@ def items_of(options, params):
         if missing:
             raise Invalid(missing[0], None, "it is required; or give a list of items under config")
         return [flat]
-    for name, spec in options.items():
-        if flat[name] is not None and flat[name] != spec.get("default"):
-            raise Invalid(name, flat[name], "give it inside config, where config is used")
+    for name in options:
+        if name in IDENTITY and flat[name] is not None:
+            raise Invalid(name, flat[name], "give it inside config, where config is used: it tells one item from another")
     return params["config"]
 
 
@@ -314,6 +331,26 @@ def tmpfs(option, value):
     return path(option, dest, below="/") + colon + options
 
 
+def command(option, value):
+    """A command with its arguments: a list of them, or one string, which is split as a shell would."""
+    if isinstance(value, str):
+        try:
+            return arguments(option, shlex.split(value))
+        except ValueError as error:
+            raise Invalid(option, value, f"it cannot be split as a shell would ({error}): give the list of its words") from None
+    if not isinstance(value, (list, tuple)):
+        raise Invalid(option, value, "it is a list of words, such as [sh, -c, \"echo hello\"], or a string to be split into them")
+    for each in value:
+        if not isinstance(each, str):
+            raise Invalid(option, each, _made_of_it(each))
+    return arguments(option, value)
+
+
+def _made_of_it(value):
+    """What to do about a value that YAML has made something else of than was written: 010 is 8, 1.10 is 1.1 and yes is true."""
+    return f"YAML made {type(value).__name__} {value!r} of it, which may not be what was written: put it in quotes, as a string"
+
+
 def arguments(option, values):
     """A command with its arguments."""
     if not values or not values[0]:
@@ -326,8 +363,10 @@ def arguments(option, values):
 def environment(option, values):
     """Variable names and values, as strings."""
     for key, value in values.items():
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", str(key)):
+        if not isinstance(key, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", key):
             raise Invalid(option, key, "the name of a variable has letters, digits and '_', and no digit first")
         if value is None or isinstance(value, (dict, list)):
-            raise Invalid(option, value, f"{key} needs a string or a number; an empty one is ''")
+            raise Invalid(f"{option}.{key}", value, "it needs a string; an empty one is ''")
+        if not isinstance(value, str):
+            raise Invalid(f"{option}.{key}", value, _made_of_it(value))
     return {str(key): str(value) for key, value in values.items()}

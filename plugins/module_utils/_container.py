@@ -136,7 +136,7 @@ OPTIONS = {
     "name": {"type": "str", "required": True},
     "state": {"type": "str", "choices": ["started", "stopped", "restarted", "absent"], "default": "started"},
     "rootfs": {"type": "path"},
-    "command": {"type": "list", "elements": "str", "default": ["sleep", "infinity"]},
+    "command": {"type": "raw", "default": ["sleep", "infinity"]},
     "env": {"type": "dict", "default": {}},
     "hostname": {"type": "str"},
     "workdir": {"type": "path", "default": "/"},
@@ -175,7 +175,7 @@ def container(options):
     wanted = Container(
         name=name, hostname=hostname, namespace=True, lo=True, state=options["state"],
         rootfs=rule.path("rootfs", rule.required("rootfs", options["rootfs"])),
-        command=rule.arguments("command", options["command"]),
+        command=rule.command("command", options["command"]),
         env=rule.arguments("env", [f"{key}={value}" for key, value in sorted(env.items())]),
         workdir=rule.path("workdir", options["workdir"]),
         binds=tuple(sorted((Bind(rule.path("binds.source", each["source"]), rule.path("binds.dest", each["dest"], below="/"),

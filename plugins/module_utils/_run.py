@@ -15,9 +15,10 @@ import os
 from contextlib import contextmanager
 from itertools import chain
 
+from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
-from ._argspec import items_of
+from ._argspec import argument_spec, items_of, spread
 from ._errors import Invalid, Problem
 from ._plan import diff
 
@@ -79,6 +80,19 @@ class Stage:
         """The gate: what is observed after applying must leave nothing to do."""
         self.found = self.kind.observe(self.sought, self.prune)
         return diff({key: item and item.settled() for key, item in self.wanted.items()}, self.found, self.prune)
+
+
+class Module(AnsibleModule):
+    """A module for one kind of thing: one item by its options, or many under ``config``, whose defaults those are then."""
+
+    def __init__(self, kind, **further):
+        self._options = kind.options
+        super().__init__(argument_spec={**argument_spec(kind.options), **further}, supports_check_mode=True)
+
+    def _load_params(self):
+        """Before anything is validated: afterwards, nobody can tell a value that was given from a default."""
+        super()._load_params()
+        self.params = spread(self._options, self.params)
 
 
 def run(module, kind):

@@ -56,7 +56,10 @@ options:
         mirror publishes beside the tarball; for another tarball given as O(src), none is asked for.
     type: str
   config:
-    description: Any number of root file systems, each with the options above. Excludes those options beside it.
+    description:
+      - Any number of root file systems, each with the options above.
+      - Options that stand beside it are the defaults of its items, such as those that C(module_defaults) adds to a task; but not
+        O(dest), which would be that of all.
     type: list
     elements: dict
     suboptions:
@@ -163,16 +166,13 @@ observed:
   elements: dict
 """
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.fromscratch.containers.plugins.module_utils._archive import Rootfses
-from ansible_collections.fromscratch.containers.plugins.module_utils._argspec import argument_spec
 from ansible_collections.fromscratch.containers.plugins.module_utils._download import OPTIONS
-from ansible_collections.fromscratch.containers.plugins.module_utils._run import run
+from ansible_collections.fromscratch.containers.plugins.module_utils._run import Module, run
 
 
 def main():
-    module = AnsibleModule(argument_spec={**argument_spec(Rootfses.options), **OPTIONS}, supports_check_mode=True)
+    module = Module(Rootfses, **OPTIONS)
     run(module, Rootfses(module.params))
 
 

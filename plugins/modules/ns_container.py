@@ -47,13 +47,15 @@ options:
     description:
       - The command and its arguments. It runs in the background, without a terminal, and its output goes to the file C(log)
         beside the container's script.
-    type: list
-    elements: str
+      - A list of words, which are strings, so that C(0755) and C(yes) are put in quotes. A string is split into words as a shell
+        would, and no shell runs it; for one, write C([sh, -c, "echo hello; exec sleep 9"]).
+    type: raw
     default: [sleep, infinity]
   env: &env
     description:
       - Environment variables of the command, beside C(HOME), C(PATH) and C(HOSTNAME). Nothing of the host's environment
         is passed on.
+      - The values are strings. What YAML takes for something else, such as V(yes), V(010) or V(1.10), is put in quotes.
     type: dict
     default: {}
   hostname: &hostname
@@ -189,7 +191,10 @@ options:
       or cgroup v2.
     type: int
   config:
-    description: Any number of containers, each with the options above. Excludes those options beside it.
+    description:
+      - Any number of containers, each with the options above.
+      - Options that stand beside it are the defaults of its items, such as those that C(module_defaults) adds to a task; but not
+        O(name), which would be that of all.
     type: list
     elements: dict
     suboptions:
@@ -291,16 +296,13 @@ observed:
   elements: dict
 """
 
-from ansible.module_utils.basic import AnsibleModule
-
-from ansible_collections.fromscratch.containers.plugins.module_utils._argspec import argument_spec
 from ansible_collections.fromscratch.containers.plugins.module_utils._containers import Containers
-from ansible_collections.fromscratch.containers.plugins.module_utils._run import run
+from ansible_collections.fromscratch.containers.plugins.module_utils._run import Module, run
 
 
 def main():
     kind = Containers()
-    run(AnsibleModule(argument_spec=argument_spec(kind.options), supports_check_mode=True), kind)
+    run(Module(kind), kind)
 
 
 if __name__ == "__main__":

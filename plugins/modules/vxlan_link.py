@@ -122,7 +122,10 @@ options:
         type: str
         required: true
   config:
-    description: Any number of devices, each with the options above. Excludes those options beside it.
+    description:
+      - Any number of devices, each with the options above.
+      - Options that stand beside it are the defaults of its items, such as those that C(module_defaults) adds to a task; but not
+        O(name), which would be that of all.
     type: list
     elements: dict
     suboptions:
@@ -228,16 +231,13 @@ observed:
   elements: dict
 """
 
-from ansible.module_utils.basic import AnsibleModule
-
-from ansible_collections.fromscratch.containers.plugins.module_utils._argspec import argument_spec
-from ansible_collections.fromscratch.containers.plugins.module_utils._run import run
+from ansible_collections.fromscratch.containers.plugins.module_utils._run import Module, run
 from ansible_collections.fromscratch.containers.plugins.module_utils._vxlan import Vxlans
 
 
 def main():
     kind = Vxlans()
-    run(AnsibleModule(argument_spec=argument_spec(kind.options), supports_check_mode=True), kind)
+    run(Module(kind), kind)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import pytest
 import yaml
+from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.fromscratch.containers.plugins.module_utils import _netns, _nft, _process
 from ansible_collections.fromscratch.containers.plugins.module_utils._topology import KINDS
@@ -108,12 +109,15 @@ TABLE = {
         Row("rootfs", "/a,b", PLAIN), Row("rootfs", "/a:b", PLAIN), Row("rootfs", "/a b", PLAIN), Row("rootfs", "/a\nb", PLAIN),
         Row("rootfs", "/a'b", PLAIN),
         Row("command", [], "at least the program to run"), Row("command", [""], "at least the program to run", shown="['']"),
-        Row("command", ["a", "b\0"], "an argument has no NUL", shown="b\\x00"), Row("command", {"a": 1}, LIST, shown="dict"),
+        Row("command", ["a", "b\0"], "an argument has no NUL", shown="b\\x00"), Row("command", {"a": 1}, "it is a list of words"),
+        Row("command", "sh -c 'sleep", "give the list of its words"), Row("command", "", "at least the program to run", shown="[]"),
+        Row("command", ["echo", True], "put it in quotes", shown="True"), Row("command", ["chmod", 493, "/"], "put it in quotes", shown="493"),
         Row("env", {"1A": "x"}, "and no digit first", shown="1A"),
         Row("env", {"A B": "x"}, "has letters, digits and '_'", shown="A B"),
         Row("env", {"": "x"}, "has letters, digits and '_'", shown="''"), Row("env", {"A": "x\0y"}, "no NUL", shown="x\\x00y"),
-        Row("env", {"A": None}, "A needs a string or a number", shown="None"),
-        Row("env", {"A": ["x"]}, "A needs a string or a number", shown="['x']"),
+        Row("env", {"A": None}, "it needs a string; an empty one is ''", named="env.A", shown="None"),
+        Row("env", {"A": ["x"]}, "it needs a string", named="env.A", shown="['x']"),
+        *(Row("env", {"A": value}, "put it in quotes", named="env.A", shown=str(value)) for value in (True, 8, 1.1)),
         Row("env", "x", "could not parse JSON or key=value", shown="str"),
         Row("hostname", "a b", NAMES), Row("hostname", "-", NAMES),
         Row("workdir", "here", PATH), Row("workdir", "/..", PATH),
@@ -149,7 +153,6 @@ TABLE = {
         Row("pids", 0, "it must be from 1 to 4194304"), Row("pids", "few", INT),
         Row("colour", "red", UNKNOWN, shown=""),
         Row("config", {"name": "c1"}, LIST, shown="dict"), Row("config", [], INSIDE, named="name", shown="c1"),
-        Row("config", [], INSIDE, {"name": LEFT_OUT, "rootfs": LEFT_OUT, "command": ["x"]}, "command", "['x']"),
         Row("prune", "maybe", BOOL),
     ],
     "veth_pair": [
@@ -315,6 +318,7 @@ ROLE = [
     Row("containers.publish", ["80"], "such as 8080:80/tcp"),
     Row("containers.publish", ["8080:80"], "set overlay_egress", shown="8080"), Row("containers.rootfs", "here", PATH),
     Row("containers.command", [], "at least the program to run"),
+    Row("containers.env", {"A": True}, "put it in quotes", named="env.A", shown="True"),
     Row("containers.env", {"1A": "x"}, "and no digit first", shown="1A"), Row("containers.hostname", "a b", NAMES),
     Row("containers.workdir", "here", PATH), Row("containers.layer", "memory", CHOICES),
     Row("containers.binds", {"/a": "/b"}, LIST, shown="dict"), Row("containers.binds.source", "a", PATH),
@@ -558,11 +562,11 @@ def without_row(options, rows):
 def test_every_option_of_a_module_has_a_row(module, monkeypatch):
     found, program = {}, importlib.import_module(f"{MODULES}.{module}")
 
-    def remember(argument_spec, **unused):
+    def remember(self, argument_spec, **unused):
         found.update(argument_spec)
         sys.exit()
 
-    monkeypatch.setattr(program, "AnsibleModule", remember)
+    monkeypatch.setattr(AnsibleModule, "__init__", remember)
     with pytest.raises(SystemExit):
         program.main()
     assert without_row(found, TABLE[module]) == set()

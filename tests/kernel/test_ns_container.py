@@ -288,7 +288,7 @@ def test_host_name_environment_and_working_directory(rootfs, monkeypatch):
     monkeypatch.setenv("SECRET", "of the host")
     hostile = """a'b"c $HOME `id` \\ ü
     next line"""
-    act(name="c1", rootfs=rootfs, hostname="web.example", workdir="/etc", env={"WORD": hostile, "NUMBER": 7},
+    act(name="c1", rootfs=rootfs, hostname="web.example", workdir="/etc", env={"WORD": hostile, "NUMBER": "7"},
         command=["sh", "-c", f"[ -e {MARKER} ] || exit 99; " 'env >/env; printf "%s" "$WORD" >/word; printf "%s|" "$@" >/arguments; pwd >/pwd; exec sleep 1000',
                  "sh", hostile, "", "-n", "*"])
     assert sorted(line for line in inside("grep -v -e WORD -e 'next line' /env").splitlines()

@@ -62,6 +62,19 @@ def test_act_again_check_change_absent(scene):
     assert gone.commands == [f"ip -n {netns} link delete vxlan0"] and link(netns, "vxlan0") is None
 
 
+def test_module_defaults_beside_config(scene):
+    """As Ansible passes them: beside config, whichever form the task uses. An item's own value counts, even a default one."""
+    netns = host(scene)
+    made = run_module("vxlan_link", netns=netns, local="192.0.2.1", learning=False, bridge="br0", mtu=1400, config=[
+        {"name": "vxlan0", "vni": 100}, {"name": "vxlan1", "vni": 101, "learning": True, "bridge": ""}])
+    assert not made.failed, made.msg
+    one, other = (link(netns, name) for name in ("vxlan0", "vxlan1"))
+    assert [each["linkinfo"]["info_data"]["learning"] for each in (one, other)] == [False, True]
+    assert one["master"] == "br0" and "master" not in other and one["mtu"] == other["mtu"] == 1400
+    refused = run_module("vxlan_link", name="vxlan0", config=[{"vni": 100, "local": "192.0.2.1", "name": "vxlan0"}], netns=netns)
+    assert refused.failed and refused.msg.startswith("name: 'vxlan0' is not valid: give it inside config")
+
+
 @pytest.mark.parametrize("local, remote, mtu", [("192.0.2.1", "192.0.2.2", 1450), ("2001:db8::1", "2001:db8::2", 1430)])
 def test_peers_one_many_one_none(scene, local, remote, mtu):
     netns, twin = host(scene), host(scene)

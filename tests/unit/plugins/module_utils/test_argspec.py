@@ -100,12 +100,31 @@ def test_items_come_from_either_form():
 @pytest.mark.parametrize("params, start", [
     ({"name": None, "port": 4789, "config": None}, "name: None is not valid: it is required"),
     ({"name": "a", "port": 4789, "config": []}, "name: 'a' is not valid: give it inside config"),
-    ({"name": None, "port": 1, "config": []}, "port: 1 is not valid: give it inside config"),
 ])
 def test_the_forms_are_not_mixed(params, start):
     with pytest.raises(Invalid) as refused:
         rule.items_of(OPTIONS, params)
     assert str(refused.value).startswith(start)
+
+
+@pytest.mark.parametrize("task, items", [
+    ({"port": 1, "config": [{"name": "a"}, {"name": "b", "port": 4789}, {"name": "c", "port": None}]},
+     [{"name": "a", "port": 1}, {"name": "b", "port": 4789}, {"name": "c", "port": None}]),  # one given is none of before
+    ({"port": 1, "config": ["name=a"]}, ["name=a"]), ({"port": 1, "config": "name=a"}, "name=a"), ({"port": 1, "config": []}, []),
+    ({"port": None, "config": [{"name": "a"}]}, [{"name": "a"}])])
+def test_what_stands_beside_config_is_the_default_of_its_items(task, items):
+    found = rule.spread(OPTIONS, {**task, "prune": True, "_ansible_check_mode": True})
+    assert found["config"] == items and found["prune"] and found["_ansible_check_mode"]
+
+
+def test_one_item_takes_nothing_from_elsewhere():
+    assert rule.spread(OPTIONS, {"name": "a", "port": 1}) == {"name": "a", "port": 1}
+
+
+@pytest.mark.parametrize("value, words", [
+    (["a", "b c"], ("a", "b c")), ("a 'b  c' d\\ e", ("a", "b  c", "d e")), ("sh -c 'echo $HOME; x'", ("sh", "-c", "echo $HOME; x"))])
+def test_a_command_is_a_list_or_split_as_by_a_shell(value, words):
+    assert rule.command("command", value) == words
 
 
 def test_duplicates():
