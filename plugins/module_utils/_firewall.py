@@ -41,12 +41,6 @@ def publish(option, value):
     return Publish(address, int(found[2]), int(found[3]), found[4] or "tcp")
 
 
-def tables(hosts, here, guard):
-    """The options of each table that a host has, or has no more."""
-    text = rules(hosts, here, guard)
-    return [{"name": TABLE, **({"rules": text} if text else {"state": "absent"})}]
-
-
 def rules(hosts, here, guard):
     """What stands between the braces of the table; None where a host needs none."""
     networks = list(here.networks.values())

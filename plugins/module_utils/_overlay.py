@@ -12,14 +12,14 @@ from typing import Dict, List, Optional
 
 from ansible.module_utils.parsing.convert_bool import boolean
 
+from . import _antispoof, _firewall
 from . import _argspec as rule
-from . import _firewall
 from ._errors import Invalid, Problem
 from ._model import derived_ifname
 from ._names import HOSTS, RESOLV, path
 
 # The variables that describe a network. A host that sets none of its own shares those of the host worked out.
-SHARED = ("vni", "port", "bridge", "vxlan", "forwarding", "mtu", "egress", "metadata", "names", "dns")
+SHARED = ("vni", "port", "bridge", "vxlan", "forwarding", "mtu", "egress", "metadata", "antispoof", "names", "dns")
 OWN = ("underlay_ip", "bridge_address", "bridge_addresses")
 LEARNING, STATIC = "learning", "static"
 CONTAINER_OPTIONS = ("rootfs", "command", "env", "hostname", "workdir", "layer", "binds", "tmpfs", "read_only",
@@ -41,6 +41,7 @@ class Network:
     mtu: Optional[int] = None
     egress: bool = False
     metadata: bool = False
+    antispoof: bool = False
     names: bool = False
     dns: Optional[List[str]] = None
     addresses: List[str] = field(default_factory=list)
@@ -129,6 +130,7 @@ def _network(values):
     return _checked_egress(Network(
         name=rule.thing_name("overlay_networks.name", values["name"]), forwarding=values["forwarding"],
         egress=_flag("overlay_egress", values["egress"]), metadata=_flag("overlay_metadata", values["metadata"]),
+        antispoof=_flag("overlay_antispoof", values["antispoof"]),
         names=_flag("overlay_names", values["names"]),
         dns=[rule.ip("overlay_dns", each) for each in values["dns"] or []],
         underlay_ip=rule.unicast("overlay_underlay_ip", values["underlay_ip"]),
@@ -181,6 +183,8 @@ def _check_container(container, networks):
     container["addresses"] = _addresses("overlay_containers.address", container["address"], container.get("addresses"))
     for each in container["addresses"]:
         _check_subnet(container["name"], ipaddress.ip_interface(each), networks[container["network"]])
+    container["allowed_addresses"] = [_antispoof.allowed_address("overlay_containers.allowed_addresses", each)
+                                      for each in container.get("allowed_addresses") or []]
     container["publish"] = [_firewall.publish("overlay_containers.publish", each) for each in container.get("publish") or []]
 
 
@@ -337,12 +341,18 @@ def _items(hosts, here, settings):
                          "routed": network.egress})
     if any(network.egress for network in here.networks.values()):
         sysctls.append({"name": "forwarding"})  # of the device that the answers come in by
-    tables = _firewall.tables(hosts, here, _flag("overlay_guard", settings["overlay_guard"]))
+    tables = [table("inet", _firewall.rules(hosts, here, _flag("overlay_guard", settings["overlay_guard"]))),
+              table(_antispoof.FAMILY, _antispoof.rules(here))]
     found = {"ns_container": containers, "nftables": tables, "veth_pair": veths, "linux_bridge": bridges, "vxlan_link": tunnels}
     if settings["overlay_state"] == "absent":
         return {**{module: [{**item, "state": "absent"} for item in items] for module, items in found.items()},
                 "names": [], "sysctl": [], "forward": []}
     return {**found, "names": names, "sysctl": sysctls, "forward": passages}
+
+
+def table(family, rules):
+    """The options of a table that a host has, or has no more."""
+    return {"name": _firewall.TABLE, "family": family, **({"rules": rules} if rules else {"state": "absent"})}
 
 
 def _choice(settings):

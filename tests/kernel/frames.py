@@ -38,6 +38,14 @@ def ether(source, target, kind, payload, *tags):
     return mac(target) + mac(source) + b"".join(struct.pack("!HH", *tag) for tag in tags) + struct.pack("!H", kind) + payload
 
 
+def payload(frame):
+    """What is behind the type of a frame and its tags."""
+    begin = 14
+    while int.from_bytes(frame[begin - 2:begin], "big") in (VLAN, QINQ):
+        begin += 4
+    return frame[begin:]
+
+
 def arp(operation, sender_mac, sender_ip, target_mac, target_ip):
     return (struct.pack("!HHBBH", 1, IPV4, 6, 4, operation) + mac(sender_mac) + ip(sender_ip) + mac(target_mac) + ip(target_ip))
 

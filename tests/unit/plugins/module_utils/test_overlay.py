@@ -7,13 +7,14 @@ import copy
 
 import pytest
 
+from ansible_collections.fromscratch.containers.plugins.module_utils._antispoof import link_local
 from ansible_collections.fromscratch.containers.plugins.module_utils._errors import Problem
 from ansible_collections.fromscratch.containers.plugins.module_utils._model import derived_mac
 from ansible_collections.fromscratch.containers.plugins.module_utils._overlay import part, pings
 
 DEFAULTS = {"overlay_state": "present", "overlay_networks": [], "overlay_vni": 100, "overlay_port": 4789, "overlay_bridge": "br0",
             "overlay_vxlan": "vxlan0", "overlay_bridge_address": None, "overlay_bridge_addresses": [], "overlay_mtu": None, "overlay_forwarding": "learning",
-            "overlay_containers": [], "overlay_rootfs": "/rootfs", "overlay_guard": True,
+            "overlay_containers": [], "overlay_rootfs": "/rootfs", "overlay_guard": True, "overlay_antispoof": False,
             "overlay_bridge_netfilter": "warn", "overlay_egress": False, "overlay_metadata": False, "overlay_names": False, "overlay_dns": []}
 
 
@@ -38,7 +39,7 @@ def of(variables, name, call=part, **extra):
 def test_two_hosts():
     assert of(two(), "h1") == {
         "ns_container": [{"rootfs": "/rootfs", "name": "a"}],
-        "nftables": [{"name": "fromscratch", "rules": "\n".join((
+        "nftables": [{"name": "fromscratch", "family": "inet", "rules": "\n".join((
             "chain fs_strangers {", "type filter hook input priority -10; policy accept;",
             "udp dport 4789 @th,96,24 100 ip daddr 172.31.0.1 ip saddr { 172.31.0.2 } iifname != { \"lo\", \"br0\" } "
             "fib saddr . iif oif exists counter accept",
@@ -46,7 +47,8 @@ def test_two_hosts():
             "chain fs_forward {", "type filter hook forward priority -10; policy accept;",
             "udp dport 4789 @th,96,24 100 ip daddr { 172.31.0.1, 172.31.0.2 } ip saddr != { 172.31.0.1, 172.31.0.2 } counter drop",
             "udp dport 4789 @th,96,24 100 ip daddr { 172.31.0.1, 172.31.0.2 } fib saddr . iif oif missing counter drop",
-            'iifname "br0" oifname != "br0" counter drop', 'iifname != "br0" oifname "br0" counter drop', "}"))}],
+            'iifname "br0" oifname != "br0" counter drop', 'iifname != "br0" oifname "br0" counter drop', "}"))},
+            {"name": "fromscratch", "family": "bridge", "state": "absent"}],
         "veth_pair": [{"name": "ve-a", "container": "a", "addresses": ["10.0.0.10/24"], "underlay": "172.31.0.1"}],
         "linux_bridge": [{"name": "br0", "ports": ["ve-a"], "addresses": ["10.0.0.1/24"], "neighbours": [],
                           "underlay": "172.31.0.1"}],
@@ -308,8 +310,41 @@ def test_the_guard():
     alone = of({"h1": host(1)}, "h1")["nftables"][0]["rules"]
     assert "accept;" in alone and "counter accept" not in alone and "counter drop" in alone
     for options in {"guard": False}, {"state": "absent"}:
-        table, = of({"h1": host(1, **options), "h2": host(2)}, "h1")["nftables"]
-        assert (table["name"], table["state"]) == ("fromscratch", "absent")
+        for table in of({"h1": host(1, **options), "h2": host(2)}, "h1")["nftables"]:
+            assert (table["name"], table["state"]) == ("fromscratch", "absent")
+
+
+def test_ports_belong_to_containers():
+    """Sets of all ports that are held to their containers, and a table only where there is one."""
+    networks = [{"name": "red", "vni": 1},
+                {"name": "blue", "vni": 2, "bridge": "br1", "vxlan": "vxlan1", "bridge_address": None, "antispoof": False}]
+    here = host(1, "a", antispoof=True, networks=networks)
+    here["overlay_containers"] += [
+        {"name": "b", "address": "fd00::11/64", "addresses": ["fd00::12/64"],
+         "allowed_addresses": ["10.0.0.50", "192.168.0.0/25", "192.168.0.128/25"]},
+        {"name": "c", "network": "blue", "address": "10.9.0.10/24"}]
+    inet, bridge = of({"h1": here}, "h1")["nftables"]
+    rules, mac = bridge["rules"], derived_mac("veth", "10.0.0.10")
+    assert (inet["family"], bridge["family"]) == ("inet", "bridge") and "ve-c" not in rules
+    assert f'elements = {{ "ve-a" . {mac} . 10.0.0.10, "ve-a" . {mac} . 0.0.0.0, "ve-b" . ' in rules
+    assert '"ve-b" . 10.0.0.50 }' in rules and "ip saddr { 192.168.0.0/24 } accept" in rules
+    assert '"ve-b" . fd00::11, "ve-b" . fd00::12, "ve-b" . fe80::' in rules
+    assert f"0x0101{mac.replace(':', '')}, 0x0201{mac.replace(':', '')}" in rules
+    for options in {"antispoof": False}, {"antispoof": True, "containers": []}:
+        assert of({"h1": host(1, "a", **options)}, "h1")["nftables"][1] == {"name": "fromscratch", "family": "bridge", "state": "absent"}
+
+
+def test_the_link_local_address_of_a_mac():
+    """As the kernel works it out; the first is the example of RFC 4291."""
+    assert str(link_local("34:56:78:9a:bc:de")) == "fe80::3656:78ff:fe9a:bcde" and str(link_local("02:00:00:00:00:01")) == "fe80::ff:fe00:1"
+
+
+@pytest.mark.parametrize("value", ["10.0.0.50/24", "10.0.0.300", "nobody", "", 10, "224.0.0.18", "ff02::12", "0.0.0.0", "::"])
+def test_an_allowed_address_is_one(value):
+    here = host(1, "a")
+    here["overlay_containers"][0]["allowed_addresses"] = [value]
+    with pytest.raises(Problem, match=r"overlay_containers.allowed_addresses: .* is not valid: give the address of one host"):
+        of({"h1": here}, "h1")
 
 
 def test_an_absent_host_has_nothing_to_reach():
