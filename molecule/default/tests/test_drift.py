@@ -51,7 +51,7 @@ def test_check_mode_predicts_an_empty_host_and_teardown_empties_it(overlay):
     assert predicted == made
     for unused, items, *unused in made:  # beside the files for those network managers that this machine has
         assert [each["item"].split()[0] for each in items if not each["item"].startswith("file ")] == [
-            "rootfs", "container", "nftables", "veth_pair", "bridge", "vxlan"]
+            "rootfs", "container", "nftables", "nftables", "veth_pair", "bridge", "vxlan"]
     overlay.play("playbooks/teardown.yml")
     assert empty == {name: [host.check_output(command) for command in commands] for name, host in overlay.hosts.items()}
     overlay.play("site.yml")
