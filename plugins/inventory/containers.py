@@ -14,6 +14,9 @@ description:
     P(fromscratch.containers.overlay#role), of the hosts of a group. P(fromscratch.containers.ns_container#connection) reaches
     them through their hosts.
   - All containers are in the group C(containers), those of a host in C(on_HOST) and those of a network in C(network_NAME).
+    What a group's name cannot have becomes C(_). Where that makes one name of two, such as of the hosts C(web-1) and C(web_1), the
+    one that was changed gets a hash after it, C(on_web_1_c4719a).
+  - Expressions know C(groups) and C(group_names) as playbooks do.
   - The variables of a container are C(container_host), the inventory name of its host, C(container_network),
     C(container_addresses), a list with prefix lengths, and C(container_state), which is V(unknown) unless O(state) asks for it.
   - The file's name has to end with C(containers.yml) or C(containers.yaml).
@@ -58,10 +61,12 @@ keyed_groups:
     key: container_state
 """
 
+import hashlib
 import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 from ansible import constants
 from ansible.errors import AnsibleError, AnsibleParserError
@@ -80,8 +85,11 @@ from ansible_collections.fromscratch.containers.plugins.plugin_utils._host impor
 
 CONNECTION = "fromscratch.containers.ns_container"
 GROUP = "containers"
+PREFIXES = {"host": "on", "network": "network"}  # of groups, by the variable container_* whose value follows
 CONTAINERS = "overlay_containers"
 NETWORKS = "overlay_networks"
+ENDS = ("containers.yml", "containers.yaml")
+OURS = re.compile(rf"""^plugin:\s*["']?{re.escape("fromscratch.containers.containers")}\b""", re.MULTILINE)
 ABSENT = "absent"
 UNKNOWN = "unknown"
 ASK = f'for each in {STATE}/*/container; do [ ! -x "$each" ] || "$each" status || :; done'
@@ -92,7 +100,13 @@ class InventoryModule(BaseInventoryPlugin, Constructable):
     NAME = "fromscratch.containers.containers"
 
     def verify_file(self, path):
-        return super().verify_file(path) and path.endswith(("containers.yml", "containers.yaml"))
+        if not super().verify_file(path):
+            return False
+        if path.endswith(ENDS):
+            return True
+        if path.endswith((".yml", ".yaml")) and OURS.search(Path(path).read_text(encoding="utf-8", errors="replace")):
+            raise AnsibleParserError(f"{path}: the name of a file for the plugin {self.NAME} has to end with {' or '.join(ENDS)}")
+        return False
 
     def parse(self, inventory, loader, path, cache=True):
         super().parse(inventory, loader, path, cache)
@@ -104,7 +118,10 @@ class InventoryModule(BaseInventoryPlugin, Constructable):
         states = {}
         if self.get_option("state"):
             states = self._ask({each["container_host"]: hosts[each["container_host"]] for each in containers.values()})
+        names = _group_names({(kind, each[f"container_{kind}"]) for each in containers.values() for kind in PREFIXES})
         for name, container in containers.items():
+            for group in GROUP, *(names[kind, container[f"container_{kind}"]] for kind in PREFIXES):
+                self.inventory.add_host(name, self.inventory.add_group(group))
             found = states.get(container["container_host"])
             self._add(name, {**container, "container_state": UNKNOWN if found is None else found.get(name, ABSENT)})
 
@@ -123,7 +140,11 @@ class InventoryModule(BaseInventoryPlugin, Constructable):
         for known, owners in (get_group_vars(groups), groups), (host.get_vars(), [host]):
             beside = get_vars_from_inventory_sources(self.loader, self.inventory.processed_sources, owners, "all")
             found = combine_vars(combine_vars(found, known), beside)
-        return combine_vars(found, self._vars)
+        return {**combine_vars(found, self._vars), "groups": self._groups()}
+
+    def _groups(self):
+        """As playbooks know them: the names of the hosts of each group."""
+        return {name: [host.name for host in group.get_hosts()] for name, group in self.inventory.groups.items()}
 
     def _containers(self, hosts):
         """The variables of all containers, by name."""
@@ -164,16 +185,21 @@ class InventoryModule(BaseInventoryPlugin, Constructable):
             self.display.warning(f"The state of the containers of {host} is unknown: {error}")
 
     def _add(self, name, variables):
-        self.inventory.add_group(GROUP)
-        self.inventory.add_host(name, GROUP)
-        for group in f"on_{variables['container_host']}", f"network_{variables['container_network']}":
-            self.inventory.add_host(name, self.inventory.add_group(to_safe_group_name(group, force=True, silent=True)))
         for key, value in variables.items():
             self.inventory.set_variable(name, key, value)
-        known, strict = self.inventory.get_host(name).get_vars(), self.get_option("strict")
+        known, strict = {**self.inventory.get_host(name).get_vars(), "groups": self._groups()}, self.get_option("strict")
         self._set_composite_vars(self.get_option("compose"), known, name, strict)
         self._add_host_to_composed_groups(self.get_option("groups"), known, name, strict)
         self._add_host_to_keyed_groups(self.get_option("keyed_groups"), known, name, strict)
+
+
+def _group_names(owners):
+    """The group of each host and network. Ansible takes letters, digits and '_' there: where two become the same by that, those
+    that had to be changed get a hash of what they were."""
+    plain = {owner: to_safe_group_name(f"{PREFIXES[owner[0]]}_{owner[1]}", force=True, silent=True) for owner in owners}
+    names = list(plain.values())
+    return {owner: name if names.count(name) == 1 or name == f"{PREFIXES[owner[0]]}_{owner[1]}"
+            else f"{name}_{hashlib.sha256(owner[1].encode()).hexdigest()[:6]}" for owner, name in plain.items()}
 
 
 def _containers_of(host, containers, networks):

@@ -87,6 +87,7 @@ def script(container):
         }[container.layer],
         limits=HIDE.format(masked=" ".join(MASKED), read_only=" ".join(READ_ONLY)) if not container.privileged else "",
         devices=_devices(container), links=_dev(LINKS + (DEVICES if container.privileged else ())),
+        unlink=UNLINK if container.layer != "none" else "",
         binds="".join(_bind(container, each) for each in container.binds),
         freeze='\n    mount -o remount,bind,ro "$root"' if container.read_only else "",
         users=HAS_USERS.format(name=container.name) if mapped else "",
@@ -202,6 +203,14 @@ HIDE = """
         [ ! -e "$path" ] || add "$root$path $root$path none bind,ro,nosuid,nodev,noexec"
     done"""
 
+# Distributions have links there to files of programs that no container runs. The layer gets a file instead; nothing is followed.
+UNLINK = """
+    case $2 in /etc/hosts | /etc/resolv.conf)
+        mount_point "$root/etc"
+        [ ! -L "$root$2" ] || rm "$root$2"
+        ;;
+    esac"""
+
 # cgroup v2, where no systemd does it.
 CONFINE = """
     group=$(cgroups)/fromscratch/$name
@@ -295,7 +304,7 @@ look_at_tree() {{
 }} 9<"$rootfs"
 
 # Shows the container $1 of the host at $2, by a bind or an rbind $3. The options $4 are added to those that each mount has.
-bind() {{
+bind() {{{unlink}
     mount_point "$root$2"
     if [ ! -d "$1" ] && [ ! -e "$root$2" ]; then
         mkdir -p "$root${{2%/*}}"

@@ -210,6 +210,19 @@ def test_nameservers(machine):
     assert within("c1", "cat /etc/resolv.conf").splitlines()[1:] == ["nameserver 192.0.2.53", "nameserver 2001:db8::53"]
 
 
+@pytest.mark.parametrize("target", ["../run/systemd/resolve/stub-resolv.conf", "/etc/passwd", "/nowhere"])
+def test_a_link_in_the_place_of_resolv_conf(machine, tmp_path, target):
+    """It is replaced in the layer and never followed, neither in the root filesystem nor on the host."""
+    root = tmp_path / "root"
+    sh(f"cp -a {machine.rootfs} {root}", f"rm -f {root}/etc/resolv.conf", f"ln -s {target} {root}/etc/resolv.conf", f"chmod 755 {tmp_path}")
+    passwd = (root / "etc/passwd").read_text(encoding="utf-8")
+    machine.rootfs = str(root)
+    machine.converge(("c1", {}), egress=True, dns=["192.0.2.53"])
+    assert within("c1", "cat /etc/resolv.conf").splitlines()[1:] == ["nameserver 192.0.2.53"]
+    assert (root / "etc/resolv.conf").is_symlink() and (root / "etc/passwd").read_text(encoding="utf-8") == passwd
+    assert within("c1", "cat /etc/passwd") == passwd
+
+
 def test_nameservers_of_the_host(tmp_path, monkeypatch):
     stub, real = tmp_path / "stub", tmp_path / "real"
     stub.write_text("# a comment\nnameserver 127.0.0.53\nsearch one.example\n", encoding="ascii")

@@ -67,6 +67,42 @@ def test_what_is_listed(inventory, tmp_path):
     assert variables["c"]["container_addresses"] == ["10.0.0.200/24"]
 
 
+def parsed(inventory, hosts, **options):
+    directory, loader = inventory(hosts, **options), DataLoader()
+    known = InventoryManager(loader, [str(directory / "hosts.yml")])._inventory
+    inventory_loader.get(PLUGIN).parse(known, loader, str(directory / "overlay.containers.yml"))
+    return known
+
+
+def test_expressions_know_groups_and_group_names(inventory):
+    address = "10.0.0.{{ groups['overlay'].index(inventory_hostname) + 100 }}/24"
+    known = parsed(inventory, {"overlay": {"hosts": {name: {"overlay_containers": [
+        {"name": f"c-{name}", "address": address, "network": "{{ group_names[0] }}"}]} for name in ("h1", "h2")}}},
+        compose={"first": "groups['overlay'][0]"}, groups={"both": "'containers' in group_names"})
+    assert [(each.get_vars()["container_addresses"], each.get_vars()["container_network"], each.get_vars()["first"])
+            for each in map(known.get_host, ("c-h1", "c-h2"))] == [(["10.0.0.100/24"], "overlay", "h1"), (["10.0.0.101/24"], "overlay", "h1")]
+    assert {each.name for each in known.groups["both"].hosts} == {"c-h1", "c-h2"}
+
+
+def test_hosts_and_networks_of_like_names_share_no_group(inventory):
+    names = "web-1", "web_1", "web.1", "db-1"
+    known = parsed(inventory, {"overlay": {"hosts": {name: {"overlay_containers": [{"name": f"of.{name}", "network": name}]}
+                                                     for name in names}}})
+    for prefix in "on_", "network_":
+        groups = {each.name: [host.name for host in each.hosts] for each in known.groups.values() if each.name.startswith(prefix)}
+        assert len(groups) == 4 and sorted(groups.values()) == sorted([f"of.{name}"] for name in names)
+        assert groups[f"{prefix}web_1"] == ["of.web_1"] and groups[f"{prefix}db_1"] == ["of.db-1"]
+
+
+def test_a_file_of_another_name_says_how_it_has_to_end(inventory, tmp_path):
+    directory = inventory(one(), {"overlay.yml": {"plugin": PLUGIN}})
+    (directory / "overlay.yml").write_text(f"plugin: {PLUGIN}\n", encoding="utf-8")
+    done = subprocess.run([f"{BIN}/ansible-inventory", "-i", directory / "overlay.yml", "--list"], cwd=ROOT, capture_output=True,
+                          text=True, check=False, env=settings(tmp_path))
+    assert "has to end with containers.yml or containers.yaml" in " ".join(done.stderr.split()), done.stderr
+    assert not inventory_loader.get(PLUGIN).verify_file(str(directory / "hosts.yml"))
+
+
 def one(**variables):
     return {"overlay": {"hosts": {"debian": variables}}}
 
