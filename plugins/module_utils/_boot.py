@@ -18,6 +18,21 @@ UNIT = f"{UNITS}/{NAME}"
 ENABLED = f"{UNITS}/multi-user.target.wants/{NAME}"
 RULES = "/etc/udev/rules.d/90-fromscratch.rules"
 
+TABLES = "/var/lib/fromscratch/nftables"
+HOOK = f"{UNITS}/nftables.service.d/fromscratch.conf"
+
+# nftables.service flushes all rules of the host when it starts, reloads and stops, ours among them. A unit of our own that is
+# PartOf= it would be stopped with it and not be told of a reload; a directory whose files nft includes is none that Debian has,
+# and a line in /etc/nftables.conf would be in a file of the administrator's. So that service itself loads our tables last. They
+# are missing no longer than it takes, and should that fail, the service has done its own part all the same.
+HOOK_TEXT = f"""\
+{MADE}: what flushes all rules brings those of the containers' networks back.
+[Service]
+ExecStartPost=-/usr/sbin/nft -f {TABLES}
+ExecReload=-/usr/sbin/nft -f {TABLES}
+ExecStopPost=-/usr/sbin/nft -f {TABLES}
+"""
+
 UNIT_TEXT = f"""\
 {MADE}: links, network namespaces and packet filter, before the containers.
 [Unit]
@@ -48,8 +63,9 @@ done
 """
 
 
-def files(commands, underlays, devices):
-    """Options of ``Files``: for the commands of the plan, the addresses that they need, and the devices that have those."""
+def files(commands, underlays, devices, tables):
+    """Options of ``Files``: for the commands of the plan, the addresses that they need, and the devices that have those; and for
+    the tables of nftables, as text that loads them."""
     wanted = "present" if commands and manages_host() else "absent"
     reload = [["systemctl", "daemon-reload"]] if manages_host() else []
     wait = WAIT.format(addresses=" ".join(map(shlex.quote, underlays))) if underlays else ""
@@ -63,4 +79,7 @@ def files(commands, underlays, devices):
         {"path": ENABLED, "state": wanted, "target": UNIT, "reload": reload},
         {"path": RULES, "state": wanted if devices else "absent",
          "text": f"{MADE}: an underlay device that comes back gets its VXLAN links back.\n{again}"},
+        {"path": TABLES, "mode": 0o600, "state": wanted if tables else "absent",
+         "text": f"{MADE}: the packet filter of this host's networks.\n{tables}"},
+        {"path": HOOK, "state": wanted if tables else "absent", "text": HOOK_TEXT, "reload": reload},
     ]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Links over netlink: what is there, and the steps that change it.
 
-Beside ``_deps`` this is the only importer of pyroute2. A handle is a netlink socket opened inside a namespace, which
-stays there; observing a namespace that does not exist finds nothing, and creates nothing.
+Beside ``_deps``, and ``_conntrack`` for its own part, this is the only importer of pyroute2. A handle is a netlink socket opened
+inside a namespace, which stays there; observing a namespace that does not exist finds nothing, and creates nothing.
 """
 
 from __future__ import annotations

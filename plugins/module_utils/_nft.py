@@ -13,6 +13,7 @@ import subprocess
 from dataclasses import dataclass, field, replace
 from typing import Optional
 
+from . import _conntrack
 from ._errors import Invalid, Problem
 from ._kind import Kind
 from ._model import OWNER, Item, fact, identity, settable
@@ -83,8 +84,11 @@ class Tables(Kind):
         return found
 
     def commands(self, plan):
-        return [f"nft delete table {change.before.place}" if change.action == DELETE
-                else _command(change.after) for change in plan.changes]
+        lines = []
+        for change in plan.changes:
+            lines.append(f"nft delete table {change.before.place}" if change.action == DELETE else _command(change.after))
+            lines += _conntrack.commands(_republished(change))
+        return lines
 
     def apply(self, plan):
         for change in plan.changes:
@@ -92,6 +96,7 @@ class Tables(Kind):
             done = run("nft", "-f", "-", text=text)
             if done.returncode:
                 raise Problem(f"{change.item}: nft refuses it: {done.stderr.strip()}")
+            _conntrack.delete(_republished(change))
 
     def boot(self, items):
         return [_command(item) for item in items]
@@ -101,6 +106,11 @@ def _knows_bridges():
     """Whether the kernel has tables of the family bridge, which not every one was built with."""
     chain = "table bridge probe { chain fs_probe { type filter hook prerouting priority 0; }; }"
     return run("unshare", "--net", "nft", "-f", "-", text=chain).returncode == 0
+
+
+def _republished(change):
+    """The published ports of UDP whose rules change."""
+    return _conntrack.changed(change.before and change.before.rules, change.after and change.after.rules)
 
 
 def loading(item):

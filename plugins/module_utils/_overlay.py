@@ -346,8 +346,15 @@ def _items(hosts, here, settings):
     found = {"ns_container": containers, "nftables": tables, "veth_pair": veths, "linux_bridge": bridges, "vxlan_link": tunnels}
     if settings["overlay_state"] == "absent":
         return {**{module: [{**item, "state": "absent"} for item in items] for module, items in found.items()},
-                "names": [], "sysctl": [], "forward": []}
-    return {**found, "names": names, "sysctl": sysctls, "forward": passages}
+                "names": [], "sysctl": [], "forward": [], "publish": []}
+    return {**found, "names": names, "sysctl": sysctls, "forward": passages, "publish": _published(here, settings)}
+
+
+def _published(here, settings):
+    """The ports of the host that lead to containers, for the host to say whether it can lend them."""
+    over = _flag("overlay_publish_over", settings["overlay_publish_over"])
+    return [{"port": each.port, "protocol": each.protocol, **_given(each._asdict(), "address"), "over": over}
+            for container in here.containers for each in container["publish"]]
 
 
 def table(family, rules):

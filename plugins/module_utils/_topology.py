@@ -13,15 +13,18 @@ from ._forward import Passages
 from ._kind import Ahead
 from ._link import Links
 from ._names import Names
-from ._nft import Tables
+from ._nft import Tables, loading
+from ._ports import Ports
 from ._run import Stage, checked
 from ._sysctl import Sysctls
 from ._veth import VethPairs, host_end
 from ._vxlan import Vxlans
 
-KINDS = ("alpine_rootfs", "names", "ns_container", "nftables", "forward", "veth_pair", "linux_bridge", "vxlan_link", "sysctl")
+KINDS = ("alpine_rootfs", "names", "ns_container", "nftables", "forward", "veth_pair", "linux_bridge", "vxlan_link", "sysctl",
+         "publish")
 UNPRUNED = ("alpine_rootfs", "nftables")
-OWN_KINDS = {"names": Names, "nftables": Tables, "forward": Passages, "sysctl": Sysctls}  # those without a module of their own
+# Those without a module of their own.
+OWN_KINDS = {"names": Names, "nftables": Tables, "forward": Passages, "sysctl": Sysctls, "publish": Ports}
 WHOLE = ("names", "forward", "sysctl")  # a list of these is all that the host is to have of them
 
 
@@ -34,13 +37,16 @@ class Topology:
         links = Links(self.ahead)
         kinds = (Rootfses(params, self.ahead), Names(self.ahead), Containers(self.ahead), Tables(self.ahead),
                  Passages(self.ahead), VethPairs(self.ahead, links), Bridges(self.ahead, links), Vxlans(self.ahead, links),
-                 Sysctls(self.ahead))
+                 Sysctls(self.ahead), Ports(self.ahead))
         self.kinds = {option: kind for option, kind in zip(KINDS, kinds) if params[option] is not None}
 
     def stages(self):
         """No kind is managed that is not given."""
         given = _plugged(checked(self.kinds, self.params))
         persist, items = self.params["persist"], {}
+        if "publish" in given:
+            self.kinds["publish"].coming = {address.split("/")[0] for bridge in given.get("linux_bridge", ())
+                                            for address in bridge["addresses"] or () if bridge["state"] == "present"}
         if persist:  # before the first link
             yield Stage(Files(self.ahead), _managers.files(_names(given)), False)
         for option, options in given.items():
@@ -54,7 +60,8 @@ class Topology:
             devices = sorted({rule.plain_interface_name("vxlan_link.local", item.device) for item in tunnels})
             yield Stage(Files(self.ahead), _boot.files(
                 [line for option in items for line in self.kinds[option].boot(items[option])],
-                sorted({item.local for item in tunnels}), devices), False)
+                sorted({item.local for item in tunnels}), devices,
+                "".join(loading(item) for item in items.get("nftables", ()))), False)
 
     def _warn_of_unguarded(self, stage):
         """The rules are about what the task names: what it no longer names takes frames from anybody."""

@@ -129,6 +129,29 @@ options:
         description: Its value; 0 or 1, and for V(arp_ignore) up to 8.
         type: int
         default: 1
+  publish:
+    description:
+      - Ports of the host that rules in O(nftables) lead to containers. They are looked at only, before anything is changed. Without
+        it, none is.
+    type: list
+    elements: dict
+    suboptions:
+      port:
+        description: The port of the host. Refused where a program of the host listens at it.
+        type: int
+        required: true
+      protocol:
+        description: Its protocol.
+        type: str
+        choices: [tcp, udp]
+        default: tcp
+      address:
+        description: The address of the host that it is published at, by default all. Refused where the host has no such address.
+        type: str
+      over:
+        description: Whether it may be a port at which a program of the host listens, and which that then gets nothing from.
+        type: bool
+        default: false
   persist:
     description:
       - Make the host keep what is given here. Where systemd runs it, a unit brings the network back at boot and when the

@@ -124,7 +124,7 @@ def test_the_role_makes_what_the_tasks_make(kinds):
     hosts = {Path(path).stem: values for path, values in files.items()}
     for name, tasks_of_host in {"debian": steps[:5], "amazon": steps[5:]}.items():
         role = {"alpine_rootfs": [{"dest": DEFAULTS["overlay_rootfs"]}], **part(hosts, name, {**DEFAULTS, **hosts[name]})}
-        for each in "nftables", "forward", "names", "sysctl":
+        for each in "nftables", "forward", "names", "sysctl", "publish":
             del role[each]  # they are no step of the article
         by_hand = [line for module, options in tasks_of_host for line in rendered(kinds, module, options)]
         assert rendered(kinds, "topology", role) == by_hand

@@ -59,8 +59,8 @@ def test_a_module_imports_the_run_and_its_kind(path):
     assert {each for each in imports(path) if each.startswith("ansible.")} == ({"ansible.module_utils.basic"} if whole else set())
 
 
-def test_pyroute2_has_three_importers():
-    assert {path.stem for path in SOURCES if "pyroute2" in roots(path)} <= {"_link", "_netns", "_deps"}
+def test_pyroute2_has_four_importers():
+    assert {path.stem for path in SOURCES if "pyroute2" in roots(path)} <= {"_link", "_netns", "_deps", "_conntrack"}
 
 
 @pytest.mark.parametrize("stem", sorted(PURE))

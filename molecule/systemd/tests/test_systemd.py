@@ -186,6 +186,15 @@ def test_strangers_stay_out(overlay, one):
     assert echoes(one) == before + 5
 
 
+@pytest.mark.parametrize("verb", ["start", "reload", "restart", "stop"])
+def test_what_flushes_all_rules_brings_ours_back(one, verb):
+    ours = one.check_output("nft -s list table inet fromscratch")
+    one.check_output("nft add table inet somebody_elses")
+    one.check_output(f"systemctl {verb} nftables.service")
+    assert "somebody_elses" not in one.check_output("nft list tables"), "nothing was flushed"
+    assert one.check_output("nft -s list table inet fromscratch") == ours
+
+
 def lasting(overlay):
     """What is the same before and after a reboot."""
     def clean(value):

@@ -15,7 +15,8 @@ from ansible_collections.fromscratch.containers.plugins.module_utils._overlay im
 DEFAULTS = {"overlay_state": "present", "overlay_networks": [], "overlay_vni": 100, "overlay_port": 4789, "overlay_bridge": "br0",
             "overlay_vxlan": "vxlan0", "overlay_bridge_address": None, "overlay_bridge_addresses": [], "overlay_mtu": None, "overlay_forwarding": "learning",
             "overlay_containers": [], "overlay_rootfs": "/rootfs", "overlay_guard": True, "overlay_antispoof": False,
-            "overlay_bridge_netfilter": "warn", "overlay_egress": False, "overlay_metadata": False, "overlay_names": False, "overlay_dns": []}
+            "overlay_bridge_netfilter": "warn", "overlay_egress": False, "overlay_metadata": False,
+            "overlay_publish_over": False, "overlay_names": False, "overlay_dns": []}
 
 
 def host(number, *containers, **options):
@@ -54,7 +55,7 @@ def test_two_hosts():
                           "underlay": "172.31.0.1"}],
         "vxlan_link": [{"name": "vxlan0", "vni": 100, "local": "172.31.0.1", "remotes": ["172.31.0.2"], "port": 4789,
                         "bridge": "br0", "fdb": [], "flood": True}],
-        "names": [], "sysctl": [], "forward": [{"bridge": "br0", "accept": False, "routed": False}]}
+        "names": [], "sysctl": [], "forward": [{"bridge": "br0", "accept": False, "routed": False}], "publish": []}
     assert of(two(), "h1", pings) == [["-", "h1", "a", "10.0.0.10"], ["-", "h1", "b", "10.0.0.20"], ["a", "a", "b", "10.0.0.20"]]
     other = of(two(), "h2")
     assert other["vxlan_link"][0]["local"] == "172.31.0.2" and other["vxlan_link"][0]["remotes"] == ["172.31.0.1"]
@@ -393,12 +394,27 @@ def test_published_ports():
     rules = of(published("8080:80/tcp", "192.0.2.1:53:5353/udp"), "h1")["nftables"][0]["rules"].splitlines()
     assert "fib daddr type local tcp dport 8080 counter dnat ip to 10.0.0.10:80" in rules
     assert "ip daddr != 127.0.0.0/8 fib daddr type local ip daddr 192.0.2.1 udp dport 53 counter dnat ip to 10.0.0.10:5353" in rules
+    assert of(published("0.0.0.0:8080:80"), "h1")["nftables"] == of(published("8080:80"), "h1")["nftables"]
+
+
+def test_the_host_is_asked_for_the_ports():
+    hosts = published("8080:80/tcp", "192.0.2.1:53:5353/udp", "0.0.0.0:1:1")
+    wanted = [{"port": 8080, "protocol": "tcp"}, {"port": 53, "protocol": "udp", "address": "192.0.2.1"}, {"port": 1, "protocol": "tcp"}]
+    assert of(hosts, "h1")["publish"] == [{**each, "over": False} for each in wanted]
+    hosts["h1"]["overlay_publish_over"] = "yes"
+    assert of(hosts, "h1")["publish"] == [{**each, "over": True} for each in wanted]
+    assert of(hosts, "h1", overlay_state="absent")["publish"] == []
 
 
 @pytest.mark.parametrize("hosts, words", [
     (published("8080"), ["overlay_containers.publish", "'8080'", "PORT:PORT_INSIDE"]),
     (published("0:80"), ["overlay_containers.publish", "'0:80'"]),
     (published("300.0.0.1:1:80"), ["overlay_containers.publish", "300.0.0.1 is not an IPv4 address"]),
+    (published(1342), ["overlay_containers.publish", "1342", "YAML reads 22:22 without quotes", "put it in quotes"]),
+    (published(8080 * 60 + 53), ["YAML reads 8080:53 without quotes"]),
+    (published("127.0.0.1:80:80"), ["overlay_containers.publish", "127.0.0.1 is an address of the host's loopback device", "none"]),
+    (published("224.0.0.1:80:80"), ["overlay_containers.publish", "224.0.0.1 is no address of one host"]),
+    (published("0.0.0.0:80:80", "80:81"), ["overlay_containers.publish", "both have"]),
     (published("4789:1/udp"), ["overlay_containers.publish", "4789", "VXLAN itself"]),
     (published("80:80", "80:81"), ["overlay_containers.publish", "80", "both have"]),
     (published("80:80", "192.0.2.1:80:81"), ["overlay_containers.publish", "both have"]),

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Published ports: those that the host cannot lend, and what becomes of flows when they change."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.fromscratch.containers.plugins.module_utils import _conntrack, _netns, _nft, _ports, _process
+
+from .conftest import sh
+from .test_egress import HERE, machine  # noqa: F401 (machine is a fixture)
+
+pytestmark = pytest.mark.skipif(_nft.nft() is None, reason="nft is not installed")
+
+
+@contextlib.contextmanager
+def listening(address, port, kind=socket.SOCK_STREAM, netns=None):
+    with _netns.entered(netns) if netns else contextlib.nullcontext():
+        server = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind)
+    with server:
+        server.bind((address, port))
+        if kind == socket.SOCK_STREAM:
+            server.listen()
+        server.settimeout(10)
+        yield server
+
+
+def refused(machine, *ports, **variables):  # noqa: F811
+    """What is said, by check mode and by a real run alike, of a container with these ports; and nothing is changed."""
+    found = [machine.run(("c1", {"publish": list(ports)}), egress=True, check=check, **variables) for check in (True, False)]
+    assert [each.failed for each in found] == [True, True], found
+    assert found[0].msg == found[1].msg and _process.running("c1") is None and "br0" not in sh("ip link")
+    return found[0].msg
+
+
+TCP, UDP = socket.SOCK_STREAM, socket.SOCK_DGRAM
+
+
+def test_a_port_at_which_the_host_listens(machine):  # noqa: F811
+    me = f"{Path('/proc/self/comm').read_text(encoding='utf-8').strip()} (process {os.getpid()})"
+    for at, kind, port, shown in (
+            ("0.0.0.0", TCP, "2222:22", "0.0.0.0"), ("::", TCP, "2222:22", "::"), (HERE, TCP, "2222:22", HERE), (HERE, TCP, f"{HERE}:2222:22", HERE),
+            ("::ffff:" + HERE, TCP, "2222:22", "::ffff:"), ("0.0.0.0", UDP, f"{HERE}:2222:53/udp", "0.0.0.0")):
+        with listening(at, 2222, kind):
+            said = refused(machine, port)
+        assert "publish.port: 2222 is not valid" in said and f"{me} of this host listens on it at {shown}" in said, said
+        assert "overlay_publish_over" in said
+
+
+def test_a_port_at_which_the_host_listens_elsewhere_or_is_asked_not_to_matter(machine):  # noqa: F811
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(listening("127.0.0.1", 2222))
+        stack.enter_context(listening("::1", 2223))
+        stack.enter_context(listening("0.0.0.0", 2224, UDP))
+        stack.enter_context(listening(HERE, 2225))
+        sh("ip address add 192.0.2.7/32 dev enX0")
+        ports = ["2222:22", "2223:22", "2224:22", "192.0.2.7:2225:22"]
+        machine.converge(("c1", {"publish": ports}), egress=True)
+        stack.enter_context(listening("0.0.0.0", 2226))
+        machine.converge(("c1", {"publish": [*ports, "2226:22"]}), egress=True, publish_over=True)
+
+
+def test_an_address_that_the_host_lacks(machine):  # noqa: F811
+    said = refused(machine, "192.0.2.9:80:80")
+    assert "publish.address: '192.0.2.9' is not valid: this host has no such address" in said
+    machine.converge(("c1", {"publish": ["10.0.0.1:53:53/udp"]}), egress=True)  # the bridge will have it
+    Path("/proc/sys/net/ipv4/ip_nonlocal_bind").write_text("1", encoding="ascii")
+    machine.converge(("c1", {"publish": ["192.0.2.9:80:80"]}), egress=True)
+
+
+def test_clients_of_udp_follow_the_rules(machine):  # noqa: F811
+    """One socket goes on sending all the time, as a resolver or a logger does."""
+    published = ("c1", {"publish": ["5353:53/udp", f"{HERE}:514:514/udp"]})
+    machine.converge(("c1", {}), ("c2", {}), egress=True)
+    with contextlib.ExitStack() as stack:
+        one, two = (stack.enter_context(listening("0.0.0.0", 53, UDP, name)) for name in ("c1", "c2"))
+        logs = stack.enter_context(listening("0.0.0.0", 514, UDP, "c1"))
+        client, other = (stack.enter_context(listening("0.0.0.0", port, UDP, machine.outside)) for port in (7777, 7778))
+
+        def send(port=5353):
+            client.sendto(b"hello", (HERE, port))
+
+        def answered(server, port=5353):
+            send(port)
+            assert server.recv(100) == b"hello"
+
+        send()
+        send(514)  # to nobody: the kernel remembers that
+        sh(f"ip netns exec {machine.outside} ping -q -c1 -W5 {HERE}")  # both have come in by now
+        made = machine.converge(published, ("c2", {}), egress=True)
+        assert f"conntrack -D -f ipv4 -p udp --orig-dst {HERE} --orig-port-dst 514 || :" in made.commands
+        answered(one)
+        answered(logs, 514)
+        other.sendto(b"other", (HERE, 514))
+        assert logs.recv(100) == b"other"
+        flows = sh("cat /proc/net/nf_conntrack") if Path("/proc/net/nf_conntrack").exists() else None
+        moved = machine.converge(("c1", {"publish": published[1]["publish"][1:]}), ("c2", {"publish": ["5353:53/udp"]}), egress=True)
+        assert [each for each in moved.commands if "conntrack" in each] == [
+            "conntrack -D -f ipv4 -p udp --orig-port-dst 5353 || :"], "the other port keeps its own"
+        answered(two)
+        answered(logs, 514)
+        assert machine.run(("c1", {}), ("c2", {}), egress=True).changed
+        with listening("0.0.0.0", 5353, UDP) as server:  # the port is the host's own again
+            answered(server)
+        assert flows is None or "dport=5353" in flows
+
+
+def test_conntrack_itself_does_the_same(machine):  # noqa: F811
+    if sh("command -v conntrack || :") == "":
+        pytest.skip("conntrack is not installed")
+    machine.converge(("c1", {"publish": ["5353:53/udp"]}), egress=True)
+    with listening("0.0.0.0", 7777, UDP, machine.outside) as client:
+        client.sendto(b"hello", (HERE, 5353))
+        sh(f"ip netns exec {machine.outside} ping -q -c1 -W5 {HERE}")
+        assert "dport=5353" in sh("conntrack -L -p udp")
+        sh(*_conntrack.commands([(HERE, 5353)]))
+        assert "dport=5353" not in sh("conntrack -L -p udp")
+
+
+def test_listeners_are_those_of_ss(machine):  # noqa: F811
+    with listening("0.0.0.0", 2222), listening("::1", 2222):
+        assert sorted(str(each.address) for each in _ports.listeners("tcp", 2222)) == ["0.0.0.0", "::1"]
+        assert len(sh("ss -Hltn 'sport = 2222'").splitlines()) == 2
+    assert list(_ports.listeners("tcp", 2222)) == []
