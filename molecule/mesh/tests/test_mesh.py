@@ -27,6 +27,8 @@ STEADY = (("node1-a", "10.0.3.1"), ("node1-c", "10.0.6.1"), ("node1-e", "10.6.3.
 
 LINKS = {f"{kind}-{network}" for kind in ("bridge br", "vxlan vx") for network in ("blue", "green", "six")}
 GUARD = "nftables table inet fromscratch"
+# What each container of the host may send.
+PORTS = "nftables table bridge fromscratch"
 # Green is static: its tables know each container of other hosts.
 TABLES = {"vxlan vx-green", "bridge br-green"}
 SYSCTLS = {f"sysctl net/ipv4/conf/br-{network}/arp_ignore" for network in ("blue", "green", "six")}
@@ -144,7 +146,7 @@ def test_the_bridge_of_another_network_does_not_answer(overlay):
 
 
 def test_a_host_leaves_and_joins(overlay, change, run):
-    all_it_has = {*LINKS, *SYSCTLS, GUARD, "rootfs /var/lib/fromscratch/rootfs/alpine",
+    all_it_has = {*LINKS, *SYSCTLS, GUARD, PORTS, "rootfs /var/lib/fromscratch/rootfs/alpine",
                   *(kind + each for kind in ("container {}-", "veth_pair ve-{}-") for each in "abcde")}
     of_others = each_of(range(1, 8), {"vxlan vx-blue", "vxlan vx-six", *TABLES, GUARD})
     without = change("node8", overlay_state="absent")
@@ -162,7 +164,7 @@ def test_a_host_leaves_and_joins(overlay, change, run):
 
 def test_containers_are_renumbered(overlay, change, run):
     """In blue only the container itself changes, the others learn; in green all other hosts have to be told."""
-    expected = each_of([3], {"veth_pair ve-{}-b", "veth_pair ve-{}-d"}) | each_of({*NUMBERS} - {3}, TABLES)
+    expected = each_of([3], {"veth_pair ve-{}-b", "veth_pair ve-{}-d", PORTS}) | each_of({*NUMBERS} - {3}, TABLES)
     renumbered = change("node3", b_ends_in=22, d_ends_in=33)
 
     assert run(*renumbered) == expected
