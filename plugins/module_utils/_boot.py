@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shlex
 
-from ._files import MADE
+from ._file_kind import MADE
 from ._service import UNITS, manages_host
 
 SCRIPT = "/var/lib/fromscratch/network"
@@ -33,12 +33,17 @@ ExecReload=-/usr/sbin/nft -f {TABLES}
 ExecStopPost=-/usr/sbin/nft -f {TABLES}
 """
 
+# What makes or flushes chains that stand in the way of bridges: our rules come after. Those that are not installed are no matter.
+FILTERS = ("nftables.service", "netfilter-persistent.service", "iptables.service", "ip6tables.service", "firewalld.service",
+           "ufw.service", "shorewall.service", "shorewall6.service", "ferm.service", "docker.service",
+           "snap.docker.dockerd.service", "libvirtd.service", "virtnetworkd.service")
+
 UNIT_TEXT = f"""\
 {MADE}: links, network namespaces and packet filter, before the containers.
 [Unit]
 Description=Network of the containers
 Wants=network-online.target
-After=network-online.target nftables.service
+After=network-online.target {" ".join(FILTERS)}
 
 [Service]
 Type=oneshot
@@ -61,6 +66,11 @@ for address in {addresses}; do
     done
 done
 """
+
+
+def units(commands):
+    """Options of ``Units``. The unit runs at once: nothing changes by that, and what fails at boot is seen today."""
+    return [{"name": NAME, "state": "present" if commands else "absent"}] if manages_host() else []
 
 
 def files(commands, underlays, devices, tables):

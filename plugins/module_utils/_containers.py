@@ -129,6 +129,9 @@ class Containers(Kind):
             if change.action == DELETE for point in mounts_below(change.before.directory)]
 
     def expect(self, plan):
+        self.warnings += [
+            f"{change.item} runs, but was not started by {_service.unit(change.after.name)}: it is stopped, and started anew by "
+            "that; start and stop it by systemctl" for change in plan.changes if _taken_over(change)]
         self.ahead.made.update(("netns", change.after.name) for change in plan.changes if change.after)
         self.ahead.gone.update(("netns", change.item.split()[-1]) for change in plan.changes
                                if change.before and not _keeps_namespace(change))
@@ -177,8 +180,8 @@ class Containers(Kind):
         return [f"ip netns add {container.name}", f"ip -n {container.name} link set lo up"]
 
     def boot(self, items):
-        return [f"{shlex.quote(item.script)} namespace" if item.first_id else namespace_line(shlex.quote(item.name))
-                for item in items]
+        return [_netns.MAKES] * bool(items) + [
+            f"{shlex.quote(item.script)} namespace" if item.first_id else namespace_line(shlex.quote(item.name)) for item in items]
 
     def apply(self, plan):
         """All that have to stop, stop together; all that have to start, start together."""
@@ -258,6 +261,9 @@ class Containers(Kind):
                 _service.systemctl("reset-failed", _service.unit(container.name))
         if not os.path.isdir(STATE):
             self._write_unit(_service.TEMPLATE, None)
+            if _service.manages_host():
+                with contextlib.suppress(Problem):  # there was none
+                    _service.systemctl("stop", _service.SLICE)
 
     @staticmethod
     def _remove_namespace(name):
@@ -343,6 +349,11 @@ def _keeps_running(change):
     if not change.after.service and change.differing() & set(LIMITS):
         return False  # its cgroup is made when it starts
     return change.before is not None and change.before.state == change.after.state
+
+
+def _taken_over(change):
+    """Whether a container that runs outside of its unit gets into it, for which systemd has to start it."""
+    return bool(change.before and change.before.pid and not change.before.service and change.after and change.after.service)
 
 
 def _keeps_namespace(change):

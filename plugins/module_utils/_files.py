@@ -1,102 +1,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Files that tell other programs of a host what to do, each with the commands that make them read it."""
+"""Files and directories of a host: how they are read, written whole, and removed."""
 
 from __future__ import annotations
 
 import os
 import re
-import shlex
 import stat
 import subprocess
 import tempfile
-from dataclasses import dataclass
-from typing import Optional, Tuple
 
 from ._errors import Problem
-from ._kind import Kind
-from ._model import OWNER, Item, fact, hint, identity, settable
-from ._paths import tidy
-from ._plan import DELETE
-
-MADE = f"# Made by {OWNER}"  # how each begins, which tells it from somebody else's
-
-
-@dataclass(frozen=True)
-class File(Item):
-    """``text`` is the whole file; or ``target`` where it is a symbolic link. ``reload``: commands to run after a change."""
-
-    word = "file"
-
-    path: str = identity()
-    text: Optional[str] = settable()
-    target: Optional[str] = settable()
-    mode: Optional[int] = settable()
-    reload: Optional[Tuple[Tuple[str, ...], ...]] = hint()
-    owner: Optional[str] = fact()
-
-    @property
-    def key(self):
-        return f"{self.word} {self.path}"
-
-
-class Files(Kind):
-    def parse(self, options):
-        link = options.get("target") is not None
-        return File(path=options["path"], text=None if link else options["text"], target=options.get("target"),
-                    mode=None if link else options.get("mode", 0o644),
-                    reload=tuple(tuple(each) for each in options.get("reload", ())))
-
-    def observe(self, wanted, prune):
-        self._reload = {item.path: item.reload or () for item in wanted}
-        found = (look(item) for item in wanted)
-        return {item.key: item for item in found if item is not None}
-
-    def commands(self, plan):
-        lines = [shlex.join(["rm", change.before.path]) if change.action == DELETE else self.line(change.after)
-                 for change in plan.changes]
-        return lines + [shlex.join(each) for each in self._reloads(plan)]
-
-    def _reloads(self, plan):
-        return list(dict.fromkeys(each for change in plan.changes
-                                  for each in self._reload[(change.after or change.before).path]))
-
-    def apply(self, plan):
-        for change in plan.changes:
-            if change.action == DELETE:
-                unlink(change.before.path)
-                tidy(os.path.dirname(change.before.path))
-            else:
-                os.makedirs(os.path.dirname(change.after.path), mode=0o755, exist_ok=True)
-                self.write(change.after)
-        for command in self._reloads(plan):
-            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-            if done.returncode:
-                raise Problem(f"{shlex.join(command)} failed: {done.stderr.strip() or done.stdout.strip()}")
-
-    @staticmethod
-    def line(item):
-        """What writes the file, as a command."""
-        if item.target is not None:
-            return shlex.join(["ln", "-sfn", item.target, item.path])
-        return f"install -D -m {item.mode:04o} /dev/stdin {shlex.quote(item.path)} <<'EOF'\n{item.text}EOF"
-
-    @staticmethod
-    def write(item):
-        write(item.path, item.text, item.mode, item.target)
-
-
-def look(item):
-    """The file as it is, or None where there is none."""
-    if os.path.islink(item.path):
-        target = os.readlink(item.path)
-        return File(path=item.path, target=target, owner=OWNER if target == item.target else "somebody else")
-    try:
-        with open(item.path, encoding="utf-8", errors="replace") as file:
-            text = file.read()
-            mode = os.fstat(file.fileno()).st_mode & 0o7777
-    except FileNotFoundError:
-        return None
-    return File(path=item.path, text=text, mode=mode, owner=OWNER if MADE in text[:200] else "somebody else")
 
 
 def number(path):
@@ -142,18 +55,29 @@ def remove_tree(path):
         raise Problem(f"{path} cannot be removed: {done.stderr.strip()[-500:]}")
 
 
-def write(path, text, mode, target=None, encoding="utf-8"):
-    """Whole or not at all."""
+def make_directory(path):
+    """A directory and those above it, as far as they are missing, for all to look into whatever the umask is."""
+    if not os.path.isdir(path):
+        make_directory(os.path.dirname(path))
+        try:
+            os.mkdir(path)
+        except FileExistsError:  # somebody else makes it, too
+            return
+        os.chmod(path, 0o755)
+
+
+def write(path, content, mode, target=None, encoding="utf-8"):
+    """Write a file or, with ``target``, a symbolic link: whole or not at all."""
     directory = os.path.dirname(path)
     if target is not None:
-        with tempfile.TemporaryDirectory(dir=directory, prefix=_begun(path)) as beside:
+        with tempfile.TemporaryDirectory(dir=directory, prefix=begun(path)) as beside:
             os.symlink(target, f"{beside}/link")
             os.replace(f"{beside}/link", path)
         return
-    handle, temporary = tempfile.mkstemp(dir=directory, prefix=_begun(path))
+    handle, temporary = tempfile.mkstemp(dir=directory, prefix=begun(path))
     try:
-        with os.fdopen(handle, "w", encoding=encoding, newline="") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content if isinstance(content, bytes) else content.encode(encoding))
             os.fchmod(file.fileno(), mode)
         os.replace(temporary, path)
     except OSError:
@@ -162,14 +86,20 @@ def write(path, text, mode, target=None, encoding="utf-8"):
 
 
 def unlink(path):
-    """A file, should it be there, and what writes of it have left beside it that were killed."""
-    directory = os.path.dirname(path)
-    for name in os.listdir(directory) if os.path.isdir(directory) else ():
-        if name.startswith(_begun(path)):
-            remove_tree(os.path.join(directory, name))
+    """Remove a file, should it be there, and what interrupted writes of it have left."""
+    for each in interrupted(path):
+        remove_tree(each)
     if os.path.lexists(path):
         os.unlink(path)
 
 
-def _begun(path):
-    return f".{os.path.basename(path)}.new-"
+def interrupted(path):
+    """What writes of the file have left beside it that were killed."""
+    directory, prefix = os.path.split(begun(path))
+    names = sorted(os.listdir(directory)) if os.path.isdir(directory) else []
+    return [os.path.join(directory, name) for name in names if name.startswith(prefix)]
+
+
+def begun(path):
+    """How the name begins under which a file is written, before it takes the place of the former."""
+    return os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.new-")

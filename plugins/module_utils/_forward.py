@@ -13,12 +13,12 @@ import shlex
 from dataclasses import dataclass
 from typing import FrozenSet, NamedTuple, Optional, Tuple
 
-from . import _argspec as rule
+from . import _argspec
 from ._errors import Problem
 from ._files import number
-from ._kind import Kind
 from ._model import OWNER, Item, fact, hint, identity, settable
 from ._nft import TABLE_PREFIX, nft, run
+from ._operations import OperationsKind, Run
 
 MARK = f'comment "{OWNER}"'
 BRIDGED = 'iifname "{0}" oifname "{0}" counter accept'
@@ -50,7 +50,54 @@ class Passage(Item):
     handles: Optional[Tuple[Tuple[Rule, str], ...]] = fact()
 
 
-class Passages(Kind):
+@dataclass(frozen=True)
+class InsertRule:
+    """Put a rule of ours at the head of somebody else's chain."""
+
+    rule: Rule
+
+    @property
+    def argv(self):
+        return "nft", "insert", "rule", *self.rule.chain.split(), self.marked
+
+    @property
+    def marked(self):
+        return f"{self.rule.text} {MARK}"
+
+    def apply(self):
+        Run(self.argv).apply()
+
+    def commands(self):
+        return [shlex.join(self.argv)]
+
+    def boot(self, bridge):
+        """The same where it is not there yet; where that cannot be, it is said and all else is done."""
+        chain = self.rule.chain
+        said = (f"No rule for {bridge} was inserted into the chain {chain}, which is not there or refuses it: once what makes it "
+                "has started, run: systemctl restart fromscratch-network.service")
+        return (f"nft -s list chain {chain} 2>/dev/null | grep -qF {shlex.quote(self.marked)} || {shlex.join(self.argv)} || "
+                f"echo {shlex.quote(said)} >&2")
+
+
+@dataclass(frozen=True)
+class DeleteRule:
+    """Take a rule of ours out of a chain, by its handle."""
+
+    rule: Rule
+    handle: str
+
+    def apply(self):
+        Run(self.argv).apply()
+
+    def commands(self):
+        return [shlex.join(self.argv)]
+
+    @property
+    def argv(self):
+        return "nft", "delete", "rule", *self.rule.chain.split(), "handle", self.handle
+
+
+class Passages(OperationsKind):
     """The list is all that there is to be: rules of ours for other bridges go."""
 
     options = {
@@ -64,8 +111,8 @@ class Passages(Kind):
         self._before = None  # the chains as they are before the first plan
 
     def parse(self, options):
-        return Passage(name=rule.plain_interface_name("bridge", options["bridge"]), accept=options["accept"],
-                       routed=options["routed"])
+        name = _argspec.plain_interface_name("bridge", options["bridge"])
+        return Passage(name=name, accept=options["accept"], routed=options["routed"])
 
     def complete(self, item):
         if self._before is None:
@@ -91,30 +138,17 @@ class Passages(Kind):
                  for name in names)
         return {item.key: item for item in found}
 
-    def commands(self, plan):
-        return [shlex.join(["nft", *words]) for words in self._words(plan)]
-
-    @staticmethod
-    def _words(plan):
+    def operations(self, plan):
+        done = []
         for change in plan.changes:
             wanted = change.after.rules if change.after else frozenset()
-            for each, handle in change.before.handles:
-                if each not in wanted:
-                    yield ["delete", "rule", *each.chain.split(), "handle", handle]
-            for each in sorted(wanted - change.before.rules):
-                yield [*_insert(each)]
-
-    def apply(self, plan):
-        for words in self._words(plan):
-            _nft(*words)
+            done += [DeleteRule(rule, handle) for rule, handle in change.before.handles if rule not in wanted]
+            done += [InsertRule(rule) for rule in sorted(wanted - change.before.rules)]
+        return done
 
     def boot(self, items):
-        """The chains are made by other programs, perhaps later; those put their own rules before or after ours."""
-        return [f"{shlex.join(['nft', *_insert(each)])} 2>/dev/null || :" for item in items for each in sorted(item.rules)]
-
-
-def _insert(wanted):
-    return "insert", "rule", *wanted.chain.split(), f"{wanted.text} {MARK}"
+        """The chains are made by other programs, which have started by then, or will not."""
+        return [InsertRule(rule).boot(item.name) for item in items for rule in sorted(item.rules)]
 
 
 def _needed(item, chains):

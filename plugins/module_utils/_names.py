@@ -7,13 +7,11 @@ written anew in its place, and what runs sees the change.
 
 from __future__ import annotations
 
-import os
-import shlex
 from dataclasses import replace
 from pathlib import Path
 
 from . import _argspec as rule
-from ._files import MADE, File, Files
+from ._file_kind import MADE, File, Files
 from ._model import OWNER
 
 DIRECTORY = "/var/lib/fromscratch/networks"
@@ -29,6 +27,8 @@ def path(network, name):
 class Names(Files):
     """The list is all that there is to be: files of other networks go."""
 
+    in_place = True
+
     options = {
         "network": {"type": "str", "required": True},
         "file": {"type": "str", "choices": [HOSTS, RESOLV], "required": True},
@@ -41,8 +41,8 @@ class Names(Files):
         if lines is None:
             lines = nameservers() if options["file"] == RESOLV else []
         for each in lines:
-            if "\n" in each or each == "EOF":
-                raise rule.Invalid("lines", each, "a line is no EOF, and has no line break")
+            if "\n" in each:
+                raise rule.Invalid("lines", each, "a line has no line break")
         text = "".join(f"{line}\n" for line in [f"{MADE} for the network {options['network']}.", *lines])
         return File(path=path(rule.thing_name("network", options["network"]), options["file"]), text=text, mode=0o644)
 
@@ -54,18 +54,6 @@ class Names(Files):
 
     def expect(self, plan):
         self.ahead.made.update(change.after.path for change in plan.changes if change.after)
-
-    @staticmethod
-    def line(item):
-        return f"mkdir -p {shlex.quote(os.path.dirname(item.path))} && cat >{shlex.quote(item.path)} <<'EOF'\n{item.text}EOF"
-
-    @staticmethod
-    def write(item):
-        """In its place: a reader may see it half written for a moment, and the next run repairs one that was left so."""
-        with open(os.open(item.path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, item.mode), "w", encoding="utf-8") as file:
-            os.fchmod(file.fileno(), item.mode)
-            file.write(item.text)
-            file.truncate()
 
 
 def nameservers():

@@ -16,6 +16,9 @@ from contextlib import contextmanager
 
 RUN_NETNS = "/run/netns"
 MADE = "/run/fromscratch/netns"  # says that the directory, or only the mount on it, was made here
+# The same where the first namespace is made by iproute2, as a line of a shell script that comes before that.
+MAKES = (f"mountpoint -q {RUN_NETNS} || {{ mkdir -p {os.path.dirname(MADE)} && if [ -d {RUN_NETNS} ]; then printf mount; "
+         f"else printf directory; fi >{MADE}; }}")
 CLONE_NEWNET, CLONE_NEWNS = 0x40000000, 0x00020000
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
 NS_GET_USERNS = 0xb701

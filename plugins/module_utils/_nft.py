@@ -15,11 +15,9 @@ from typing import Optional
 
 from . import _conntrack
 from ._errors import Invalid, Problem
-from ._kind import Kind
 from ._model import OWNER, Item, fact, identity, settable
-from ._plan import DELETE
+from ._operations import PATH, OperationsKind, Run, fed
 
-PATH = "/usr/sbin:/sbin:/usr/bin:/bin"
 TABLE_PREFIX = "fromscratch"  # the name is the mark of ours: a table has no room for another
 
 
@@ -44,7 +42,35 @@ class Table(Item):
         return f"{self.family} {self.name}"
 
 
-class Tables(Kind):
+@dataclass(frozen=True)
+class LoadTable:
+    """Put the table into the place of what has its name, in one transaction."""
+
+    table: Table
+
+    def apply(self):
+        done = run("nft", "-f", "-", text=loading(self.table))
+        if done.returncode:
+            raise Problem(f"{self.table.key}: nft refuses it: {done.stderr.strip()}")
+
+    def commands(self):
+        return [fed("nft -f -", loading(self.table).encode())]
+
+
+@dataclass(frozen=True)
+class ForgetConnections:
+    """Delete what the kernel remembers of connections to ports that are published otherwise from now on."""
+
+    ports: object
+
+    def apply(self):
+        _conntrack.delete(self.ports)
+
+    def commands(self):
+        return _conntrack.commands(self.ports)
+
+
+class Tables(OperationsKind):
     options = {
         "name": {"type": "str", "required": True},
         "family": {"type": "str", "choices": ["inet", "bridge"], "default": "inet"},
@@ -83,23 +109,15 @@ class Tables(Kind):
                 found[item.key] = replace(item, rules=_inner(done.stdout), owner=owner)
         return found
 
-    def commands(self, plan):
-        lines = []
+    def operations(self, plan):
+        done = []
         for change in plan.changes:
-            lines.append(f"nft delete table {change.before.place}" if change.action == DELETE else _command(change.after))
-            lines += _conntrack.commands(_republished(change))
-        return lines
-
-    def apply(self, plan):
-        for change in plan.changes:
-            text = (f"delete table {change.before.place}\n" if change.action == DELETE else loading(change.after))
-            done = run("nft", "-f", "-", text=text)
-            if done.returncode:
-                raise Problem(f"{change.item}: nft refuses it: {done.stderr.strip()}")
-            _conntrack.delete(_republished(change))
+            done.append(LoadTable(change.after) if change.after else Run(("nft", "delete", "table", *change.before.place.split())))
+            done.append(ForgetConnections(_republished(change)))
+        return done
 
     def boot(self, items):
-        return [_command(item) for item in items]
+        return [line for item in items for line in LoadTable(item).commands()]
 
 
 def _knows_bridges():
@@ -116,10 +134,6 @@ def _republished(change):
 def loading(item):
     """What makes nft replace the table, whether or not it is there."""
     return f"table {item.place}\ndelete table {item.place}\ntable {item.place} {{\n{item.rules.rstrip()}\n}}\n"
-
-
-def _command(item):
-    return f"nft -f - <<'EOF'\n{loading(item)}EOF"
 
 
 def _inner(listing):

@@ -14,9 +14,17 @@ USERS = f"{OWN[1]}/users"  # user namespaces, each by the container's name
 
 def tidy(directory):
     """Removes one of our directories and those above it, as far as they are empty: the last thing leaves none behind."""
-    while f"{directory}/".startswith(tuple(f"{each}/" for each in OWN)):
+    for each in tidied(directory):
         try:
-            os.rmdir(directory)
+            os.rmdir(each)
         except OSError:
             return
+
+
+def tidied(directory):
+    """One of our directories and those above it, as far as they are ours."""
+    found = []
+    while f"{directory}/".startswith(tuple(f"{each}/" for each in OWN)):
+        found.append(directory)
         directory = os.path.dirname(directory)
+    return found

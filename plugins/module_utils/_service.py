@@ -12,6 +12,7 @@ from ._model import OWNER
 
 UNITS = "/etc/systemd/system"
 TEMPLATE = f"{UNITS}/ns-container@.service"
+SLICE = r"system-ns\x2dcontainer.slice"  # which systemd makes for the instances of the template, and leaves
 WANTS = f"{UNITS}/multi-user.target.wants"
 NO, ON_FAILURE, ALWAYS = "no", "on-failure", "always"
 

@@ -14,10 +14,9 @@ from typing import NamedTuple, Optional
 
 from . import _argspec as rule
 from ._errors import Invalid
-from ._files import number, numbers, write
-from ._kind import Kind
+from ._files import begun, number, numbers
 from ._model import Item, fact, identity, settable
-from ._paths import tidy
+from ._operations import OperationsKind, RemoveFile, WriteFile
 from ._plan import DELETE
 
 FORMER = "/var/lib/fromscratch/sysctl"
@@ -43,16 +42,50 @@ class Sysctl(Item):
     name: str = identity()  # such as "br0/forwarding"
     value: Optional[int] = settable()
     restored: Optional[int] = fact()  # what it gets when it is not wanted any more; None where it stays as it is
+    former: Optional[int] = fact()  # what it had before it was set here; None where that is what it has now
 
     @property
     def key(self):
         return f"{self.word} net/ipv4/conf/{self.name}"
 
-    def line(self, value):
-        return f"sysctl -qw net/ipv4/conf/{self.name}={value}"
+
+@dataclass(frozen=True)
+class SetSysctl:
+    """Give a link this value."""
+
+    name: str
+    value: int
+
+    def apply(self):
+        Path(CONF, self.name).write_text(str(self.value), encoding="ascii")
+
+    def commands(self):
+        return [f"sysctl -qw net/ipv4/conf/{self.name}={self.value}"]
 
 
-class Sysctls(Kind):
+@dataclass(frozen=True)
+class KeepSysctl:
+    """Remember the value that the link has, or the ``former`` that is known, before it is ``given`` one."""
+
+    name: str
+    given: int
+    former: Optional[int] = None
+
+    @property
+    def path(self):
+        return f"{FORMER}/{self.name}"
+
+    def apply(self):
+        former = number(f"{CONF}/{self.name}") if self.former is None else self.former
+        WriteFile(self.path, f"{former} {self.given} {number(_overall(self.name))}\n".encode(), 0o600).apply()
+
+    def commands(self):
+        former = f"$(cat {CONF}/{self.name})" if self.former is None else self.former
+        return [f'echo "{former} {self.given} $(cat {_overall(self.name)})" | install -D -m 0600 /dev/stdin {begun(self.path)}',
+                f"mv -T {begun(self.path)} {self.path}"]
+
+
+class Sysctls(OperationsKind):
     """The list is all that there is to be: what it does not name, and was set here, gets its former value."""
 
     options = {
@@ -79,23 +112,19 @@ class Sysctls(Kind):
         return [f"sysctl: there is no link {each}" for each in devices
                 if not os.path.exists(f"{CONF}/{each}") and ("link", None, each) not in self.ahead.made]
 
-    def commands(self, plan):
-        return [change.before.line(change.before.restored) if change.action == DELETE else change.after.line(change.after.value)
-                for change in plan.changes if change.after or change.before.restored is not None]
-
-    def apply(self, plan):
+    def operations(self, plan):
+        done = []
         for change in plan.changes:
-            if change.action == DELETE:
-                if change.before.restored is not None:
-                    _set(change.before.name, change.before.restored)
-                os.unlink(f"{FORMER}/{change.before.name}")
-                tidy(os.path.dirname(f"{FORMER}/{change.before.name}"))
-            else:
-                _keep(change.after.name, change.after.value)
-                _set(change.after.name, change.after.value)
+            before, after = change.before, change.after
+            if after:
+                done += [KeepSysctl(after.name, after.value, before.former if before else None), SetSysctl(after.name, after.value)]
+                continue
+            done += [SetSysctl(before.name, before.restored)] if before.restored is not None else []
+            done.append(RemoveFile(f"{FORMER}/{before.name}"))
+        return done
 
     def boot(self, items):
-        return [item.line(item.value) for item in items]
+        return [line for item in items for line in SetSysctl(item.name, item.value).commands()]
 
 
 def _look(name):
@@ -103,8 +132,9 @@ def _look(name):
     record, value = _record(name), number(f"{CONF}/{name}")
     if record is None:
         return None
-    touched = record.given is not None and (value != record.given or _overall(name) != record.overall)
-    return Sysctl(name=name, value=value, restored=None if touched or value is None else record.former)
+    touched = record.given is not None and (value != record.given or number(_overall(name)) != record.overall)
+    return Sysctl(name=name, value=value, restored=None if touched or value is None else record.former,
+                  former=record.former if record.given in (None, value) else None)
 
 
 def _record(name):
@@ -113,20 +143,8 @@ def _record(name):
 
 
 def _overall(name):
-    return number(f"{CONF}/all/{name.split('/')[1]}")
-
-
-def _keep(name, value):
-    """Remember the value that the link has before it is given ``value``, unless it was given that here."""
-    record, present = _record(name), number(f"{CONF}/{name}")
-    former = record.former if record and record.given in (None, present) else present
-    os.makedirs(os.path.dirname(f"{FORMER}/{name}"), exist_ok=True)
-    write(f"{FORMER}/{name}", f"{former} {value} {_overall(name)}\n", 0o600)
-
-
-def _set(name, value):
-    if os.path.exists(f"{CONF}/{name}"):  # else it went with its link
-        Path(CONF, name).write_text(str(value), encoding="ascii")
+    """The file of the setting of all links."""
+    return f"{CONF}/all/{name.split('/')[1]}"
 
 
 def default_device():

@@ -8,7 +8,7 @@ from . import _boot, _managers
 from ._archive import Rootfses
 from ._bridge import Bridges
 from ._containers import Containers
-from ._files import Files
+from ._file_kind import Files
 from ._forward import Passages
 from ._kind import Ahead
 from ._link import Links
@@ -17,6 +17,7 @@ from ._nft import Tables, loading
 from ._ports import Ports
 from ._run import Stage, checked
 from ._sysctl import Sysctls
+from ._units import Units
 from ._veth import VethPairs, host_end
 from ._vxlan import Vxlans
 
@@ -58,10 +59,11 @@ class Topology:
         if persist:
             tunnels = [item for item in items.get("vxlan_link", ()) if item.netns is None]
             devices = sorted({rule.plain_interface_name("vxlan_link.local", item.device) for item in tunnels})
+            commands = [line for option in items for line in self.kinds[option].boot(items[option])]
             yield Stage(Files(self.ahead), _boot.files(
-                [line for option in items for line in self.kinds[option].boot(items[option])],
-                sorted({item.local for item in tunnels}), devices,
+                commands, sorted({item.local for item in tunnels}), devices,
                 "".join(loading(item) for item in items.get("nftables", ()))), False)
+            yield Stage(Units(self.ahead), _boot.units(commands), False)
 
     def _warn_of_unguarded(self, stage):
         """The rules are about what the task names: what it no longer names takes frames from anybody."""

@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a whole host's result shows as commands, typed on an equal host, gives the same state: files, units, tables, other programs'
+chains, settings and links, where systemd runs the host and where it does not.
+
+A program that stands in for systemctl keeps which units are active, runs what they start, and records what it was asked.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.fromscratch.containers.plugins.module_utils import _boot, _managers, _netns, _nft
+
+from .conftest import js, run_module, sh
+from .faces import different, lasting
+
+HERE = "198.51.100.2"
+TREES = ("/etc/systemd", "/etc/udev", "/etc/NetworkManager", "/var/lib/fromscratch", "/run/fromscratch")
+COVERED = ("/etc", "/usr/bin", "/usr/sbin")
+CALLS = Path("/run/systemd/calls")
+
+SYSTEMCTL = """\
+#!/bin/sh
+# systemctl VERB [OPTION] [UNIT]
+for unit; do :; done
+active=/run/systemd/active
+mkdir -p "$active"
+case $1 in
+    is-active) exec test -e "$active/$unit" ;;
+    show) [ ! -e "$active/$unit" ] || echo ActiveState=active; exit ;;
+esac
+echo "$*" >>/run/systemd/calls
+case $1 in
+    start)
+        ! test -e "$active/$unit" || exit 0
+        sh -c "$(sed -n s/^ExecStart=//p "/etc/systemd/system/$unit")" && touch "$active/$unit" ;;
+    stop) rm -f "$active/$unit" ;;
+esac
+"""
+
+pytestmark = pytest.mark.skipif(_nft.nft() is None, reason="nft is not installed")
+
+
+class Machine:
+    """A host in a namespace of its own, which this thread is in, with an /etc and programs of its own."""
+
+    def __init__(self, scene, systemd):
+        self.name, self.outside = scene.netns(), scene.netns()
+        for tree in COVERED:
+            upper, work = f"/run/layers{tree}/upper", f"/run/layers{tree}/work"
+            sh(f"mkdir -p {upper} {work}", f"mount -t overlay -o lowerdir={tree},upperdir={upper},workdir={work} none {tree}")
+        sh("mkdir -p /etc/systemd/network /etc/systemd/system/multi-user.target.wants /etc/udev/rules.d /etc/NetworkManager/conf.d")
+        if systemd:
+            Path("/run/systemd/system").mkdir(parents=True)
+            self.program("/usr/bin/systemctl", SYSTEMCTL)
+        sh(f"ip -n {self.outside} link add out0 type veth peer name enX0 address 02:00:00:00:00:02 netns {self.name}",
+           f"ip -n {self.outside} link set out0 up", f"ip -n {self.name} address add {HERE}/24 dev enX0",
+           f"ip -n {self.name} link set enX0 up", f"ip -n {self.name} route add default via 198.51.100.1",
+           "ip netns add box", "ip -n box link set lo up")
+
+    @staticmethod
+    def program(path, text):
+        """Put a program that stands in for another into its place."""
+        Path(path).unlink(missing_ok=True)
+        Path(path).write_text(text, encoding="ascii")
+        os.chmod(path, 0o755)
+
+    @staticmethod
+    def chain():
+        """What Docker does."""
+        sh("nft add table ip filter", "nft 'add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }'",
+           "nft add rule ip filter FORWARD iifname docker0 accept")
+
+    @staticmethod
+    def close():
+        sh(*(f"umount --lazy {tree}" for tree in COVERED))  # umount itself is in one
+
+    def picture(self):
+        """All that the collection may change."""
+        def content(path, status):
+            if stat.S_ISLNK(status.st_mode):
+                return os.readlink(path)
+            return path.read_bytes() if stat.S_ISREG(status.st_mode) else None
+
+        # A mount's name has a number of its own in the record of what was mounted.
+        found = {str(path): (oct(os.lstat(path).st_mode), content(path, os.lstat(path)))
+                 for tree in TREES for path in sorted([Path(tree), *Path(tree).rglob("*")]) if os.path.lexists(path)}
+        settings = {str(path): path.read_text(encoding="ascii") for path in sorted(Path("/proc/sys/net/ipv4/conf").glob("*/*"))
+                    if path.name in ("forwarding", "arp_ignore", "rp_filter")}
+        links = {("here" if name == self.name else name): value for name, value in lasting(self.name, "box").items()}
+        return {"files": found, "settings": settings, "links": links, "rules": sh("nft -s list ruleset"),
+                "active": sh("ls /run/systemd/active", check=False), "calls": CALLS.read_text(encoding="ascii") if CALLS.exists() else "",
+                "neighbours": js("ip -j neighbour show nud permanent")}
+
+
+@pytest.fixture
+def machines(apart, scene):
+    """Makes one equal host after the other: each begins from nothing."""
+    made = []
+
+    def end():
+        while made:
+            made.pop().close()
+        scene.close()
+        scene.names.clear()
+        apart.clear()
+
+    def begin(systemd):
+        end()
+        made.append(Machine(scene, systemd))
+        return made[0]
+
+    yield begin
+    end()
+
+
+GUARD = 'chain filter_in {{\ntype filter hook input priority -10; policy accept;\nudp dport 4789 ip saddr {} counter accept comment "EOF"\n}}'
+
+
+def wanted(**changes):
+    """All kinds of a host, but containers and their root filesystems."""
+    return {
+        "persist": True,
+        "names": [{"network": "front", "file": "hosts", "lines": ["10.0.0.11 box", "EOF", "it's $HOME"]},
+                  {"network": "front", "file": "resolv.conf", "lines": ["nameserver 192.0.2.53"]}],
+        "nftables": [{"name": "fromscratch", "rules": GUARD.format("198.51.100.3")}],
+        "forward": [{"bridge": "br0", "accept": True, "routed": True}],
+        "veth_pair": [{"namespace": "box", "name": "ve-box", "addresses": ["10.0.0.11/24"], "underlay": HERE, "bridge": "br0"}],
+        "linux_bridge": [{"name": "br0", "addresses": ["10.0.0.1/24"], "underlay": HERE}],
+        "vxlan_link": [{"name": "vxlan0", "vni": 100, "local": HERE, "remotes": ["198.51.100.3"], "bridge": "br0"}],
+        "sysctl": [{"device": "br0", "name": "forwarding"}, {"name": "forwarding"}],
+        **changes}
+
+
+def absent(options):
+    whole = ("names", "forward", "sysctl")
+    return {kind: value if kind == "persist" else [] if kind in whole else [{**item, "state": "absent"} for item in value]
+            for kind, value in options.items()}
+
+
+STEPS = (
+    wanted(),
+    wanted(names=[{"network": "front", "file": "hosts", "lines": ["10.0.0.12 box"]}],
+           nftables=[{"name": "fromscratch", "rules": GUARD.format("{ 198.51.100.3, 198.51.100.4 }")}],
+           vxlan_link=[{"name": "vxlan0", "vni": 100, "local": HERE, "remotes": ["198.51.100.3", "198.51.100.4"], "bridge": "br0"}]),
+    wanted(forward=[{"bridge": "br0"}], sysctl=[], linux_bridge=[{"name": "br0", "addresses": ["10.0.0.2/24"], "underlay": HERE}]),
+    wanted(),
+    absent(wanted()))
+
+
+@pytest.mark.parametrize("systemd", [False, True], ids=["plain", "systemd"])
+def test_the_commands_of_all_kinds_do_the_same(machines, systemd):
+    machine, applied = machines(systemd), []
+    with _netns.entered(machine.name):
+        machine.chain()
+        before = machine.picture()
+        for number, step in enumerate(STEPS):
+            predicted, made = run_module("topology", check=True, **step), run_module("topology", **step)
+            assert not made.failed, made.msg
+            assert (made.changed, made.changes, made.commands, made.diff) == (True, predicted.changes, predicted.commands, predicted.diff)
+            again = run_module("topology", **step)
+            assert (again.changed, again.changes, again.commands) == (False, [], []), number
+            applied.append((made.commands, machine.picture()))
+        after = applied[-1][1]
+        assert {**after, "calls": ""} == before, different(before, after)
+    machine = machines(systemd)
+    with _netns.entered(machine.name):
+        machine.chain()
+        for number, (commands, expected) in enumerate(applied):
+            for line in commands:
+                done = subprocess.run(["sh", "-e"], input=line + "\n", capture_output=True, text=True, check=False)
+                assert done.returncode == 0, (number, line, done.stderr)
+            found = machine.picture()
+            assert found == expected, (number, different(expected, found))
+
+
+def test_one_script_of_all_commands(machines):
+    """An administrator may paste them as one."""
+    machine = machines(True)
+    with _netns.entered(machine.name):
+        machine.chain()
+        commands = run_module("topology", **STEPS[0]).commands
+        expected = machine.picture()
+    machine = machines(True)
+    with _netns.entered(machine.name):
+        machine.chain()
+        done = subprocess.run(["sh", "-e"], input="\n".join(commands), capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        found = machine.picture()
+        assert found == expected, different(expected, found)
+
+
+class TestTheUnitOfTheNetwork:
+    def test_it_is_active_after_the_first_run_and_gone_after_the_last(self, machines):
+        machine = machines(True)
+        with _netns.entered(machine.name):
+            made = run_module("topology", **wanted())
+            assert made.changes[-1] == {"item": f"unit {_boot.NAME}", "action": "create", "fields": []}
+            assert made.commands[-1] == f"systemctl start {_boot.NAME}"
+            sh(f"systemctl stop {_boot.NAME}")
+            again = run_module("topology", **wanted())
+            assert [change["item"] for change in again.changes] == [f"unit {_boot.NAME}"]
+            gone = run_module("topology", **absent(wanted()))
+            assert gone.commands[0] == f"systemctl stop {_boot.NAME}" and not Path(_boot.UNIT).exists()
+
+    def test_a_script_that_would_fail_at_boot_fails_today(self, machines):
+        machine = machines(True)
+        with _netns.entered(machine.name):
+            machine.program("/usr/bin/systemctl", SYSTEMCTL.replace("    start)\n", "    start) exit 7\n"))
+            failed = run_module("topology", **wanted())
+            assert failed.failed and f"systemctl start {_boot.NAME} failed" in failed.msg
+
+    def test_the_chains_of_others_get_their_rules_again_once_each_and_what_cannot_be_is_said(self, machines):
+        machine = machines(True)
+        with _netns.entered(machine.name):
+            machine.chain()
+            run_module("topology", **wanted())
+            rules = sh("nft -s list ruleset")
+            inserted = rules.count('comment "fromscratch.containers"')
+            assert inserted >= 2
+            script = [_boot.SCRIPT]
+            assert subprocess.run(script, capture_output=True, check=True).stderr == b""
+            assert sh("nft -s list ruleset") == rules, "it is there once"
+            sh("nft flush chain ip filter FORWARD", "nft add rule ip filter FORWARD iifname docker0 accept")
+            subprocess.run(script, check=True)
+            assert sorted(sh("nft -s list ruleset").splitlines()) == sorted(rules.splitlines())
+            sh("nft delete table ip filter", "ip link delete vxlan0")
+            said = subprocess.run(script, capture_output=True, text=True, check=True).stderr
+            assert said.count("No rule for br0 was inserted into the chain ip filter FORWARD") == inserted, said
+            assert js("ip -j link show vxlan0"), "the rest is done"
+
+
+class TestManagers:
+    """Of each it is asked whether it runs: what one that was stopped has left in /run is no sign."""
+
+    NMCLI = """\
+#!/bin/sh
+if [ "$*" = "--terse --fields RUNNING general" ]; then cat /run/NetworkManager/says; exit; fi
+echo "$*" >>/run/NetworkManager/calls
+grep -qx running /run/NetworkManager/says || { echo "Error: NetworkManager is not running." >&2; exit 8; }
+"""
+
+    @pytest.fixture
+    def machine(self, machines):
+        machine = machines(True)
+        machine.program("/usr/bin/nmcli", self.NMCLI)
+        machine.program("/usr/bin/udevadm", "#!/bin/sh\necho udevadm $* >>/run/systemd/calls\ntest -e /run/systemd/active/systemd-udevd.service\n")
+        for path in "/usr/sbin/NetworkManager", "/usr/bin/systemd-networkd", "/usr/bin/systemd-udevd":
+            machine.program(path, "#!/bin/sh\n")
+        sh("mkdir -p /run/NetworkManager/system-connections /run/udev /run/systemd/netif /run/systemd/active", "touch /run/udev/control")
+        with _netns.entered(machine.name):
+            yield machine
+
+    @pytest.mark.parametrize("running", [False, True])
+    def test_who_does_not_run_is_not_told_to_read_files_again(self, machine, running):
+        Path("/run/NetworkManager/says").write_text("running\n" if running else "not running\n", encoding="ascii")
+        units = "systemd-networkd.service", "systemd-udevd.service"
+        for unit in units if running else ():
+            Path("/run/systemd/active", unit).touch()
+        expected = ["systemctl reload-or-restart systemd-networkd.service", "udevadm control --reload", "nmcli general reload conf"]
+        for step in wanted(), absent(wanted()):
+            made = run_module("topology", **step)
+            assert not made.failed, made.msg
+            assert [line for line in made.commands if line in expected] == (expected if running else [])
+            there = [os.path.exists(path) for path in (_managers.NETWORKD, _managers.UDEV, _managers.NETWORK_MANAGER)]
+            assert there == [step["names"] != []] * 3, "it reads them when it starts"
+        calls = Path("/run/NetworkManager/calls")
+        assert (calls.read_text(encoding="ascii").splitlines() if calls.exists() else []) == ["general reload conf"] * 2 * running
