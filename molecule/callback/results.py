@@ -24,5 +24,6 @@ class CallbackModule(CallbackBase):
     def v2_runner_on_ok(self, result):
         if "changes" in result.result:
             kept = {key: result.result[key] for key in ("changed", "changes", "commands", "diff")}
+            kept["warnings"] = result.result.get("warnings", [])
             with open(os.environ["RESULTS"], "a", encoding="utf-8") as file:
                 file.write(json.dumps({"host": result.host.get_name(), "task": result.task.get_name(), **kept}) + "\n")

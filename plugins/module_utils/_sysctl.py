@@ -17,7 +17,6 @@ from ._errors import Invalid
 from ._files import begun, number, numbers
 from ._model import Item, fact, identity, settable
 from ._operations import OperationsKind, RemoveFile, WriteFile
-from ._plan import DELETE
 
 FORMER = "/var/lib/fromscratch/sysctl"
 CONF = "/proc/sys/net/ipv4/conf"

@@ -32,11 +32,33 @@ for unused in range(5):
     out.sendto(struct.pack("!II", 0x08000000, 100 << 8) + frame, ("172.31.0.1", 4789))
 """
 
+# Units of ours, in systemd's own way of writing their names; network namespaces are mounts.
+OURS = r"fromscratch|ns-container|ns\\x2dcontainer|run-netns"
+
+# Makes its chain, as Docker does, when the network of the containers has had all the time to be there first.
+DOCKER = """\
+[Unit]
+Description=Stands in for Docker
+After=network-online.target
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/sh -ec 'for turn in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do \
+    ! systemctl is-active --quiet fromscratch-network.service || break; sleep 0.1; done; \
+    nft add table ip filter; \
+    nft "add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }"'
+
+[Install]
+WantedBy=multi-user.target
+"""
+
 # What an administrator would look at to see whether anything is left.
 VIEWS = ("ip -j link", "ip -j address", "ip -j route", "ip -6 -j route", "ip -j rule", "ip netns", "nft list ruleset",
          "ls -lR --time-style=+ /etc/systemd /etc/udev/rules.d /etc/NetworkManager /run/fromscratch /run/netns 2>/dev/null",
          "ls -la --time-style=+ /var/lib/fromscratch", "cut -d' ' -f4- /proc/self/mountinfo",
          "systemctl list-unit-files --no-legend --no-pager", "ls -d /sys/fs/cgroup/system.slice/*container*",
+         f"systemctl list-units --all --plain --no-legend --no-pager | grep -E '{OURS}'",
          "cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/conf/*/rp_filter /proc/sys/net/ipv4/conf/*/forwarding")
 OUTSIDE = "198.51.100.1"
 
@@ -71,6 +93,11 @@ def test_the_hosts_have_booted(overlay):
         eventually(lambda name=name: booted(overlay.hosts[name]), f"{name} has booted")
 
 
+def test_the_unit_of_the_network_is_active(one):
+    assert show(one, "fromscratch-network.service", "ActiveState", "UnitFileState") == {
+        "ActiveState": "active", "UnitFileState": "enabled"}
+
+
 def test_a_container_is_a_service(one):
     unit = "ns-container@one-b.service"
     found = show(one, unit, "ActiveState", "MainPID", "Restart", "MemoryMax", "CPUQuotaPerSecUSec", "TasksMax", "UnitFileState")
@@ -87,6 +114,16 @@ def test_a_container_that_was_stopped_by_hand_is_started(overlay, one):
     assert one.run("/var/lib/fromscratch/containers/one-a/container status").rc == 3
     changes = [change for result in overlay.play("site.yml") for change in result.get("changes", ())]
     assert [(each["item"], each["action"]) for each in changes] == [("container one-a", "update")]
+    assert one.run("systemctl is-active ns-container@one-a").rc == 0
+
+
+def test_a_container_that_was_started_by_hand_gets_into_its_unit_which_is_said(overlay, one):
+    one.check_output("systemctl stop ns-container@one-a")
+    one.check_output("systemd-run --quiet --scope /var/lib/fromscratch/containers/one-a/container start")
+    results = [result for result in overlay.play("site.yml") if result.get("changes")]
+    assert [change["item"] for result in results for change in result["changes"]] == ["container one-a"]
+    warning, = (each for result in results for each in result["warnings"])
+    assert "container one-a runs, but was not started by ns-container@one-a.service" in warning
     assert one.run("systemctl is-active ns-container@one-a").rc == 0
 
 
@@ -215,7 +252,13 @@ def lasting(overlay):
 
 
 def test_a_reboot(overlay, one):
+    """Beside a program that makes a chain which drops what is forwarded, and starts later than ours would."""
+    one.check_output("printf %s >/etc/systemd/system/docker.service", DOCKER)
+    one.check_output("systemctl daemon-reload && systemctl enable --now docker.service")
+    changes = [change["item"] for result in overlay.play("site.yml") for change in result.get("changes", ())]
+    assert changes == ["passage of br0", "file /var/lib/fromscratch/network"]
     before = lasting(overlay)
+    assert before["nft"].count('comment "fromscratch.containers"') >= 2
     boot = one.check_output("cat /var/lib/fromscratch/network")
     assert "python" not in boot and "ansible" not in boot
     subprocess.run([STATE / "one/container", "stop"], check=True)
@@ -248,6 +291,8 @@ def test_teardown_leaves_nothing(overlay, one):
     before = look()
     assert "fromscratch" not in before["nft list ruleset"]
     assert "ns-container@" not in before["systemctl list-unit-files --no-legend --no-pager"]
+    assert one.run(f"systemctl list-units --all --plain --no-legend --no-pager | grep -E '{OURS}'").stdout == ""
+    assert "/run/netns" not in before["cut -d' ' -f4- /proc/self/mountinfo"]
     assert [line.split()[-1] for line in before["ls -la --time-style=+ /var/lib/fromscratch"].splitlines()[1:]] == [".", ".."]
     changed = subprocess.run(["find", STATE / "one/layer/upper/etc", "-name", "*fromscratch*", "-o", "-name", "*ns-container*"],
                              check=True, capture_output=True, text=True).stdout.split()
