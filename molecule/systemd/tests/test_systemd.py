@@ -119,11 +119,11 @@ def test_a_container_that_was_stopped_by_hand_is_started(overlay, one):
 
 def test_a_container_that_was_started_by_hand_gets_into_its_unit_which_is_said(overlay, one):
     one.check_output("systemctl stop ns-container@one-a")
-    one.check_output("systemd-run --quiet --scope /var/lib/fromscratch/containers/one-a/container start")
+    one.check_output("setsid /var/lib/fromscratch/containers/one-a/container start </dev/null >/dev/null 2>&1")
     results = [result for result in overlay.play("site.yml") if result.get("changes")]
     assert [change["item"] for result in results for change in result["changes"]] == ["container one-a"]
-    warning, = (each for result in results for each in result["warnings"])
-    assert "container one-a runs, but was not started by ns-container@one-a.service" in warning
+    said = "container one-a runs, but was not started by ns-container@one-a.service"
+    assert any(said in warning for result in results for warning in result["warnings"])
     assert one.run("systemctl is-active ns-container@one-a").rc == 0
 
 
@@ -247,7 +247,7 @@ def lasting(overlay):
             found[where, what] = {str(each.get("ifname") or each): each for each in clean(overlay.js("one", f"ip {where} {what}"))}
     found["fdb"] = sorted(str(clean(each)) for each in overlay.js("one", "bridge -j fdb show dev vxlan0")
                           if each.get("state") == "permanent")
-    found["nft"] = overlay.hosts["one"].check_output("nft -s list ruleset")
+    found["nft"] = sorted(overlay.hosts["one"].check_output("nft -s list ruleset").splitlines())  # tables in the order of their making
     return found
 
 
@@ -258,7 +258,7 @@ def test_a_reboot(overlay, one):
     changes = [change["item"] for result in overlay.play("site.yml") for change in result.get("changes", ())]
     assert changes == ["passage of br0", "file /var/lib/fromscratch/network"]
     before = lasting(overlay)
-    assert before["nft"].count('comment "fromscratch.containers"') >= 2
+    assert sum('comment "fromscratch.containers"' in line for line in before["nft"]) >= 2
     boot = one.check_output("cat /var/lib/fromscratch/network")
     assert "python" not in boot and "ansible" not in boot
     subprocess.run([STATE / "one/container", "stop"], check=True)
