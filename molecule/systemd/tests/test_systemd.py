@@ -247,7 +247,8 @@ def lasting(overlay):
             found[where, what] = {str(each.get("ifname") or each): each for each in clean(overlay.js("one", f"ip {where} {what}"))}
     found["fdb"] = sorted(str(clean(each)) for each in overlay.js("one", "bridge -j fdb show dev vxlan0")
                           if each.get("state") == "permanent")
-    found["nft"] = sorted(overlay.hosts["one"].check_output("nft -s list ruleset").splitlines())  # tables in the order of their making
+    # Tables are listed in the order of their making.
+    found["nft"] = sorted(overlay.hosts["one"].check_output("nft -s list ruleset").splitlines())
     return found
 
 
