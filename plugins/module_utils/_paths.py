@@ -22,8 +22,8 @@ def tidy(directory):
 
 
 def tidied(directory):
-    """One of our directories and those above it, as far as they are ours."""
-    found = []
+    """One of our directories and those above it, as far as they are ours; or that of one unit's drop-ins."""
+    found = [directory] if directory.startswith("/etc/systemd/system/") and directory.endswith(".d") else []
     while f"{directory}/".startswith(tuple(f"{each}/" for each in OWN)):
         found.append(directory)
         directory = os.path.dirname(directory)
