@@ -7,10 +7,12 @@ import json
 import time
 
 import pytest
+import yaml
 
 from ansible_collections.fromscratch.containers.plugins.module_utils import _netns, _nft
 from ansible_collections.fromscratch.containers.plugins.module_utils._overlay import part
 
+from ..conftest import ROOT
 from . import frames
 from .conftest import Scene, js, run_module, sh
 from .frames import (
@@ -38,9 +40,8 @@ from .frames import (
 
 pytestmark = pytest.mark.skipif(_nft.nft() is None, reason="nft is not installed")
 
-SETTINGS = {"overlay_state": "present", "overlay_networks": [], "overlay_vni": 100, "overlay_port": 4789, "overlay_bridge": "br0",
-            "overlay_vxlan": "vxlan0", "overlay_mtu": 1500, "overlay_rootfs": "/", "overlay_guard": False, "overlay_antispoof": True,
-            "overlay_forwarding": "learning", "overlay_bridge_netfilter": "warn", "overlay_underlay_ip": "192.0.2.1",
+SETTINGS = {**yaml.safe_load((ROOT / "roles/overlay/defaults/main.yml").read_text(encoding="utf-8")), "overlay_networks": [],
+            "overlay_mtu": 1500, "overlay_rootfs": "/", "overlay_guard": False, "overlay_underlay_ip": "192.0.2.1",
             "overlay_bridge_address": "10.0.0.1/24", "overlay_bridge_addresses": ["fd00::1/64"]}
 ALLOWED = ["10.0.0.50", "fd00::50", "192.168.0.0/24", "192.168.1.0/24", "fd01::/16", "fd01:1::/32"]
 OTHER_MAC = "02:00:00:00:00:99"
