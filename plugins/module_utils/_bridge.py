@@ -7,8 +7,11 @@ wrong address until its ARP entry ages out. So every bridge gets a MAC of its ow
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from . import _argspec as rule
 from . import _steps
+from ._errors import Invalid
 from ._link_kind import LinkKind
 from ._model import Bridge, Neighbour
 
@@ -21,6 +24,7 @@ OPTIONS = {
     "mtu": {"type": "int"},
     "underlay": {"type": "str"},
     "ports": {"type": "list", "elements": "str"},
+    "hairpin_ports": {"type": "list", "elements": "str"},
     "neighbours": {"type": "list", "elements": "dict", "options": {
         "address": {"type": "str", "required": True},
         "mac": {"type": "str", "required": True},
@@ -40,14 +44,16 @@ def bridge(options):
     name = rule.interface_name("name", options["name"])
     netns = rule.thing_name("netns", options["netns"])
     addresses = rule.interface_addresses("addresses", options["addresses"])
-    ports = options["ports"]
+    ports, hairpins = options["ports"], options["hairpin_ports"]
+    for port in set(hairpins or ()) - set(ports or ()):
+        raise Invalid("hairpin_ports", port, "it is not one of ports")
     return Bridge(
         name=name, netns=netns, addresses=addresses, up=True, accept_ra=False, accept_redirects=False,
         ipv6=rule.needs_ipv6(addresses),
         mac=rule.mac("mac", options["mac"]) or rule.own_mac("bridge", name, netns, options["addresses"]),
         mtu=rule.mtu("mtu", options["mtu"], addresses), underlay=rule.unicast("underlay", options["underlay"]),
         ports=None if ports is None else frozenset(rule.interface_name("ports", port) for port in ports),
-        neighbours=neighbours(options["neighbours"]),
+        hairpin_ports=None if hairpins is None else frozenset(hairpins), neighbours=neighbours(options["neighbours"]),
         stp=options["stp"], vlan_filtering=options["vlan_filtering"],
         priority=rule.in_range("priority", options["priority"], 0, 65535),
         forward_delay=rule.in_range("forward_delay", options["forward_delay"], 2, 30),
@@ -75,6 +81,13 @@ class Bridges(LinkKind):
     options = OPTIONS
     parse = staticmethod(bridge)
 
+    def look(self, item):
+        """Of ports that somebody else has added, nothing is managed."""
+        found = super().look(item)
+        if found is None or found.hairpin_ports is None or not item.ports:
+            return found
+        return replace(found, hairpin_ports=found.hairpin_ports & item.ports)
+
     def find(self, namespace, netns, link):
         data = link.data
         addresses = namespace.addresses(link.index)
@@ -82,6 +95,7 @@ class Bridges(LinkKind):
             name=link.name, netns=netns, owner=link.alias, mac=link.mac, mtu=link.mtu, up=link.up,
             addresses=frozenset(addresses), held=addresses, neighbours=namespace.neighbours(link.index),
             ports=frozenset(each.name for each in namespace.links.values() if each.master == link.index),
+            hairpin_ports=frozenset(each.name for each in namespace.links.values() if each.master == link.index and each.hairpin),
             stp=bool(data["stp_state"]), priority=data["priority"],
             vlan_filtering=bool(data.get("vlan_filtering")), **link.settings,
             **{name: data[name] // 100 for name in TIMES})
@@ -94,10 +108,13 @@ class Bridges(LinkKind):
     def changed(self, change):
         bridge = change.after
         gained, unused = _steps.gained_and_lost(change, "ports")
+        hairpins, others = _steps.gained_and_lost(change, "hairpin_ports")
         data = tuple((word, value * 100 if word in TIMES else value) for word, value in _steps.data_of(change))
         return (_steps.link(change, data, own_mtu=True)
                 + _steps.addresses(change, bridge.netns, bridge.name)
                 + [_steps.LinkSet(bridge.netns, port, master=bridge.name) for port in gained]
+                + [_steps.PortHairpin(bridge.netns, port, False) for port in others]
+                + [_steps.PortHairpin(bridge.netns, port, True) for port in hairpins]
                 + _steps.up(change, bridge.netns, bridge.name)
                 + self._neighbours(change))
 

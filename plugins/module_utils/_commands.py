@@ -160,6 +160,11 @@ def _fdb_del(step: _steps.FdbDel):
 
 
 @render.register
+def _hairpin(step: _steps.PortHairpin):
+    return [command("bridge", step.netns, "link", "set", "dev", step.name, "hairpin", "on" if step.on else "off")]
+
+
+@render.register
 def _port(step: _steps.PortSet):
     on, off = ("on", "off") if step.flood else ("off", "on")
     return [command("bridge", step.netns, "link", "set", "dev", step.name, "learning", on, "flood", on, "mcast_flood", on,

@@ -61,6 +61,7 @@ class Link:
     master: Optional[int]
     peer: Optional[int]
     peer_netns: Optional[int]  # the kernel's id of the namespace that the peer is in; None where it is this one
+    hairpin: bool  # as a bridge port, whether it gets its own frames back
     flood: Optional[bool]  # as a bridge port; None where it is none, or has flags that are neither here nor there
     data: Dict[str, object] = field(default_factory=dict)
     settings: Dict[str, bool] = field(default_factory=dict)  # the fields of _steps.SYSCTLS
@@ -82,6 +83,7 @@ def _link(message):
         master=message.get_attr("IFLA_MASTER"),
         peer=message.get_attr("IFLA_LINK"),
         peer_netns=message.get_attr("IFLA_LINK_NETNSID"),
+        hairpin=bool(_port(info, "IFLA_BRPORT_MODE")),
         flood=_flood(info),
         data={key[len(prefix):].lower(): value for key, value in (data["attrs"] if data else [])
               if key.startswith(prefix)},
@@ -97,11 +99,15 @@ def _settings(spec):
             "accept_redirects": bool(ipv4.get("accept_redirects") or ipv6.get("accept_redirects"))}
 
 
-def _flood(info):
+def _port(info, name):
+    """An attribute of a bridge port; None of a link that is none."""
     if not info or info.get_attr("IFLA_INFO_SLAVE_KIND") != "bridge":
         return None
-    port = info.get_attr("IFLA_INFO_SLAVE_DATA")
-    flags = {name: port.get_attr(f"IFLA_BRPORT_{name.upper()}") for name in PORT}
+    return info.get_attr("IFLA_INFO_SLAVE_DATA").get_attr(name)
+
+
+def _flood(info):
+    flags = {name: _port(info, f"IFLA_BRPORT_{name.upper()}") for name in PORT}
     return next((flood for flood in (True, False) if flags == port_flags(flood)), None)
 
 
@@ -388,6 +394,10 @@ class Links:
     @_step.register
     def _set_port(self, step: _steps.PortSet):
         self._there(step.netns).socket.brport("set", index=self._index(step.netns, step.name), **port_flags(step.flood))
+
+    @_step.register
+    def _set_hairpin(self, step: _steps.PortHairpin):
+        self._there(step.netns).socket.brport("set", index=self._index(step.netns, step.name), mode=int(step.on))
 
     @_step.register
     def _replace_port_fdb(self, step: _steps.PortFdbReplace):

@@ -139,6 +139,7 @@ class Bridge(Item):
     addresses: Optional[FrozenSet[str]] = settable()
     underlay: Optional[str] = hint()
     ports: Optional[FrozenSet[str]] = at_least()
+    hairpin_ports: Optional[FrozenSet[str]] = settable()
     neighbours: Optional[FrozenSet[Neighbour]] = settable()
     stp: Optional[bool] = settable()
     priority: Optional[int] = settable()

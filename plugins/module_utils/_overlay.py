@@ -327,7 +327,9 @@ def _items(hosts, here, settings):
                  for each in members]
         peers, neighbours = _forwarding(hosts, here, network)
         veths += pairs
-        bridges.append({"name": network.bridge, "ports": [each["name"] for each in pairs],
+        # With br_netfilter on, a container that uses its own published port gets its frames back by the port that they came from.
+        hairpins = [pair["name"] for pair, each in zip(pairs, members) if each["publish"]]
+        bridges.append({"name": network.bridge, "ports": [each["name"] for each in pairs], "hairpin_ports": hairpins,
                         "addresses": network.addresses, "neighbours": neighbours, **mtu})
         tunnels.append({"name": network.vxlan, "vni": network.vni, "local": network.underlay_ip, "port": network.port,
                         "bridge": network.bridge, **peers, **_given(vars(network), "mtu")})

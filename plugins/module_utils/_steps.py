@@ -128,6 +128,15 @@ class FdbDel(FdbAppend):
 
 
 @dataclass(frozen=True)
+class PortHairpin:
+    """Whether a bridge port may get frames that have come in by it."""
+
+    netns: Optional[str]
+    name: str
+    on: bool
+
+
+@dataclass(frozen=True)
 class PortSet:
     """A bridge port. Without ``flood`` it gets the frames for the MACs that the bridge knows there and no others, the bridge
     learns none from it, and answers for the neighbours that it knows."""

@@ -60,6 +60,13 @@ options:
         attach links to bridges too.
     type: list
     elements: str
+  hairpin_ports: &hairpin_ports
+    description:
+      - Those of O(ports) that get frames back which have come in by them (C(hairpin on)); the others of O(ports) do not. Where the
+        kernel's C(br_netfilter) is on, a container needs that to reach a port of the host that leads to its own.
+      - Without it, that is not managed.
+    type: list
+    elements: str
   neighbours: &neighbours
     description:
       - All permanent neighbours of the bridge, IPv4 and IPv6; other permanent ones are removed. The host asks nobody for
@@ -117,6 +124,7 @@ options:
       mtu: *mtu
       underlay: *underlay
       ports: *ports
+      hairpin_ports: *hairpin_ports
       neighbours: *neighbours
       stp: *stp
       priority: *priority

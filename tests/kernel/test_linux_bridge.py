@@ -6,7 +6,8 @@ import subprocess
 import sys
 
 from ..conftest import ROOT
-from .conftest import addresses, link, run_module, sh, state
+from .conftest import addresses, js, link, run_module, sh, state
+from .faces import converge, same_by_commands
 
 
 def test_act_again_check_change_absent(scene):
@@ -72,3 +73,31 @@ def test_a_bridge_keeps_the_mtu_that_the_kernel_gives_to_links(scene):
     assert run_module("linux_bridge", **wanted).changed and link(netns, "br0")["mtu"] == 1500
     sh(f"ip -n {netns} link set p2 master br0")
     assert link(netns, "br0")["mtu"] == 1500 and not run_module("linux_bridge", **wanted).changed
+
+
+def hairpins(netns):
+    return {each["ifname"] for each in js(f"bridge -n {netns} -d -j link show") if each["hairpin"]}
+
+
+def test_ports_that_get_their_own_frames_back(scene):
+    netns, other = scene.netns(), scene.netns()
+    for each in netns, other:
+        sh(*(f"ip -n {each} link add p{at} address 02:00:00:00:00:0{at} type veth peer name q{at} address 02:00:00:00:01:0{at}" for at in (1, 2, 3)))
+    wanted = {"name": "br0", "netns": netns, "addresses": [], "ports": ["p1", "p2"]}
+    converge("linux_bridge", netns, **wanted)
+    sh(f"ip -n {netns} link set p3 master br0", f"bridge -n {netns} link set dev p3 hairpin on")
+    made = converge("linux_bridge", netns, **wanted, hairpin_ports=["p1"])
+    assert made.commands == [f"bridge -n {netns} link set dev p1 hairpin on"] and hairpins(netns) == {"p1", "p3"}
+    sh(f"ip -n {netns} link set p1 nomaster")
+    converge("linux_bridge", netns, **wanted, hairpin_ports=["p1"])
+    assert hairpins(netns) == {"p1", "p3"}, "with the bridge, it had lost that"
+    converge("linux_bridge", netns, **wanted, hairpin_ports=["p2"])
+    assert hairpins(netns) == {"p2", "p3"}, "that of somebody else's port stays"
+    assert not run_module("linux_bridge", **wanted).changed, "without the option, it is not managed"
+    converge("linux_bridge", netns, **wanted, hairpin_ports=[])
+    assert hairpins(netns) == {"p3"}
+    sh(f"ip -n {netns} link delete br0")
+    same_by_commands(converge("linux_bridge", netns, **wanted, hairpin_ports=["p2"]), [netns], [other])
+    assert hairpins(netns) == hairpins(other) == {"p2"}
+    refused = run_module("linux_bridge", **wanted, hairpin_ports=["p3"])
+    assert refused.failed and "hairpin_ports: 'p3' is not valid: it is not one of ports" in refused.msg

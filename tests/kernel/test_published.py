@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from ansible_collections.fromscratch.containers.plugins.module_utils import _conntrack, _netns, _nft, _ports, _process
 
 from .conftest import sh
-from .test_egress import HERE, machine  # noqa: F401 (machine is a fixture)
+from .test_egress import HERE, SENT_TO_IPTABLES, machine  # noqa: F401 (machine is a fixture)
 
 pytestmark = pytest.mark.skipif(_nft.nft() is None, reason="nft is not installed")
 
@@ -127,3 +128,44 @@ def test_listeners_are_those_of_ss(machine):  # noqa: F811
         assert sorted(str(each.address) for each in _ports.listeners("tcp", 2222)) == ["0.0.0.0", "::1"]
         assert len(sh("ss -Hltn 'sport = 2222'").splitlines()) == 2
     assert list(_ports.listeners("tcp", 2222)) == []
+
+
+def said(netns, port):
+    """What a server says to one who connects; None where nothing comes back."""
+    with _netns.entered(netns):
+        client = socket.socket()
+    with client:
+        client.settimeout(2)
+        try:
+            client.connect((HERE, port))
+            return client.recv(100)
+        except OSError:
+            return None
+
+
+@pytest.mark.parametrize("bridged", ["0", pytest.param("1", marks=pytest.mark.skipif(
+    not SENT_TO_IPTABLES.exists(), reason="the kernel has no br_netfilter"))])
+def test_a_container_reaches_its_own_published_port(machine, bridged):  # noqa: F811
+    """With br_netfilter, its frames are led back to it while they still are in the bridge."""
+    if SENT_TO_IPTABLES.exists():
+        SENT_TO_IPTABLES.write_text(bridged, encoding="ascii")
+    machine.converge(("c1", {"publish": ["8080:80"]}), ("c2", {}), egress=True)
+    with listening("0.0.0.0", 80, netns="c1") as server:
+        def serve():
+            with contextlib.suppress(OSError):  # it is closed at the end
+                while True:
+                    with server.accept()[0] as client:
+                        client.sendall(b"hello")
+
+        server.settimeout(None)
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        for netns in "c1", "c2", machine.outside, machine.name:
+            assert said(netns, 8080) == b"hello", netns
+        if bridged == "1":
+            sh("bridge link set dev ve-c1 hairpin off")
+            assert said("c1", 8080) is None, "the kernel would do without: nothing has been shown"
+            machine.converge(("c1", {"publish": ["8080:80"]}), ("c2", {}), egress=True)
+            assert said("c1", 8080) == b"hello"
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()

@@ -51,7 +51,7 @@ def test_two_hosts():
             'iifname "br0" oifname != "br0" counter drop', 'iifname != "br0" oifname "br0" counter drop', "}"))},
             {"name": "fromscratch", "family": "bridge", "state": "absent"}],
         "veth_pair": [{"name": "ve-a", "container": "a", "addresses": ["10.0.0.10/24"], "underlay": "172.31.0.1"}],
-        "linux_bridge": [{"name": "br0", "ports": ["ve-a"], "addresses": ["10.0.0.1/24"], "neighbours": [],
+        "linux_bridge": [{"name": "br0", "ports": ["ve-a"], "hairpin_ports": [], "addresses": ["10.0.0.1/24"], "neighbours": [],
                           "underlay": "172.31.0.1"}],
         "vxlan_link": [{"name": "vxlan0", "vni": 100, "local": "172.31.0.1", "remotes": ["172.31.0.2"], "port": 4789,
                         "bridge": "br0", "fdb": [], "flood": True}],
@@ -66,7 +66,7 @@ def test_three_hosts_one_without_containers_and_bridge_address():
     hosts = {**two(), "h3": host(3, bridge_address=None)}
     assert of(hosts, "h1")["vxlan_link"][0]["remotes"] == ["172.31.0.2", "172.31.0.3"]
     third = of(hosts, "h3")
-    assert third["linux_bridge"] == [{"name": "br0", "ports": [], "addresses": [], "neighbours": [], "underlay": "172.31.0.3"}]
+    assert third["linux_bridge"] == [{"name": "br0", "ports": [], "hairpin_ports": [], "addresses": [], "neighbours": [], "underlay": "172.31.0.3"}]
     assert (third["ns_container"], third["veth_pair"], of(hosts, "h3", pings)) == ([], [], [])
     assert third["vxlan_link"][0]["remotes"] == ["172.31.0.1", "172.31.0.2"]
 
@@ -399,6 +399,7 @@ def test_published_ports():
 
 def test_the_host_is_asked_for_the_ports():
     hosts = published("8080:80/tcp", "192.0.2.1:53:5353/udp", "0.0.0.0:1:1")
+    assert of(hosts, "h1")["linux_bridge"][0]["hairpin_ports"] == ["ve-a"]
     wanted = [{"port": 8080, "protocol": "tcp"}, {"port": 53, "protocol": "udp", "address": "192.0.2.1"}, {"port": 1, "protocol": "tcp"}]
     assert of(hosts, "h1")["publish"] == [{**each, "over": False} for each in wanted]
     hosts["h1"]["overlay_publish_over"] = "yes"
