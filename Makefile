@@ -14,6 +14,7 @@ BASE_PYTHON := $(shell for each in $(or $(PYTHON),python3 python3.13 python3.12 
 	&& break; done)
 
 BIN := .venv/bin
+RUNS := .venv/.runs
 STAMP := .venv/.made
 
 # Programs that find each other, administrators' ones too, and the locale that Ansible insists on.
@@ -32,17 +33,22 @@ TESTS := tests/unit tests/kernel
 comma := ,
 header = @printf '\n=== %s ===\n' '$(1)'
 
-.PHONY: help venv tools demo demo-down test test-all lint sanity molecule pytest unit kernel properties units integration matrix coverage package bench isolation docs clean
+.PHONY: help venv tools demo demo-down test test-all lint sanity molecule pytest unit kernel properties units integration matrix coverage package bench isolation distributions docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
 
 venv: $(STAMP) ## make .venv with all Python tools, once for each change of the requirements
 
-$(STAMP): requirements.txt requirements-dev.txt
+# What the demo needs, Ansible and pyroute2, in the versions that the tests have; a tenth of all tools.
+$(RUNS): requirements.txt
 	$(call header,venv)
 	@[ "$(BASE_PYTHON)" ] || { echo 'No Python from 3.11 found; name one: make PYTHON=/path/to/python3' >&2; exit 1; }
 	$(BASE_PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check -r requirements.txt -c requirements-dev.txt
+	@touch $@
+
+$(STAMP): $(RUNS) requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check -r requirements-dev.txt
 	$(BIN)/python -m pip check
 	@touch $@
@@ -50,7 +56,7 @@ $(STAMP): requirements.txt requirements-dev.txt
 tools: ## check the system's tools, and install what is missing where that is possible
 	@scripts/tools "$(BASE_PYTHON)"
 
-demo: tools venv ## build a lab of two hosts on this machine, the overlay on them, and prove that it works
+demo: tools $(RUNS) ## build a lab of two hosts on this machine, the overlay on them, and prove that it works
 	$(call header,the lab: two hosts and their network)
 	@$(AS_ROOT) $(BIN)/ansible-playbook playbooks/lab.yml
 	$(call header,the overlay: bridges$(comma) containers$(comma) VXLAN)
@@ -59,7 +65,7 @@ demo: tools venv ## build a lab of two hosts on this machine, the overlay on the
 	@$(AS_ROOT) $(BIN)/ansible-playbook -i inventory/lab playbooks/verify.yml
 	@printf '\nThe lab is up. Take it away with: make demo-down\n'
 
-demo-down: venv ## take the lab away
+demo-down: $(RUNS) ## take the lab away
 	@$(AS_ROOT) $(BIN)/ansible-playbook playbooks/lab.yml -e lab_state=absent
 
 test: tools venv lint sanity molecule pytest ## run the checks and tests of every day; the last line is pytest's
@@ -142,6 +148,11 @@ package: tools venv ## build the collection, check it as Galaxy does, install it
 	@scripts/check-package build/package/*.tar.gz
 	$(call header,the lab with the package)
 	@$(AS_ROOT) scripts/apart scripts/run-package build/package/*.tar.gz
+
+distributions: tools venv ## the playbooks on a mesh of Debian 11, 12 and 13, from the first run to the teardown
+	$(call header,distributions)
+	@$(AS_ROOT) scripts/userland bullseye bookworm trixie
+	@$(AS_ROOT) scripts/apart $(BIN)/python -m pytest -rs tests/distributions
 
 bench: tools venv ## time the role beside the article's commands and a playbook of loops; COUNT="10 100" containers
 	$(call header,bench)

@@ -46,6 +46,8 @@ def _files_of(container):
 
 
 class Containers(Kind):
+    tools = ("chroot", "flock", "ip", "mount", "nsenter", "pivot_root", "prlimit", "script", "setpriv",
+             "setsid", "umount", "unshare")
     options = OPTIONS
     parse = staticmethod(container)
 

@@ -110,6 +110,9 @@ class Passages(OperationsKind):
         super().__init__(ahead)
         self._before = None  # the chains as they are before the first plan
 
+    def requirements(self, options):
+        return ("nft",) if any(each.get("accept") for each in options) else ()
+
     def parse(self, options):
         name = _argspec.plain_interface_name("bridge", options["bridge"])
         return Passage(name=name, accept=options["accept"], routed=options["routed"])
@@ -124,9 +127,6 @@ class Passages(OperationsKind):
                 "rules for them added by overlay_bridge_netfilter: accept (in topology: forward.accept)"
                 for chain in sorted({each.chain for each in wanted})]
             wanted = frozenset()
-        elif nft() is None:
-            raise Problem("nft is missing, which looks for packet filters in the way: install the package nftables",
-                          missing_library="nftables")
         return Passage(name=item.name, rules=wanted)
 
     def observe(self, wanted, prune):

@@ -23,6 +23,7 @@ class Kind:
     """One kind of thing. A subclass fills in these; all but ``apply`` leave the host as it is."""
 
     options = {}  # the specification of one item's options
+    tools = ()  # the programs of the host, in the words of _deps, without which there can be no item
 
     def __init__(self, ahead=None):
         self.ahead = ahead or Ahead()
@@ -33,7 +34,11 @@ class Kind:
         raise NotImplementedError
 
     def require(self):
-        """Raises Problem where something the kind needs on every host is missing."""
+        """Raises Problem where an option that is not an item's cannot be."""
+
+    def requirements(self, options):
+        """What the host must have, in the words of _deps, for items of these options."""
+        return self.tools if any(each.get("state") != "absent" for each in options) else ()
 
     def complete(self, item):
         """The wanted item with the defaults that only this host can tell."""

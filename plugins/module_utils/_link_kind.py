@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ._argspec import least_mtu
 from ._commands import command, commands
-from ._deps import require_pyroute2
+from ._deps import PYROUTE2
 from ._errors import Foreign, Invalid
 from ._kind import Kind
 from ._link import Links
@@ -45,8 +45,8 @@ class LinkKind(Kind):
         super().__init__(ahead)
         self.links = links or Links(self.ahead)
 
-    def require(self):
-        require_pyroute2()
+    def requirements(self, options):
+        return (PYROUTE2,)  # to see what is there, too
 
     def complete(self, item):
         """The MTU, where the item says which underlay it has to fit."""

@@ -71,6 +71,7 @@ class ForgetConnections:
 
 
 class Tables(OperationsKind):
+    tools = ("nft", "unshare")
     options = {
         "name": {"type": "str", "required": True},
         "family": {"type": "str", "choices": ["inet", "bridge"], "default": "inet"},
@@ -88,9 +89,6 @@ class Tables(OperationsKind):
 
     def complete(self, item):
         """The rules as nft lists them; None where the kernel has no tables of that family."""
-        if nft() is None:
-            raise Problem("nft is missing, which nftables tables need: install the package nftables, or do not ask for rules",
-                          missing_library="nftables")
         done = run("unshare", "--net", "sh", "-ec", f"nft -f - && nft -s list table {item.place}", text=loading(item))
         if done.returncode and item.family == "bridge" and not _knows_bridges():
             self.warnings.append(f"{item.key} is left out: the kernel of this host has no tables of that family, so that "

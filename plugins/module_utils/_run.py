@@ -18,6 +18,7 @@ from itertools import chain
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
+from . import _deps
 from ._argspec import argument_spec, items_of, spread
 from ._errors import Invalid, Problem
 from ._plan import diff
@@ -97,10 +98,13 @@ class Module(AnsibleModule):
 
 def run(module, kind):
     """Bring the host to what the parameters of a module for one kind of thing want, and exit the module."""
-    def stages():
-        yield Stage(kind, items_of(kind.options, module.params), module.params["prune"])
+    def options():
+        return items_of(kind.options, module.params)
 
-    run_all(module, [kind], stages, lambda stages, shown: shown(stages[0]))
+    def stages():
+        yield Stage(kind, options(), module.params["prune"])
+
+    run_all(module, [kind], lambda: kind.requirements(options()), stages, lambda stages, shown: shown(stages[0]))
 
 
 def checked(kinds, params):
@@ -118,13 +122,14 @@ def by_option(stages, shown):
     return {stage.option: shown(stage) for stage in stages if stage.option}
 
 
-def run_all(module, kinds, stages, gathered=by_option):
-    """The same for several ``kinds``. ``stages`` is a generator of the Stages, in the order in which things are set up: each
-    has been planned when the next is asked for."""
+def run_all(module, kinds, requirements, stages, gathered=by_option):
+    """The same for several ``kinds``. ``requirements`` tells what the host must have, in the words of _deps. ``stages`` is a
+    generator of the Stages, in the order in which things are set up: each has been planned when the next is asked for."""
     try:
         _require_root()
         for kind in kinds:
             kind.require()
+        _deps.require(requirements())
         planned = []
         for stage in stages():
             stage.look()

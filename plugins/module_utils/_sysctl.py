@@ -87,6 +87,7 @@ class KeepSysctl:
 class Sysctls(OperationsKind):
     """The list is all that there is to be: what it does not name, and was set here, gets its former value."""
 
+    tools = ("sysctl",)  # in what is shown, and at boot
     options = {
         "device": {"type": "str"},
         "name": {"type": "str", "choices": sorted(SETTINGS), "required": True},

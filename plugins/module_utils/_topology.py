@@ -41,6 +41,10 @@ class Topology:
                  Sysctls(self.ahead), Ports(self.ahead))
         self.kinds = {option: kind for option, kind in zip(KINDS, kinds) if params[option] is not None}
 
+    def requirements(self):
+        """What the host must have for all kinds together."""
+        return [need for option, kind in self.kinds.items() for need in kind.requirements(self.params[option])]
+
     def stages(self):
         """No kind is managed that is not given."""
         given = _plugged(checked(self.kinds, self.params))

@@ -270,7 +270,7 @@ def main():
         **OPTIONS,
     }, supports_check_mode=True)
     topology = Topology(module.params)
-    run_all(module, topology.kinds.values(), topology.stages)
+    run_all(module, topology.kinds.values(), topology.requirements, topology.stages)
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ def test_a_host_without_pyroute2(scene):
               f"print(json.dumps(vars(run_module('linux_bridge', name='br0', netns='{netns}'))))")
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)
-    assert found["failed"] and found["missing_library"] == "pyroute2" and "pyroute2>=0.7.2" in found["msg"]
+    assert found["failed"] and found["missing"][0]["name"] == "pyroute2" and "pyroute2 0.7.2 or newer" in found["msg"]
     assert link(netns, "br0") is None
 
 

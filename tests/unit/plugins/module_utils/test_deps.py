@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import os
 import sys
 
 import pytest
 
 from ansible_collections.fromscratch.containers.plugins.module_utils import _deps
 from ansible_collections.fromscratch.containers.plugins.module_utils._errors import Problem
+from ansible_collections.fromscratch.containers.plugins.module_utils._topology import KINDS, Topology
 
 
 @pytest.fixture
@@ -29,26 +31,59 @@ def host(monkeypatch):
 @pytest.mark.parametrize("version", ["0.7.2", "0.7.12", "0.9.7", "1.0", "0.8.1.dev3"])
 def test_a_version_that_will_do(host, version):
     host(version)
-    _deps.require_pyroute2()
+    _deps.require(["pyroute2"])
 
 
 @pytest.mark.parametrize("version", ["0.7.1", "0.6.13", "0.5.14"])
 def test_a_version_that_is_too_old(host, version):
     host(version)
-    with pytest.raises(Problem, match=f"pyroute2 {version} is too old: 0.7.2 or newer is needed") as found:
-        _deps.require_pyroute2()
-    assert found.value.details == {"missing_library": "pyroute2"}
+    with pytest.raises(Problem, match=f"pyroute2 0.7.2 or newer, and {version} is too old [(]the package") as found:
+        _deps.require(["pyroute2"])
+    assert found.value.details == {"missing": [{"name": "pyroute2", "deb": "python3-pyroute2", "rpm": None}]}
 
 
 def test_none(host):
     host(None)
-    with pytest.raises(Problem, match="pyroute2>=0.7.2") as found:
-        _deps.require_pyroute2()
-    assert found.value.details["missing_library"] == "pyroute2" and "ModuleNotFoundError" in found.value.details["exception"]
+    with pytest.raises(Problem, match="pyroute2 0.7.2 or newer [(]the package") as found:
+        _deps.require(["pyroute2"])
+    assert found.value.details["missing"][0]["name"] == "pyroute2" and "ModuleNotFoundError" in found.value.details["exception"]
 
 
 def test_one_that_does_not_say(host, monkeypatch):
     host("0.9.7")
     monkeypatch.setattr(importlib.metadata, "version", int)
     assert _deps.pyroute2_version() is None
-    _deps.require_pyroute2()
+    _deps.require(["pyroute2"])
+
+
+def test_all_that_is_missing_is_named_at_once_with_its_package(host, monkeypatch):
+    host(None)
+    monkeypatch.setattr(_deps.shutil, "which", lambda name, path: None if name in ("mount", "nft") else f"/usr/bin/{name}")
+    with pytest.raises(Problem) as found:
+        _deps.require(["nft", "ip", "mount", "pyroute2", "mount"])
+    assert str(found.value) == (
+        "This host lacks what the task needs: the program mount (the package mount, util-linux-core in the family of Red Hat); "
+        "the program nft (the package nftables); the Python library pyroute2 0.7.2 or newer (the package python3-pyroute2 from "
+        "Debian 12 or Ubuntu 24.04 on; pip install pyroute2 elsewhere)")
+    assert [(each["name"], each["deb"], each["rpm"]) for each in found.value.details["missing"]] == [
+        ("mount", "mount", "util-linux-core"), ("nft", "nftables", "nftables"), ("pyroute2", "python3-pyroute2", None)]
+
+
+def test_programs_are_found_where_a_path_without_sbin_does_not_lead(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert _deps.found("sh") and _deps.found("no-such-program") is None
+    (tmp_path / "no-such-program").touch(mode=0o755)
+    assert _deps.found("no-such-program") == os.path.join(tmp_path, "no-such-program")
+
+
+@pytest.mark.parametrize("option", KINDS)
+def test_each_kind_knows_what_it_needs_and_the_package_of_that(option):
+    params = dict.fromkeys([*KINDS, "validate_certs", "use_proxy", "http_agent", "timeout"])
+
+    def needed(items):
+        return set(Topology({**params, option: items}).requirements())
+
+    present, absent = needed([{"state": "present", "accept": True}]), needed([{"state": "absent", "accept": False}])
+    assert present <= {*_deps.PACKAGES, "pyroute2"} and absent <= {"pyroute2"} and absent <= present
+    assert bool(present) == (option not in ("alpine_rootfs", "names"))
+    assert needed([{"state": "absent"}, {"state": "present", "accept": True}]) == present
