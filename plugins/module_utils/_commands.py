@@ -167,11 +167,8 @@ def _hairpin(step: _steps.PortHairpin):
 @render.register
 def _port(step: _steps.PortSet):
     on, off = ("on", "off") if step.flood else ("off", "on")
-    lines = [command("bridge", step.netns, "link", "set", "dev", step.name, "learning", on, "flood", on, "mcast_flood", on,
-                     "neigh_suppress", off)]
-    if step.netns is None:  # the bridge of Debian 11 has no word for it, and a host boots by these lines
-        return [*lines, f"echo {int(step.flood)} >/sys/class/net/{shlex.quote(step.name)}/brport/broadcast_flood"]
-    return [*lines, command("bridge", step.netns, "link", "set", "dev", step.name, "bcast_flood", on)]
+    return [command("bridge", step.netns, "link", "set", "dev", step.name, "learning", on, "flood", on, "mcast_flood", on,
+                    "bcast_flood", on, "neigh_suppress", off)]
 
 
 @render.register

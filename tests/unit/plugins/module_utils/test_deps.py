@@ -85,5 +85,5 @@ def test_each_kind_knows_what_it_needs_and_the_package_of_that(option):
 
     present, absent = needed([{"state": "present", "accept": True}]), needed([{"state": "absent", "accept": False}])
     assert present <= {*_deps.PACKAGES, "pyroute2"} and absent <= {"pyroute2"} and absent <= present
-    assert bool(present) == (option not in ("alpine_rootfs", "names"))
+    assert bool(present) == (option not in ("alpine_rootfs", "names", "publish"))
     assert needed([{"state": "absent"}, {"state": "present", "accept": True}]) == present
