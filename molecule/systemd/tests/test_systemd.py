@@ -32,8 +32,8 @@ for unused in range(5):
     out.sendto(struct.pack("!II", 0x08000000, 100 << 8) + frame, ("172.31.0.1", 4789))
 """
 
-# Units of ours, in systemd's own way of writing their names; network namespaces are mounts.
-OURS = r"fromscratch|ns-container|ns\\x2dcontainer|run-netns"
+# Units of ours, as systemd names them; network namespaces are mounts.
+OURS = "^(fromscratch|ns-container|system-ns|run-netns)"
 
 # Makes its chain, as Docker does, when the network of the containers has had all the time to be there first.
 DOCKER = """\
