@@ -24,6 +24,25 @@ attributes:
     description: The operating systems that the module runs on.
 """
 
+    # What runs on the controller alone, and changes no host.
+    PLAN = r"""
+options: {}
+attributes:
+  check_mode:
+    support: full
+    description: Does in C(check_mode) what it does in a real run.
+  diff_mode:
+    support: none
+    description: There is nothing to compare.
+  idempotent:
+    support: full
+    description: Changes nothing at all.
+  platform:
+    platforms: posix
+    support: full
+    description: The operating systems that it runs on.
+"""
+
     # Modules that change links through netlink.
     LINKS = r"""
 options: {}

@@ -6,11 +6,10 @@ Pure functions of data. The only place that knows all hosts at once; the modules
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 from dataclasses import dataclass, field
 from typing import Dict, List, Optional
-
-from ansible.module_utils.parsing.convert_bool import boolean
 
 from . import _antispoof, _firewall
 from . import _argspec as rule
@@ -18,9 +17,10 @@ from ._errors import Invalid, Problem
 from ._model import derived_ifname
 from ._names import HOSTS, RESOLV, path
 
-# The variables that describe a network. A host that sets none of its own shares those of the host worked out.
-SHARED = ("vni", "port", "bridge", "vxlan", "forwarding", "mtu", "egress", "metadata", "antispoof", "names", "dns")
-OWN = ("underlay_ip", "bridge_address", "bridge_addresses")
+# The variables that describe a network: those of a host are what each of its overlay_networks does not say itself.
+NETWORK = ("vni", "port", "bridge", "vxlan", "forwarding", "mtu", "egress", "metadata", "antispoof", "names", "dns", "underlay_ip",
+           "bridge_address", "bridge_addresses")
+OPTIONAL = ("mtu", "dns", "bridge_address", "bridge_addresses")  # a network may set these to none
 LEARNING, STATIC = "learning", "static"
 CONTAINER_OPTIONS = ("rootfs", "command", "env", "hostname", "workdir", "layer", "binds", "tmpfs", "read_only",
                      "privileged", "capabilities", "no_new_privs", "seccomp", "userns", "ulimits", "recreate", "init",
@@ -59,85 +59,121 @@ class Host:
     containers: List[dict] = field(default_factory=list)  # each with its network and its list of addresses
 
 
-def part(variables, host, settings):
-    """The items of ``host``, of the overlay of all hosts in ``variables``, by module.
+class Mistakes:
+    """What is wrong with the variables, each once, with the hosts that it is about."""
 
-    Raises Problem with everything that does not fit.
-    """
-    hosts = _hosts(variables, host, settings)
-    return _items(hosts, hosts[host], settings)
+    def __init__(self):
+        self._hosts = {}
 
+    def add(self, sentence, *hosts):
+        self._hosts.setdefault(sentence, []).extend(hosts)
 
-def pings(variables, host, settings):
-    """(namespace or "-" for the host itself, from, to, address) for all that a host and its containers have to reach."""
-    hosts = _hosts(variables, host, settings)
-    return [] if settings["overlay_state"] == "absent" else list(_pings(hosts, hosts[host]))
-
-
-def _hosts(variables, host, settings):
-    """All hosts by name, checked against each other."""
-    if host not in variables:
-        raise Problem(f"{host} is not one of the hosts of the overlay, {', '.join(variables)}: "
-                      "put it into the group that overlay_group names")
-    problems, hosts = [], {}
-    for name in variables:
-        # Of the host itself the settings hold all; reading its variables again costs, with many containers.
-        values = settings if name == host else {**settings, "overlay_containers": [], **_own(variables[name])}
-        if values.get("overlay_state", "present") == "absent" and name != host:
-            continue  # a host on its way out is nobody's peer
+    @contextlib.contextmanager
+    def of(self, host):
+        """Add a Problem of the block as one of the host."""
         try:
-            hosts[name] = _host(name, values)
+            yield
         except Problem as problem:
-            problems.append(f"{name}: {problem}")
-    if not problems:
-        problems = list(_misfits(hosts))
-    if problems:
-        raise Problem("; ".join(problems))
-    return hosts
+            self.add(str(problem), host)
+
+    def about(self, host):
+        return any(host in hosts for hosts in self._hosts.values())
+
+    def __bool__(self):
+        return bool(self._hosts)
+
+    def sentences(self):
+        """The mistakes as sentences, each beginning with its hosts."""
+        return [f"{_listed(hosts)}: {sentence}" if hosts else sentence for sentence, hosts in self._hosts.items()]
 
 
-def _own(variables):
-    """The overlay variables that a host itself sets. What belongs to one host is never another's default."""
-    return {**{f"overlay_{key}": None for key in OWN},
-            **{key: variables[key] for key in variables if str(key).startswith("overlay_")}}
+def _listed(hosts, most=5):
+    return ", ".join(hosts[:most]) + (f" and {len(hosts) - most} more" if len(hosts) > most else "")
 
 
-def _host(name, values):
-    networks = {}
-    flat = {key: values.get(f"overlay_{key}") for key in (*SHARED, *OWN)}
-    for each in values.get("overlay_networks") or [{"name": "overlay"}]:
-        for key in set(each) - set(flat) - {"name"}:
-            raise Invalid("overlay_networks", key, f"a network has name, {', '.join(flat)}")
-        network = _network({**flat, "name": None, **each})
-        if network.name in networks:
-            raise Invalid("overlay_networks", network.name, "two networks of the host have this name")
-        networks[network.name] = network
-    default = next(iter(networks))
-    containers = [{**each, "network": each.get("network") or default} for each in values["overlay_containers"] or []]
-    for each in containers:
-        _check_container(each, networks)
-    _check_published(networks, containers)
+class Overlay:
+    """The overlay of all hosts whose ``settings`` are given, each the values of all variables of the role by name.
+
+    Hosts with the state absent are nobody's peers, and only what they hold themselves is known of them: of those in
+    ``leaving``, no others.
+    """
+
+    def __init__(self, settings, mistakes, leaving=()):
+        self.settings, self.present, self._leaving = settings, {}, {}
+        for name, values in settings.items():
+            if values["overlay_state"] != "absent":
+                self.present[name] = _host(name, values, mistakes)
+            elif name in leaving:
+                self._leaving[name] = _host(name, values, mistakes)
+        for sentence in _misfits(self.present):
+            mistakes.add(sentence)
+
+    def part(self, name):
+        """The items of a host, by module."""
+        return _items(*self._seen_by(name), self.settings[name])
+
+    def pings(self, name):
+        """(namespace or "-" for the host itself, from, to, address) for all that a host and its containers have to reach."""
+        return list(_pings(*self._seen_by(name))) if name in self.present else []
+
+    def _seen_by(self, name):
+        hosts = self.present if name in self.present else {**self.present, name: self._leaving[name]}
+        return hosts, hosts[name]
+
+
+def topology(settings, part):
+    """The options of M(topology) for a host: its part and what its settings say of itself alone."""
+    archive = {"dest": "rootfs", "state": "state", "version": "rootfs_version", "src": "rootfs_src",
+               "checksum": "rootfs_checksum", "mirror": "rootfs_mirror"}
+    return {"alpine_rootfs": [{option: settings[f"overlay_{name}"] for option, name in archive.items()
+                               if settings[f"overlay_{name}"]}],
+            **part, "prune": settings["overlay_prune"], "persist": True}
+
+
+def _host(name, values, mistakes):
+    """A host, of what is right of it."""
+    networks, containers = {}, []
+    flat = {key: values[f"overlay_{key}"] for key in NETWORK}
+    described = values["overlay_networks"] or [{"name": "overlay"}]
+    for options in described:
+        with mistakes.of(name):
+            own = {key: value for key, value in options.items() if value is not None or key in OPTIONAL}
+            with _named_within("overlay_networks", own):
+                network = _network({**flat, **own})
+            if network.name in networks:
+                raise Invalid("overlay_networks", network.name, "two networks of the host have this name")
+            networks[network.name] = network
+    for options in values["overlay_containers"] if len(networks) == len(described) else ():
+        with mistakes.of(name):
+            container = {**options, "network": options.get("network") or next(iter(networks))}
+            _check_container(container, networks)
+            containers.append(container)
+    with mistakes.of(name):
+        _check_published(networks, containers)
     return Host(name, networks, containers)
 
 
+@contextlib.contextmanager
+def _named_within(variable, own):
+    """Name a variable as an option of the list that holds it, where it is given there."""
+    try:
+        yield
+    except Invalid as error:
+        option, value, remedy = error.parts
+        key = option[len("overlay_"):]
+        raise Invalid(f"{variable}.{key}", value, remedy) if key in own else error from None
+
+
 def _network(values):
-    if not values["name"]:
-        raise Invalid("overlay_networks.name", values["name"], "every network has a name")
-    if not values["underlay_ip"]:
-        raise Invalid("overlay_underlay_ip", values["underlay_ip"], "every host needs the address that its peers reach it at")
-    if values["forwarding"] not in (LEARNING, STATIC):
-        raise Invalid("overlay_forwarding", values["forwarding"], f"it is {LEARNING} or {STATIC}")
     return _checked_egress(Network(
         name=rule.thing_name("overlay_networks.name", values["name"]), forwarding=values["forwarding"],
-        egress=_flag("overlay_egress", values["egress"]), metadata=_flag("overlay_metadata", values["metadata"]),
-        antispoof=_flag("overlay_antispoof", values["antispoof"]),
-        names=_flag("overlay_names", values["names"]),
+        egress=values["egress"], metadata=values["metadata"], antispoof=values["antispoof"], names=values["names"],
         dns=[rule.ip("overlay_dns", each) for each in values["dns"] or []],
         underlay_ip=rule.unicast("overlay_underlay_ip", values["underlay_ip"]),
-        vni=_number("overlay_vni", values["vni"], 1, 16777215), port=_number("overlay_port", values["port"], 1, 65535),
+        vni=rule.in_range("overlay_vni", values["vni"], 1, 16777215), port=rule.in_range("overlay_port", values["port"], 1, 65535),
         bridge=rule.plain_interface_name("overlay_bridge", values["bridge"]),
         vxlan=rule.plain_interface_name("overlay_vxlan", values["vxlan"]),
-        mtu=None if values["mtu"] is None else _number("overlay_mtu", values["mtu"], 68, 65535),
+        mtu=rule.in_range("overlay_mtu", values["mtu"], 68, 65535),
         addresses=_addresses("overlay_bridge_address", values["bridge_address"], values["bridge_addresses"])))
 
 
@@ -154,32 +190,11 @@ def _addresses(option, first, more):
         rule.interface_address(f"{option}es", each) for each in more or []]
 
 
-def _number(option, value, low, high):
-    """A number; what the command line sets is a string."""
-    try:
-        return rule.in_range(option, int(value), low, high)
-    except (TypeError, ValueError):
-        raise Invalid(option, value, "it must be a number") from None
-
-
-def _flag(option, value):
-    """Yes or no; what the command line sets is a string."""
-    try:
-        return value is not None and boolean(value)
-    except TypeError:
-        raise Invalid(option, value, "it must be true or false") from None
-
-
 def _check_container(container, networks):
-    if not container.get("name"):
-        raise Invalid("overlay_containers.name", container.get("name"), "every container has a name")
     rule.thing_name("overlay_containers.name", container["name"])
     if container["network"] not in networks:
         raise Invalid("overlay_containers.network", container["network"],
                       f"container {container['name']} names a network that is not one of {', '.join(networks)}")
-    if not container.get("address"):
-        raise Invalid("overlay_containers.address", container.get("address"),
-                      f"container {container['name']} needs an address with its prefix length")
     container["addresses"] = _addresses("overlay_containers.address", container["address"], container.get("addresses"))
     for each in container["addresses"]:
         _check_subnet(container["name"], ipaddress.ip_interface(each), networks[container["network"]])
@@ -339,11 +354,11 @@ def _items(hosts, here, settings):
                        for each in members]
         sysctls += [{"device": network.bridge, "name": "arp_ignore"}] * (len(here.networks) > 1)
         sysctls += [{"device": network.bridge, "name": "forwarding"}] * network.egress
-        passages.append({"bridge": network.bridge, "accept": _choice(settings) == "accept",
+        passages.append({"bridge": network.bridge, "accept": settings["overlay_bridge_netfilter"] == "accept",
                          "routed": network.egress})
     if any(network.egress for network in here.networks.values()):
         sysctls.append({"name": "forwarding"})  # of the device that the answers come in by
-    tables = [table("inet", _firewall.rules(hosts, here, _flag("overlay_guard", settings["overlay_guard"]))),
+    tables = [table("inet", _firewall.rules(hosts, here, settings["overlay_guard"])),
               table(_antispoof.FAMILY, _antispoof.rules(here))]
     found = {"ns_container": containers, "nftables": tables, "veth_pair": veths, "linux_bridge": bridges, "vxlan_link": tunnels}
     if settings["overlay_state"] == "absent":
@@ -354,21 +369,14 @@ def _items(hosts, here, settings):
 
 def _published(here, settings):
     """The ports of the host that lead to containers, for the host to say whether it can lend them."""
-    over = _flag("overlay_publish_over", settings["overlay_publish_over"])
-    return [{"port": each.port, "protocol": each.protocol, **_given(each._asdict(), "address"), "over": over}
+    return [{"port": each.port, "protocol": each.protocol, **_given(each._asdict(), "address"),
+             "over": settings["overlay_publish_over"]}
             for container in here.containers for each in container["publish"]]
 
 
 def table(family, rules):
     """The options of a table that a host has, or has no more."""
     return {"name": _firewall.TABLE, "family": family, **({"rules": rules} if rules else {"state": "absent"})}
-
-
-def _choice(settings):
-    value = settings["overlay_bridge_netfilter"]
-    if value not in ("warn", "accept"):
-        raise Invalid("overlay_bridge_netfilter", value, "it is warn or accept")
-    return value
 
 
 def _gateway(network, container):

@@ -193,7 +193,7 @@ def _converge(module, stages, gathered):
         # Another task of the play may provide it first, which check mode cannot see.
         for each in missing:
             module.warn(f"A real run fails unless an earlier task provides this: {each}")
-        return {**result, "observed": gathered(stages, Stage.predicted)}
+        return {**result, **({"unmet": missing} if missing else {}), "observed": gathered(stages, Stage.predicted)}
     if missing:
         raise Problem("; ".join(missing))
     for stage in stages:

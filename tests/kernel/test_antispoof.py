@@ -7,12 +7,10 @@ import json
 import time
 
 import pytest
-import yaml
 
 from ansible_collections.fromscratch.containers.plugins.module_utils import _netns, _nft
-from ansible_collections.fromscratch.containers.plugins.module_utils._overlay import part
 
-from ..conftest import ROOT
+from ..overlay import part
 from . import frames
 from .conftest import Scene, js, run_module, sh
 from .frames import (
@@ -40,8 +38,7 @@ from .frames import (
 
 pytestmark = pytest.mark.skipif(_nft.nft() is None, reason="nft is not installed")
 
-SETTINGS = {**yaml.safe_load((ROOT / "roles/overlay/defaults/main.yml").read_text(encoding="utf-8")), "overlay_networks": [],
-            "overlay_mtu": 1500, "overlay_rootfs": "/", "overlay_guard": False, "overlay_underlay_ip": "192.0.2.1",
+SETTINGS = {"overlay_mtu": 1500, "overlay_rootfs": "/", "overlay_guard": False, "overlay_underlay_ip": "192.0.2.1",
             "overlay_bridge_address": "10.0.0.1/24", "overlay_bridge_addresses": ["fd00::1/64"]}
 ALLOWED = ["10.0.0.50", "fd00::50", "192.168.0.0/24", "192.168.1.0/24", "fd01::/16", "fd01:1::/32"]
 OTHER_MAC = "02:00:00:00:00:99"
@@ -68,7 +65,7 @@ class Host:
         containers = [{"name": box, "address": f"10.0.0.{at}/24", "addresses": [f"fd00::{at}/64"],
                        **({"allowed_addresses": ALLOWED} if at == 30 else {})} for at, box in zip((10, 20, 30), boxes)]
         settings = {**SETTINGS, "overlay_containers": containers}
-        found = part({"here": settings}, "here", settings)
+        found = part({"here": settings}, "here")
         pairs = [{**each, "namespace": each["container"], "container": None} for each in found["veth_pair"]]
         self.options = {"veth_pair": pairs, "linux_bridge": found["linux_bridge"], "nftables": found["nftables"]}
         made = self.run()

@@ -8,15 +8,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import yaml
 
 from ansible_collections.fromscratch.containers.plugins.module_utils import _names, _netns, _nft, _process, _sysctl
-from ansible_collections.fromscratch.containers.plugins.module_utils._overlay import part
 
-from ..conftest import ROOT
+from ..overlay import part
 from .conftest import run_module, sh
 
-DEFAULTS = yaml.safe_load((ROOT / "roles/overlay/defaults/main.yml").read_text(encoding="utf-8"))
 OUTSIDE = "198.51.100.1"
 HERE = "198.51.100.2"
 CONF = Path("/proc/sys/net/ipv4/conf")
@@ -40,9 +37,7 @@ class Machine:
         own = {"overlay_underlay_ip": HERE, "overlay_bridge_address": "10.0.0.1/24", "overlay_containers": [
             {"name": name, "address": f"10.0.0.{at}/24", **more} for at, (name, more) in enumerate(containers, 11)],
             **{f"overlay_{key}": value for key, value in variables.items()}}
-        settings = {**DEFAULTS, "overlay_networks": [], "overlay_mtu": None, "overlay_bridge_addresses": [], **own,
-                    "overlay_rootfs": self.rootfs}
-        return part({"here": own}, "here", settings)
+        return part({"here": own}, "here", overlay_rootfs=self.rootfs)
 
     def run(self, *containers, check=False, **variables):
         return run_module("topology", check=check, prune=True, **self.part(*containers, **variables))

@@ -12,14 +12,10 @@ import subprocess
 import pytest
 
 from ansible_collections.fromscratch.containers.plugins.module_utils import _netns
-from ansible_collections.fromscratch.containers.plugins.module_utils._overlay import part
 
+from ..overlay import part
 from .conftest import js, run_module, sh
 from .faces import lasting
-
-SETTINGS = {"overlay_state": "present", "overlay_networks": [], "overlay_vni": 100, "overlay_port": 4789, "overlay_bridge": "br0",
-            "overlay_vxlan": "vxlan0", "overlay_bridge_addresses": [], "overlay_mtu": None, "overlay_rootfs": "/",
-            "overlay_guard": False, "overlay_bridge_netfilter": "warn"}
 
 
 class Mesh:
@@ -38,7 +34,7 @@ class Mesh:
         return {host: self._converge(host, forwarding) for host in self.hosts}
 
     def _converge(self, host, forwarding):
-        found = part(self.variables, host, {**SETTINGS, **self.variables[host], "overlay_forwarding": forwarding})
+        found = part(self.variables, host, overlay_forwarding=forwarding, overlay_guard=False)
         links = {kind: [{**each, "netns": host} for each in found[kind]] for kind in ("veth_pair", "linux_bridge", "vxlan_link")}
         for pair in links["veth_pair"]:
             pair["namespace"] = pair.pop("container")

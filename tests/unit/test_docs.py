@@ -17,18 +17,19 @@ from ansible_collections.fromscratch.containers.plugins.module_utils import _arc
 from ansible_collections.fromscratch.containers.plugins.module_utils._bridge import Bridges
 from ansible_collections.fromscratch.containers.plugins.module_utils._container import Container, script
 from ansible_collections.fromscratch.containers.plugins.module_utils._download import OPTIONS
-from ansible_collections.fromscratch.containers.plugins.module_utils._overlay import part
 from ansible_collections.fromscratch.containers.plugins.module_utils._plan import diff
 from ansible_collections.fromscratch.containers.plugins.module_utils._run import Stage
 from ansible_collections.fromscratch.containers.plugins.module_utils._veth import VethPairs
 from ansible_collections.fromscratch.containers.plugins.module_utils._vxlan import Vxlans
+
+from ..overlay import part
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = {path.stem: path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs/docsite/rst").glob("*.rst"))}
 NAME = "fromscratch.containers."
 BLOCK = re.compile(r"^\.\. code-block:: (?P<language>\S+)\n(?:   :caption: (?P<caption>.*)\n)?\n(?P<text>(?:(?:   .*)?\n)+)", re.M)
 DEFAULTS = yaml.safe_load((ROOT / "roles/overlay/defaults/main.yml").read_text(encoding="utf-8"))
-VARIABLES = yaml.safe_load((ROOT / "roles/overlay/meta/argument_specs.yml").read_text(encoding="utf-8"))["argument_specs"]["main"]["options"]
+VARIABLES = yaml.safe_load((ROOT / "roles/overlay/meta/argument_specs.yml").read_text(encoding="utf-8"))["argument_specs"]["variables"]["options"]
 
 
 class Host:
@@ -123,7 +124,7 @@ def test_the_role_makes_what_the_tasks_make(kinds):
         assert values == yaml.safe_load((ROOT / path).read_text(encoding="utf-8")), path
     hosts = {Path(path).stem: values for path, values in files.items()}
     for name, tasks_of_host in {"debian": steps[:5], "amazon": steps[5:]}.items():
-        role = {"alpine_rootfs": [{"dest": DEFAULTS["overlay_rootfs"]}], **part(hosts, name, {**DEFAULTS, **hosts[name]})}
+        role = {"alpine_rootfs": [{"dest": DEFAULTS["overlay_rootfs"]}], **part(hosts, name)}
         for each in "nftables", "forward", "names", "sysctl", "publish":
             del role[each]  # they are no step of the article
         by_hand = [line for module, options in tasks_of_host for line in rendered(kinds, module, options)]
@@ -149,7 +150,7 @@ def test_variables_fit_together():
     found = [each for each in found if "overlay_networks" in each]
     assert found
     for each in found:
-        items = part({"debian": each}, "debian", {**DEFAULTS, **each})
+        items = part({"debian": each}, "debian")
         assert len(items["linux_bridge"]) == len(each["overlay_networks"])
 
 

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Plan or set up one host by the module topology, and say in the role's words what that module says in its own."""
+
+from __future__ import annotations
+
+import json
+
+from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
+from ansible.plugins.action import ActionBase
+
+from ansible_collections.fromscratch.containers.plugins.plugin_utils._words import in_the_roles_words
+
+MODULE = "fromscratch.containers.topology"
+ARGUMENTS = {"parts": {"type": "dict", "required": True}, "apply": {"type": "bool", "default": True},
+             "install": {"type": "bool", "default": False}}
+
+
+class ActionModule(ActionBase):
+    def run(self, tmp=None, task_vars=None):
+        super().run(tmp, task_vars)
+        unused, arguments = self.validate_argument_spec(ARGUMENTS)
+        host = task_vars["inventory_hostname"]
+        if host not in arguments["parts"]:
+            group = self._templar.template(task_vars["overlay_group"])
+            raise AnsibleActionFail(f"{host} is not one of the hosts of the group {group!r}: put it into the group that "
+                                    "overlay_group names")
+        with open(arguments["parts"][host], encoding="utf-8") as file:
+            part = json.load(file)
+        if arguments["apply"]:
+            return in_the_roles_words(self._topology(part, task_vars))
+        return self._planned(part, arguments["install"], task_vars)
+
+    def _planned(self, part, install, task_vars):
+        """What a real run will do, in check mode the prediction itself.
+
+        A host that leaves holds up no others: what is wrong with it is said when its turn has come.
+        """
+        predicting = self._task.check_mode
+        try:
+            self._task.check_mode = True
+            result = in_the_roles_words(self._topology(part, task_vars))
+        except AnsibleConnectionFailure:
+            if predicting or not part["leaves"]:
+                raise
+            return {"changed": False, "pending": True}
+        finally:
+            self._task.check_mode = predicting
+        if result.get("failed") and "missing" in result:
+            return self._lacking(result, part["install"], install, predicting)
+        if predicting or not (result.get("failed") or result.get("unmet") or result["changed"]):
+            return {**result, "pending": False}
+        if result.get("failed") or result.get("unmet"):
+            return {"changed": False, "pending": True} if part["leaves"] else {
+                **result, "failed": True, "msg": result.get("msg") or "; ".join(result["unmet"])}
+        return {"changed": False, "pending": True}
+
+    @staticmethod
+    def _lacking(result, allowed, install, predicting):
+        """Programs or libraries are missing on the host: to be installed, or a failure that says what to do."""
+        if allowed and install and not predicting:
+            return {"changed": False, "pending": False, "install": result["missing"], "msg": result["msg"]}
+        remedy = ("" if allowed and not predicting else ". A real run installs it; without it, check mode cannot tell what else "
+                  "that would do." if allowed else ". Install it, or set overlay_install_packages to true.")
+        return {**result, "msg": result["msg"] + remedy}
+
+    def _topology(self, part, task_vars):
+        return self._execute_module(module_name=MODULE, module_args=part["topology"], task_vars=task_vars)

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The variable of the role behind each option of M(topology): what a host finds wrong with an option is mended there."""
+
+from __future__ import annotations
+
+# By option; where a kind has none of its own, by the kind or by the option alone.
+VARIABLES = {
+    "alpine_rootfs": "overlay_rootfs",
+    "alpine_rootfs.version": "overlay_rootfs_version",
+    "alpine_rootfs.src": "overlay_rootfs_src",
+    "alpine_rootfs.checksum": "overlay_rootfs_checksum",
+    "alpine_rootfs.mirror": "overlay_rootfs_mirror",
+    "veth_pair.name": "overlay_containers.name",
+    "veth_pair.container": "overlay_containers.name",
+    "veth_pair.addresses": "overlay_containers.address",
+    "veth_pair.gateway": "overlay_containers.gateway",
+    "linux_bridge.name": "overlay_bridge",
+    "linux_bridge.addresses": "overlay_bridge_address",
+    "linux_bridge.ports": "overlay_containers.name",
+    "linux_bridge.neighbours": "overlay_containers.address",
+    "vxlan_link.name": "overlay_vxlan",
+    "vxlan_link.vni": "overlay_vni",
+    "vxlan_link.port": "overlay_port",
+    "vxlan_link.bridge": "overlay_bridge",
+    "vxlan_link.local": "overlay_underlay_ip",
+    "vxlan_link": "overlay_underlay_ip",
+    "names": "overlay_dns",
+    "publish": "overlay_containers.publish",
+    "forward": "overlay_bridge",
+    "nftables": "overlay_guard",
+    "sysctl": "overlay_egress",
+    "mtu": "overlay_mtu",
+    "underlay": "overlay_underlay_ip",
+}
+
+
+def variable(option):
+    """The role's variable behind an option that is written with its kind, such as ``vxlan_link.vni``; None where there is none."""
+    kind, unused, rest = option.partition(".")
+    if kind == "ns_container" and rest:
+        return f"overlay_containers.{rest}"
+    name = rest.partition(".")[0] or kind
+    return VARIABLES.get(f"{kind}.{name}") or VARIABLES.get(name) or VARIABLES.get(kind)
+
+
+def in_the_roles_words(result):
+    """The result of the module with the role's variable in place of the option that its message begins with."""
+    option, message = result.get("option"), result.get("msg", "")
+    named = variable(option) if result.get("failed") and option else None
+    if not named or not message.startswith(f"{option}: "):
+        return result
+    rest = {key: value for key, value in result.items() if key != "exception"}  # it has the message as it was
+    return {**rest, "msg": named + message[len(option):], "option": named}
