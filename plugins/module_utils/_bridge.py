@@ -23,6 +23,7 @@ OPTIONS = {
     "mac": {"type": "str"},
     "mtu": {"type": "int"},
     "underlay": {"type": "str"},
+    "underlay_device": {"type": "str"},
     "ports": {"type": "list", "elements": "str"},
     "hairpin_ports": {"type": "list", "elements": "str"},
     "neighbours": {"type": "list", "elements": "dict", "options": {
@@ -52,6 +53,7 @@ def bridge(options):
         ipv6=rule.needs_ipv6(addresses),
         mac=rule.mac("mac", options["mac"]) or rule.own_mac("bridge", name, netns, options["addresses"]),
         mtu=rule.mtu("mtu", options["mtu"], addresses), underlay=rule.unicast("underlay", options["underlay"]),
+        underlay_device=rule.interface_name("underlay_device", options["underlay_device"]),
         ports=None if ports is None else frozenset(rule.interface_name("ports", port) for port in ports),
         hairpin_ports=None if hairpins is None else frozenset(hairpins), neighbours=neighbours(options["neighbours"]),
         stp=options["stp"], vlan_filtering=options["vlan_filtering"],

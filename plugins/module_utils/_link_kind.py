@@ -24,6 +24,15 @@ def tunnel_mtu(device, local):
     return device.mtu - OVERHEAD[6 if ":" in local else 4]
 
 
+def leads_nowhere(namespace, device):
+    """Why the link cannot lead to another host, in words; None where it can."""
+    if device.kind == "dummy":
+        return "a dummy link"
+    if device.kind == "bridge" and not any(link.master == device.index for link in namespace.links.values()):
+        return "a bridge without a port"
+    return None
+
+
 def underlay_device(namespace, option, address):
     """The link that carries an address of the underlay. Raises Invalid."""
     device = namespace.device_of(address)
@@ -32,7 +41,7 @@ def underlay_device(namespace, option, address):
                                        "or the device")
     if device.name == "lo":
         raise Invalid(option, address, "it is an address of lo, which leads nowhere: give the device that the "
-                                       "peers are reached by")
+                                       "peers are reached by (overlay_device)")
     return device
 
 
@@ -53,7 +62,11 @@ class LinkKind(Kind):
         namespace = self.links.namespace(item.netns)
         if item.underlay is None or item.mtu is not None or namespace is None:
             return item
-        mtu = tunnel_mtu(underlay_device(namespace, "underlay", item.underlay), item.underlay)
+        device = namespace.links.get(item.underlay_device) if item.underlay_device else underlay_device(
+            namespace, "underlay", item.underlay)
+        if device is None:
+            raise Invalid("underlay_device", item.underlay_device, "this host has no such link")
+        mtu = tunnel_mtu(device, item.underlay)
         least = least_mtu(item.addresses)
         if mtu < least:
             raise Invalid("underlay", item.underlay, f"a tunnel through its device leaves {mtu} of the MTU, and the addresses need "

@@ -19,8 +19,8 @@ from ._names import HOSTS, RESOLV, path
 
 # The variables that describe a network: those of a host are what each of its overlay_networks does not say itself.
 NETWORK = ("vni", "port", "bridge", "vxlan", "forwarding", "mtu", "egress", "metadata", "antispoof", "names", "dns", "underlay_ip",
-           "bridge_address", "bridge_addresses")
-OPTIONAL = ("mtu", "dns", "bridge_address", "bridge_addresses")  # a network may set these to none
+           "device", "bridge_address", "bridge_addresses")
+OPTIONAL = ("mtu", "device", "dns", "bridge_address", "bridge_addresses")  # a network may set these to none
 LEARNING, STATIC = "learning", "static"
 CONTAINER_OPTIONS = ("rootfs", "command", "env", "hostname", "workdir", "layer", "binds", "tmpfs", "read_only",
                      "privileged", "capabilities", "no_new_privs", "seccomp", "userns", "ulimits", "recreate", "init",
@@ -39,6 +39,7 @@ class Network:
     underlay_ip: str
     forwarding: str = LEARNING
     mtu: Optional[int] = None
+    device: Optional[str] = None  # that leads to the peers; by default that of the underlay_ip
     egress: bool = False
     metadata: bool = False
     antispoof: bool = False
@@ -127,7 +128,7 @@ def topology(settings, part):
                "checksum": "rootfs_checksum", "mirror": "rootfs_mirror"}
     return {"alpine_rootfs": [{option: settings[f"overlay_{name}"] for option, name in archive.items()
                                if settings[f"overlay_{name}"]}],
-            **part, "prune": settings["overlay_prune"], "persist": True}
+            **part, "prune": settings["overlay_prune"], "persist": True, "use": settings["overlay_group"]}
 
 
 def _host(name, values, mistakes):
@@ -173,6 +174,7 @@ def _network(values):
         vni=rule.in_range("overlay_vni", values["vni"], 1, 16777215), port=rule.in_range("overlay_port", values["port"], 1, 65535),
         bridge=rule.plain_interface_name("overlay_bridge", values["bridge"]),
         vxlan=rule.plain_interface_name("overlay_vxlan", values["vxlan"]),
+        device=rule.plain_interface_name("overlay_device", values["device"]),
         mtu=rule.in_range("overlay_mtu", values["mtu"], 68, 65535),
         addresses=_addresses("overlay_bridge_address", values["bridge_address"], values["bridge_addresses"])))
 
@@ -335,7 +337,8 @@ def _items(hosts, here, settings):
     bridges, tunnels, veths, containers, names, sysctls, passages = [], [], [], [], [], [], []
     for network in here.networks.values():
         # Whatever hangs on the tunnel can carry no more than the tunnel.
-        mtu = {"mtu": network.mtu} if network.mtu else {"underlay": network.underlay_ip}
+        mtu = {"mtu": network.mtu} if network.mtu else {
+            "underlay": network.underlay_ip, **({"underlay_device": network.device} if network.device else {})}
         members = [each for each in here.containers if each["network"] == network.name]
         pairs = [{"name": derived_ifname("ve-", each["name"]), "container": each["name"],
                   "addresses": each["addresses"], **_gateway(network, each), **mtu}
@@ -347,7 +350,7 @@ def _items(hosts, here, settings):
         bridges.append({"name": network.bridge, "ports": [each["name"] for each in pairs], "hairpin_ports": hairpins,
                         "addresses": network.addresses, "neighbours": neighbours, **mtu})
         tunnels.append({"name": network.vxlan, "vni": network.vni, "local": network.underlay_ip, "port": network.port,
-                        "bridge": network.bridge, **peers, **_given(vars(network), "mtu")})
+                        "bridge": network.bridge, **peers, **_given(vars(network), "mtu", "device")})
         files = _names(hosts, network)
         names += files
         containers += [{"rootfs": settings["overlay_rootfs"], **_given(each, "name", *CONTAINER_OPTIONS), **_binds(each, files)}

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from . import _argspec as rule
-from . import _boot, _managers
+from . import _boot, _managers, _use
 from ._archive import Rootfses
 from ._bridge import Bridges
 from ._containers import Containers
@@ -52,6 +52,9 @@ class Topology:
         if "publish" in given:
             self.kinds["publish"].coming = {address.split("/")[0] for bridge in given.get("linux_bridge", ())
                                             for address in bridge["addresses"] or () if bridge["state"] == "present"}
+        if self.params["use"] is not None:  # first, so that it is there as long as anything else is
+            yield Stage(_use.Use(self.ahead), _use.files(self.params["use"], any(
+                each["state"] == "present" for options in given.values() for each in options if "state" in each)), False)
         if persist:  # before the first link
             yield Stage(Files(self.ahead), _managers.files(_names(given)), False)
         for option, options in given.items():

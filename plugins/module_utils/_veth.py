@@ -35,6 +35,7 @@ OPTIONS = {
     }},
     "mtu": {"type": "int"},
     "underlay": {"type": "str"},
+    "underlay_device": {"type": "str"},
     "mac": {"type": "str"},
     "inner_mac": {"type": "str"},
     "bridge": {"type": "str"},
@@ -64,6 +65,7 @@ def pair(options):
         inner_mac=(rule.mac("inner_mac", options["inner_mac"])
                    or rule.own_mac("veth", name, netns, options["addresses"])),
         underlay=rule.unicast("underlay", options["underlay"]),
+        underlay_device=rule.interface_name("underlay_device", options["underlay_device"]),
         bridge=options["bridge"] and rule.interface_name("bridge", options["bridge"]),
         plugged=options.get("plugged"), addresses=addresses, routes=routes)
 

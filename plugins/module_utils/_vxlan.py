@@ -24,7 +24,7 @@ from dataclasses import replace
 from . import _argspec as rule
 from . import _steps
 from ._errors import Foreign, Invalid
-from ._link_kind import LinkKind, tunnel_mtu, underlay_device
+from ._link_kind import LinkKind, leads_nowhere, tunnel_mtu, underlay_device
 from ._model import FdbEntry, Vxlan, derived_mac
 from ._plan import CREATE, DELETE, RECREATE
 
@@ -129,7 +129,12 @@ class Vxlans(LinkKind):
         if item.local is None or namespace is None:
             return item
         if item.device is None:
-            item = replace(item, device=underlay_device(namespace, "local", item.local).name)
+            device = underlay_device(namespace, "local", item.local)
+            nowhere = leads_nowhere(namespace, device) if item.remotes or item.group else None
+            if nowhere:
+                raise Invalid("local", item.local, f"its link, {device.name}, is {nowhere}, which leads to no peer: give the "
+                                                   "device that the peers are reached by (overlay_device), or an address of that")
+            item = replace(item, device=device.name)
         if item.device in namespace.links:
             most = tunnel_mtu(namespace.links[item.device], item.local)
             if item.mtu is not None and item.mtu > most:

@@ -44,6 +44,10 @@ options:
       - An address of this host on the network that VXLAN links are laid over. Without O(mtu), the MTU of the bridge is then
         what a VXLAN link from that address has, 50 bytes (IPv4) or 70 (IPv6) less than that of the address's device.
     type: str
+  underlay_device: &underlay_device
+    description:
+      - The link of this host whose MTU counts for O(underlay). By default the one that has the address.
+    type: str
   mac: &mac
     description:
       - The MAC address of the bridge. A bridge without a fixed one takes the lowest of its ports, and changes it as ports
@@ -123,6 +127,7 @@ options:
       mac: *mac
       mtu: *mtu
       underlay: *underlay
+      underlay_device: *underlay_device
       ports: *ports
       hairpin_ports: *hairpin_ports
       neighbours: *neighbours

@@ -160,6 +160,12 @@ options:
       - A host has one such script, so give everything in one task. Where it is all absent, so are these files.
     type: bool
     default: false
+  use:
+    description:
+      - Name of what this host's network belongs to, such as a group of the inventory. It is kept in
+        C(/var/lib/fromscratch/use) until all that is given here is absent, and a task with another name is refused, since packet
+        filter, names, settings and boot script are those of the whole host. Without it, nobody is asked.
+    type: str
   prune:
     description:
       - Remove the containers and links that this collection made and that are not among the items, of those kinds that are
@@ -267,6 +273,7 @@ def main():
         **{kind: {"type": "list", "elements": "dict", "options": each.options} for kind, each in OWN_KINDS.items()},
         "prune": {"type": "bool", "default": False},
         "persist": {"type": "bool", "default": False},
+        "use": {"type": "str"},
         **OPTIONS,
     }, supports_check_mode=True)
     topology = Topology(module.params)

@@ -87,6 +87,10 @@ options:
       - An address of this host on the network that VXLAN links are laid over. Without O(mtu), the MTU of both ends is then
         what a VXLAN link from that address has, 50 bytes (IPv4) or 70 (IPv6) less than that of the address's device.
     type: str
+  underlay_device: &underlay_device
+    description:
+      - The link of this host whose MTU counts for O(underlay). By default the one that has the address.
+    type: str
   mac: &mac
     description:
       - MAC address of the host end.
@@ -123,6 +127,7 @@ options:
       routes: *routes
       mtu: *mtu
       underlay: *underlay
+      underlay_device: *underlay_device
       mac: *mac
       inner_mac: *inner_mac
       bridge: *bridge

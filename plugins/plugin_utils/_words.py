@@ -24,6 +24,7 @@ VARIABLES = {
     "vxlan_link.port": "overlay_port",
     "vxlan_link.bridge": "overlay_bridge",
     "vxlan_link.local": "overlay_underlay_ip",
+    "vxlan_link.device": "overlay_device",
     "vxlan_link": "overlay_underlay_ip",
     "names": "overlay_dns",
     "publish": "overlay_containers.publish",
@@ -32,6 +33,8 @@ VARIABLES = {
     "sysctl": "overlay_egress",
     "mtu": "overlay_mtu",
     "underlay": "overlay_underlay_ip",
+    "underlay_device": "overlay_device",
+    "use": "overlay_group",
 }
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.fromscratch.containers.plugins.module_utils import _boot, _managers, _netns, _nft
+from ansible_collections.fromscratch.containers.plugins.module_utils import _boot, _managers, _netns, _nft, _use
 
 from .conftest import js, run_module, sh
 from .faces import different, lasting
@@ -126,6 +126,7 @@ def wanted(**changes):
     """All kinds of a host, but containers and their root filesystems."""
     return {
         "persist": True,
+        "use": "overlay",
         "names": [{"network": "front", "file": "hosts", "lines": ["10.0.0.11 box", "EOF", "it's $HOME"]},
                   {"network": "front", "file": "resolv.conf", "lines": ["nameserver 192.0.2.53"]}],
         "nftables": [{"name": "fromscratch", "rules": GUARD.format("198.51.100.3")}],
@@ -139,7 +140,7 @@ def wanted(**changes):
 
 def absent(options):
     whole = ("names", "forward", "sysctl")
-    return {kind: value if kind == "persist" else [] if kind in whole else [{**item, "state": "absent"} for item in value]
+    return {kind: value if kind in ("persist", "use") else [] if kind in whole else [{**item, "state": "absent"} for item in value]
             for kind, value in options.items()}
 
 
@@ -193,6 +194,39 @@ def test_one_script_of_all_commands(machines):
         assert done.returncode == 0, done.stderr
         found = machine.picture()
         assert found == expected, different(expected, found)
+
+
+class TestTwoUsesOfOneHost:
+    """Each would take away what the host has of the other's, at every run."""
+
+    def test_the_second_is_refused_before_anything_changes(self, machines):
+        machine = machines(True)
+        other = wanted(use="blue", names=[], linux_bridge=[{"name": "br1", "underlay": HERE}], sysctl=[])
+        with _netns.entered(machine.name):
+            assert run_module("topology", **wanted()).changed
+            before = machine.picture()
+            assert stat.S_IMODE(os.stat(_use.PATH).st_mode) == 0o600
+            for options in other, absent(other):
+                for check in True, False:
+                    refused = run_module("topology", check=check, **options)
+                    assert refused.failed and refused.msg.startswith("use: 'blue' is not valid: this host belongs to 'overlay'"), refused.msg
+                    assert _use.PATH in refused.msg and "overlay_networks" in refused.msg
+            assert machine.picture() == before and not run_module("topology", **wanted()).changed
+
+    def test_after_the_teardown_of_the_first_the_host_is_free(self, machines):
+        machine = machines(False)
+        with _netns.entered(machine.name):
+            run_module("topology", **wanted())
+            gone = run_module("topology", **absent(wanted()))
+            assert gone.changes[-1]["item"] == f"file {_use.PATH}" and not Path(_use.PATH).exists()
+            assert run_module("topology", **wanted(use="blue")).changes[0]["item"] == f"file {_use.PATH}"
+
+    def test_a_renamed_one_is_told_by_the_removal_of_the_file(self, machines):
+        machine = machines(False)
+        with _netns.entered(machine.name):
+            run_module("topology", **wanted())
+            os.unlink(_use.PATH)
+            assert [each["item"] for each in run_module("topology", **wanted(use="renamed")).changes] == [f"file {_use.PATH}"]
 
 
 class TestTheUnitOfTheNetwork:

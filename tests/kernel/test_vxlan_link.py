@@ -5,7 +5,7 @@ import pytest
 
 from ansible_collections.fromscratch.containers.plugins.module_utils import _netns
 
-from .conftest import js, link, run_module, sh
+from .conftest import js, link, run_module, sh, state
 from .faces import converge, lasting, same_by_commands
 
 ZERO = "00:00:00:00:00:00"
@@ -289,3 +289,33 @@ def test_frames_reach_the_peer_over_the_tunnel(scene):
         sh(f"ip -n {netns} address add 10.0.0.{number}/24 dev vxlan0")
     for peer in 2, 3:
         sh(f"ip netns exec {hosts[0]} ping -c 1 -W 2 -M do -s 1422 10.0.0.{peer}")
+
+
+@pytest.mark.parametrize("address", ["192.0.2.9", "2001:db8:9::9"])
+def test_an_underlay_address_on_a_bridge_without_a_port_leads_nowhere(scene, address):
+    netns = host(scene)
+    other, bits = ("192.0.2.3", 32) if "." in address else ("2001:db8::3", 128)
+    sh(f"ip -n {netns} link add empty0 type bridge", f"ip -n {netns} link set empty0 up",
+       f"ip -n {netns} address add {address}/{bits} dev empty0")
+    before = state(netns)
+    options = {"name": "vxlan9", "netns": netns, "vni": 9, "local": address, "mtu": 1400}
+    for check in True, False:
+        for peers in {"remotes": [other]}, {"group": "239.1.1.1" if bits == 32 else "ff05::1"}:
+            refused = run_module("vxlan_link", check=check, **options, **peers)
+            assert refused.failed and refused.msg.startswith(f"local: '{address}' is not valid: its link, empty0, is a bridge without a port")
+    assert state(netns) == before
+    assert not run_module("vxlan_link", check=True, **options, remotes=[]).failed, "without peers it need not lead to any"
+    made = run_module("vxlan_link", **options, remotes=[other], device="enX0")
+    assert not made.failed and data(netns, "vxlan9")["link"] == "enX0", "the device that is named leads there"
+    run_module("vxlan_link", **options, state="absent")
+    sh(f"ip -n {netns} link add port0 type veth peer name port1", f"ip -n {netns} link set port0 master empty0")
+    assert not run_module("vxlan_link", check=True, **options, remotes=[other]).failed
+
+
+def test_the_mtu_of_what_hangs_on_a_tunnel_by_the_device_that_is_named(scene):
+    netns = host(scene)
+    sh(f"ip -n {netns} address add 198.51.100.9/32 dev lo")
+    options = {"netns": netns, "underlay": "198.51.100.9"}
+    assert run_module("linux_bridge", name="br9", **options).msg.startswith("underlay: '198.51.100.9' is not valid: it is an address of lo")
+    assert not run_module("linux_bridge", name="br9", underlay_device="enX0", **options).failed
+    assert link(netns, "br9")["mtu"] == link(netns, "enX0")["mtu"] - 50

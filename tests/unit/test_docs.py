@@ -35,7 +35,7 @@ VARIABLES = yaml.safe_load((ROOT / "roles/overlay/meta/argument_specs.yml").read
 class Host:
     """The article's host for the kinds to look at: its underlay device, and nothing else."""
 
-    links = {"enX0": SimpleNamespace(name="enX0", mtu=9001)}
+    links = {"enX0": SimpleNamespace(name="enX0", mtu=9001, kind=None)}
 
     def namespace(self, netns):
         return self
