@@ -11,7 +11,7 @@ author:
   - The fromscratch.containers engineers (@fromscratch)
 description:
   - Runs tasks in a container that M(fromscratch.containers.ns_container) has started, through the container's own
-    C(container exec), with the rights that the container has.
+    C(ns-container exec), with the rights that the container has.
   - The container is on the controller, or on the host of the inventory that O(host) names. That host is reached exactly as
     Ansible reaches it for tasks of its own, by its connection plugin with all the variables that it has, such as
     C(ansible_host), C(ansible_user), C(ansible_ssh_private_key_file) and C(ansible_ssh_common_args) with its jump hosts. An
@@ -77,15 +77,15 @@ from ansible.plugins.connection import ConnectionBase
 from ansible.template import Templar
 
 from ansible_collections.fromscratch.containers.plugins.module_utils import _argspec
-from ansible_collections.fromscratch.containers.plugins.module_utils._container import Container
 from ansible_collections.fromscratch.containers.plugins.module_utils._errors import Invalid
+from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.guard import PROGRAM
 from ansible_collections.fromscratch.containers.plugins.plugin_utils._host import LOCAL, REFUSED, Host
 
 VIA = "ansible_ns_container_via"  # the hosts on the way to a host that is a container itself
 
 
 class Connection(ConnectionBase):
-    """A command on the container's host that begins with ``container exec``; the rest is the host's own connection."""
+    """A command on the container's host that begins with ``ns-container exec``; the rest is the host's own connection."""
 
     transport = "fromscratch.containers.ns_container"
     has_pipelining = True
@@ -126,11 +126,11 @@ class Connection(ConnectionBase):
 
     def exec_command(self, cmd, in_data=None, sudoable=True):
         self._connect()
-        script, refusal = shlex.quote(Container(name=self._name).script), f"{self._name} does not run"
+        refusals = f"{self._name} does not run", f"there is no container {self._name}"
         code, out, err = self._host.run(
-            f"[ -x {script} ] || {{ echo {shlex.quote(refusal)} >&2; exit {REFUSED}; }}; "
-            f"{script} exec {shlex.join(['/bin/sh', '-c', to_native(cmd)])}", in_data)
-        if code == REFUSED and to_native(err).rstrip().endswith(refusal):
+            f"[ -x {PROGRAM} ] || {{ echo {shlex.quote(refusals[0])} >&2; exit {REFUSED}; }}; "
+            f"{PROGRAM} exec --no-tty {shlex.join([self._name, '/bin/sh', '-c', to_native(cmd)])}", in_data)
+        if code == REFUSED and to_native(err).rstrip().endswith(refusals):
             raise AnsibleConnectionFailure(f"Container {self._name} does not run on {self._host.name}: "
                                            "start it with fromscratch.containers.ns_container")
         return code, out, err

@@ -79,8 +79,9 @@ from ansible.utils.vars import combine_vars
 from ansible.vars.plugins import get_vars_from_inventory_sources
 
 from ansible_collections.fromscratch.containers.plugins.module_utils import _argspec
-from ansible_collections.fromscratch.containers.plugins.module_utils._container import STARTED, STATE, STOPPED
 from ansible_collections.fromscratch.containers.plugins.module_utils._errors import Invalid, Problem
+from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.guard import PROGRAM
+from ansible_collections.fromscratch.containers.plugins.module_utils.container.spec import STARTED, STOPPED
 from ansible_collections.fromscratch.containers.plugins.plugin_utils._host import Host
 
 CONNECTION = "fromscratch.containers.ns_container"
@@ -92,7 +93,7 @@ ENDS = ("containers.yml", "containers.yaml")
 OURS = re.compile(rf"""^plugin:\s*["']?{re.escape("fromscratch.containers.containers")}\b""", re.MULTILINE)
 ABSENT = "absent"
 UNKNOWN = "unknown"
-ASK = f'for each in {STATE}/*/container; do [ ! -x "$each" ] || "$each" status || :; done'
+ASK = f"[ ! -x {PROGRAM} ] || {PROGRAM} status"
 SAID = re.compile(r"^(\S+) (?:runs|(does not run))", re.MULTILINE)
 
 

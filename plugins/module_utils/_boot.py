@@ -10,7 +10,7 @@ from __future__ import annotations
 import shlex
 
 from ._file_kind import MADE
-from ._service import UNITS, manages_host
+from .container.service import UNITS, manages_host
 
 SCRIPT = "/var/lib/fromscratch/network"
 NAME = "fromscratch-network.service"

@@ -8,15 +8,17 @@ class Ahead:
     """What the plans made so far in this run will do: those made after them count on it.
 
     ``made`` and ``gone`` hold paths of directories, names of network namespaces as ``("netns", name)``, and links as
-    ``("link", netns, name)``. A thing made anew is in both. Forgotten before the first plan is applied.
+    ``("link", netns, name)``. A thing made anew is in both. ``trees`` are the paths of the trees that root filesystems will lead
+    to, by their names. Forgotten before the first plan is applied.
     """
 
     def __init__(self):
-        self.made, self.gone = set(), set()
+        self.made, self.gone, self.trees = set(), set(), {}
 
     def forget(self):
         self.made.clear()
         self.gone.clear()
+        self.trees.clear()
 
 
 class Kind:

@@ -14,8 +14,8 @@ import subprocess
 
 from ._file_kind import MADE
 from ._operations import PATH
-from ._service import manages_host
 from ._units import is_active
+from .container.service import manages_host
 
 NETWORKD = "/etc/systemd/network/05-fromscratch.network"
 UDEV = "/etc/systemd/network/05-fromscratch.link"

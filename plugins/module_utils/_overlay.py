@@ -24,7 +24,7 @@ OPTIONAL = ("mtu", "device", "dns", "bridge_address", "bridge_addresses")  # a n
 LEARNING, STATIC = "learning", "static"
 CONTAINER_OPTIONS = ("rootfs", "command", "env", "hostname", "workdir", "layer", "binds", "tmpfs", "read_only",
                      "privileged", "capabilities", "no_new_privs", "seccomp", "userns", "ulimits", "recreate", "init",
-                     "stop_timeout", "restart", "memory", "cpus", "pids")
+                     "user", "stop_timeout", "restart", "memory", "cpus", "pids")
 
 
 @dataclass

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import os
 
+from .container.launcher.record import RUN, STATE, USERS
+
+__all__ = ["OWN", "RUN", "STATE", "USERS", "tidy"]
+
 OWN = ("/var/lib/fromscratch", "/run/fromscratch")
-STATE = f"{OWN[0]}/containers"
-FILTER = f"{OWN[0]}/seccomp"  # what setpriv loads as the containers' filter of system calls
-RUN = f"{OWN[1]}/containers"
-USERS = f"{OWN[1]}/users"  # user namespaces, each by the container's name
 
 
 def tidy(directory):

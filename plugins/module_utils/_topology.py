@@ -5,9 +5,7 @@ from __future__ import annotations
 
 from . import _argspec as rule
 from . import _boot, _managers, _use
-from ._archive import Rootfses
 from ._bridge import Bridges
-from ._containers import Containers
 from ._file_kind import Files
 from ._forward import Passages
 from ._kind import Ahead
@@ -20,6 +18,8 @@ from ._sysctl import Sysctls
 from ._units import Units
 from ._veth import VethPairs, host_end
 from ._vxlan import Vxlans
+from .container.kind import Containers
+from .rootfs.kind import Rootfses
 
 KINDS = ("alpine_rootfs", "names", "ns_container", "nftables", "forward", "veth_pair", "linux_bridge", "vxlan_link", "sysctl",
          "publish")

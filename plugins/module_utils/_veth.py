@@ -14,7 +14,7 @@ from ._errors import Invalid, Problem
 from ._link_kind import LinkKind
 from ._model import DEFAULT, DEFAULT6, OWNER, UNMARKED, VethPair, derived_ifname
 from ._plan import CREATE, ours
-from ._process import running
+from .container.launcher.record import running
 
 INNER = OWNER + ":inner"  # the alias of inner ends, so that pruning a host's own ends spares them
 

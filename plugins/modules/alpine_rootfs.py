@@ -10,8 +10,9 @@ short_description: Unpack Alpine Linux root file systems for containers
 description:
   - Downloads the minimal root file system that Alpine Linux publishes, verifies its checksum, and unpacks it; or does
     the same with a tarball that is on the host.
-  - The tree is made in a temporary directory beside O(dest) and renamed, so that O(dest) is whole or as it was, also
-    where the module is killed. A rootfs of another release is replaced in the same way.
+  - A tree is unpacked once, into C(.store/sha256-DIGEST) beside O(dest), which is closed to all but root, and written by
+    nobody from then on. O(dest) becomes a symbolic link to it that is switched at one moment, so that it is whole or as it
+    was, also where the module is killed.
   - Takes one rootfs by its options, or any number of them as a list under O(config), in one call.
 version_added: 0.1.0
 author:
@@ -21,8 +22,8 @@ extends_documentation_fragment:
 options:
   dest: &dest
     description:
-      - Absolute path of the directory that becomes the root file system. It must be absent, empty or made by
-        this module.
+      - Absolute path of the link to the root file system. It must be absent, an empty directory or made by this module. A directory
+        that an earlier release has made becomes a link, while containers run on it.
       - Parent directories that are missing are made, those that exist are left as they are.
     type: path
   state: &state
@@ -101,9 +102,9 @@ notes:
   - Check mode downloads no tarball. It reads the checksum that a mirror publishes where it knows no other.
   - Symlinks with an absolute target, setuid bits, owners and times are kept. A tarball with device nodes, or with
     anything that leads outside of the tree, is refused. Extended attributes are not unpacked.
-  - A tree that is replaced or removed while containers of M(fromscratch.containers.ns_container) run on it is moved beside O(dest),
-    into C(.alpine_rootfs.used), and removed when the last of them has stopped, by the next run of either module. Where it cannot
-    be moved it is not removed.
+  - A tree to which no link beside the store leads any more stays for as long as containers of
+    M(fromscratch.containers.ns_container) run on it, an overlay that this process sees is mounted on it, or something is mounted in
+    it. After that it is removed by the next run of either module.
 seealso:
   - module: fromscratch.containers.ns_container
 """
@@ -156,8 +157,9 @@ commands:
   type: list
   elements: str
   sample:
-    - mkdir -m 0700 /var/lib/rootfs/.alpine.partial
-    - curl --fail --location --silent --show-error --output /var/lib/rootfs/.alpine.partial/tarball
+    - mkdir -p -m 0700 /var/lib/rootfs/.store
+    - mkdir /var/lib/rootfs/.store/new
+    - curl --fail --location --silent --show-error --output /var/lib/rootfs/.store/new/tarball
       https://dl-cdn.alpinelinux.org/alpine/v3.21/releases/x86_64/alpine-minirootfs-3.21.3-x86_64.tar.gz
 observed:
   description: The root file systems as they are in the end, in the order of the task; in check mode, as they would be.
@@ -166,9 +168,9 @@ observed:
   elements: dict
 """
 
-from ansible_collections.fromscratch.containers.plugins.module_utils._archive import Rootfses
-from ansible_collections.fromscratch.containers.plugins.module_utils._download import OPTIONS
 from ansible_collections.fromscratch.containers.plugins.module_utils._run import Module, run
+from ansible_collections.fromscratch.containers.plugins.module_utils.rootfs.download import OPTIONS
+from ansible_collections.fromscratch.containers.plugins.module_utils.rootfs.kind import Rootfses
 
 
 def main():

@@ -10,12 +10,13 @@ short_description: Manage containers made of namespaces
 description:
   - Starts, stops and removes containers out of a root filesystem and new pid, mount, network, UTS and IPC namespaces, and
     a cgroup namespace where the kernel has it. No engine and no daemon are involved.
-  - A container is a shell script and an fstab below C(/var/lib/fromscratch/containers/NAME), made of the commands of
-    util-linux. C(container start), C(container stop), C(container exec COMMAND) and C(container status) work by hand too.
+  - A container is a bundle of the OCI runtime specification, C(/var/lib/fromscratch/containers/NAME/config.json), and a directory
+    for what it writes. The program C(ns-container), which this module installs, starts it by system calls; for people it is
+    C(ns-container list), C(start), C(stop), C(restart), C(exec), C(logs), C(status), C(wait) and C(cp).
   - Its network namespace is C(/run/netns/NAME), so that C(ip netns exec NAME) works. It outlives the container's processes,
     so that a restart keeps links and addresses; M(fromscratch.containers.veth_pair) connects it.
   - The root is changed with C(pivot_root) and the old one is gone. Root inside is nobody outside where the host can have it
-    so (O(userns)), has the capabilities that Docker leaves it (O(capabilities)), and no program inside gains any
+    so (O(userns)), has the capabilities that podman leaves it (O(capabilities)), and no program inside gains any
     (O(no_new_privs)). System calls that it has no use for are refused (O(seccomp)), what is the whole host's in C(/proc) and
     C(/sys) is hidden or read-only, and device nodes work in C(/dev) alone. O(privileged) lifts all that.
 version_added: 0.1.0
@@ -45,8 +46,8 @@ options:
     type: path
   command: &command
     description:
-      - The command and its arguments. It runs in the background, without a terminal, and its output goes to the file C(log)
-        beside the container's script.
+      - The command and its arguments. It runs in the background, without a terminal. Its output goes to the file C(log) beside the
+        container's bundle, or to the journal of systemd; C(ns-container logs) shows both.
       - A list of words, which are strings, so that C(0755) and C(yes) are put in quotes. A string is split into words as a shell
         would, and no shell runs it; for one, write C([sh, -c, "echo hello; exec sleep 9"]).
     type: raw
@@ -69,6 +70,7 @@ options:
     description:
       - What the container writes to. V(disk) is a layer of its own over the root filesystem, which survives a restart;
         V(tmpfs) the same in memory, new at each start; with V(none) it writes to O(rootfs) itself.
+      - A bind of a file takes the place of a symbolic link in the layer, and never follows it.
       - With V(disk) and V(tmpfs) any number of containers share one root filesystem.
     type: str
     choices: [none, disk, tmpfs]
@@ -94,7 +96,7 @@ options:
   tmpfs: &tmpfs
     description:
       - Absolute paths inside that get a file system in memory, with mount options after a colon where the defaults
-        do not fit, such as V(/tmp:mode=1777,size=64m).
+        do not fit, such as V(/tmp:mode=1777,size=64m). C(dev) and C(suid) are for containers that are O(privileged).
     type: list
     elements: str
     default: []
@@ -110,8 +112,10 @@ options:
     default: false
   capabilities: &capabilities
     description:
-      - What to add to the fourteen capabilities that Docker leaves to root, and what to take away; names as in capabilities(7),
-        with or without C(CAP_), or V(all). C(CAP_SYS_CHROOT) stays in any case, since the launcher needs it to the last.
+      - What to add to the eleven capabilities that podman leaves to root, and what to take away; names as in capabilities(7),
+        with or without C(CAP_), or V(all).
+      - Raw sockets need V(net_raw), which C(arping), C(traceroute), C(keepalived) and Debian's C(ping) use. The C(ping) of busybox
+        does without, since all groups inside may use ICMP sockets (C(net.ipv4.ping_group_range)).
     type: dict
     suboptions:
       add:
@@ -131,20 +135,26 @@ options:
   seccomp: &seccomp
     description:
       - Whether system calls that a container has no use for are refused, such as those that load modules, change the clock or
-        reach keyrings. The unit does so under systemd, and setpriv from util-linux 2.41 on. The result says which does, or that
-        neither can.
+        reach keyrings. On machines other than x86_64 and aarch64 there is no such filter, and C(seccomp_reason) in the result
+        says so.
     type: bool
     default: true
+  user: &user
+    description:
+      - User and group that the command runs as, numbers inside such as V(1000:1000). By default root, whose rights O(capabilities)
+        limits.
+    type: str
   userns: &userns
     description:
       - With V(auto), the container has a user namespace, in which its root is a user of the host without any rights. Each
         container has a range of 65536 ids of its own, and sees the root filesystem as its own by an idmapped mount. That
         needs Linux 5.19, and a file system that can be mounted so, such as ext4, xfs or btrfs (tmpfs since Linux 6.3).
       - With V(host), root inside is root outside, with fewer rights.
-      - By default V(auto) where that is possible and O(layer) is not V(none), the container is not O(privileged), and none of
-        O(binds) can be written to; the files of those belong to users that it would not have. The result says why not.
-      - Where it changes, what the container has written to its O(layer) is given to the same users in there. Access control lists
-        are not.
+      - By default V(auto) where that is possible and O(layer) is not V(none), the container is not O(privileged), and those of
+        O(binds) that it can write to lie on a file system that can be mounted so. Such a bind shows files of the host's root as
+        those of root inside. C(userns_reason) in the result says why not, and a warning does where nobody has asked for it.
+      - It cannot change for a container that has written to its O(layer), whose files would be those of users that it does not
+        have.
     type: str
     choices: [auto, host]
   ulimits: &ulimits
@@ -161,10 +171,11 @@ options:
     choices: [on_rootfs_change]
   init: &init
     description:
-      - Whether process 1 is a small init in the container's own C(/bin/sh), which passes signals on to the command and reaps
-        what it leaves behind. Without it the command is process 1 itself.
-    type: bool
-    default: true
+      - With V(true), process 1 is a small init in the container's own C(/bin/sh), which passes signals on to the command, reaps
+        what it leaves behind, and says how it ended. With V(false) the command is process 1 itself.
+      - V(catatonit), V(tini) or an absolute path is such a program of the host, linked statically, that is shown to the container.
+    type: str
+    default: "true"
   stop_timeout: &stop_timeout
     description: Seconds between SIGTERM and SIGKILL, from 0 to 3600.
     type: int
@@ -215,6 +226,7 @@ options:
       capabilities: *capabilities
       no_new_privs: *no_new_privs
       seccomp: *seccomp
+      user: *user
       userns: *userns
       ulimits: *ulimits
       recreate: *recreate
@@ -279,25 +291,25 @@ changes:
       type: list
       elements: str
 commands:
-  description: The commands that do the same, once the container's files are written.
+  description: The commands that do the same, once the container's bundle is written.
   returned: success
   type: list
   elements: str
   sample:
-    - /var/lib/fromscratch/containers/container-a/container start
+    - /usr/local/lib/fromscratch/ns-container start container-a
 observed:
   description:
     - The containers as they are in the end, in the order of the task; in check mode, as they would be.
-    - C(userns) is the first of the user ids that it has outside, or says why it has none; C(seccomp) says what filters its
-      system calls; of a container that does not run, C(exit_status) and C(output) tell how its command ended, and what it
-      said last.
+    - C(userns) is whether it has user ids of its own, C(first_uid) the first of them outside, C(userns_reason) why it has none;
+      C(seccomp) and C(seccomp_reason) are the same for the filter of system calls.
+    - Of a container that does not run, C(exit_status) and C(output) tell how its command ended, and what it said last.
   returned: success
   type: list
   elements: dict
 """
 
-from ansible_collections.fromscratch.containers.plugins.module_utils._containers import Containers
 from ansible_collections.fromscratch.containers.plugins.module_utils._run import Module, run
+from ansible_collections.fromscratch.containers.plugins.module_utils.container.kind import Containers
 
 
 def main():

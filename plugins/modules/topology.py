@@ -262,9 +262,9 @@ observed:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.fromscratch.containers.plugins.module_utils._download import OPTIONS
 from ansible_collections.fromscratch.containers.plugins.module_utils._run import run_all
 from ansible_collections.fromscratch.containers.plugins.module_utils._topology import KINDS, OWN_KINDS, Topology
+from ansible_collections.fromscratch.containers.plugins.module_utils.rootfs.download import OPTIONS
 
 
 def main():

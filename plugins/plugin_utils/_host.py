@@ -15,7 +15,7 @@ from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.loader import become_loader, connection_loader, get_shell_plugin
 
 LOCAL = {"ansible_connection": "ansible.builtin.local"}
-REFUSED = 125  # what `container exec` ends with, too, where it could not begin
+REFUSED = 125  # what `ns-container exec` ends with, too, where it could not begin
 NOT_ROOT = "not root"
 
 

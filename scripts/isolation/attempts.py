@@ -13,8 +13,12 @@ from pathlib import Path
 from boxes import MARKER, PIDS, Podman, eventually, in_terminal, mounted, sh
 from syscalls import PROBES, TELLTALE
 
-from ansible_collections.fromscratch.containers.plugins.module_utils._container import ALL_CAPABILITIES, CAPABILITIES
-from ansible_collections.fromscratch.containers.plugins.module_utils._script import MASKED, READ_ONLY
+from ansible_collections.fromscratch.containers.plugins.module_utils.container.spec import (
+    ALL_CAPABILITIES,
+    CAPABILITIES,
+    MASKED,
+    READ_ONLY,
+)
 
 LIFTED = "lifted"
 
@@ -49,7 +53,7 @@ def capabilities(box):
     if held > set(CAPABILITIES):
         return f"all {len(held)} that this machine gives"
     missing = [each for each in CAPABILITIES if each not in held]
-    return "Docker's fourteen" + (f" without {listed(missing, '')}" if missing else "")
+    return "podman's eleven" + (f" without {listed(missing, '')}" if missing else "")
 
 
 def status(box, field):

@@ -16,6 +16,7 @@ from typing import Any
 from syscalls import PROBES, TELLTALE
 
 from ansible_collections.fromscratch.containers.plugins.module_utils._paths import RUN, STATE
+from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.guard import PROGRAM
 
 ROOT = Path(__file__).resolve().parents[2]
 MARKER = "/.root-of-isolation"
@@ -68,17 +69,13 @@ class Box:
 class Ours(Box):
     @property
     def enter(self):
-        return [self.script, "exec"]
+        return [PROGRAM, "exec", self.name]
 
     enter_at_a_terminal = enter
 
     @property
-    def script(self):
-        return f"{STATE}/{self.name}/container"
-
-    @property
     def record(self):
-        return json.loads(Path(STATE, self.name, "container.json").read_text(encoding="utf-8"))
+        return json.loads(Path(STATE, self.name, "config.json").read_text(encoding="utf-8"))
 
     @property
     def pid(self):
@@ -86,17 +83,17 @@ class Ours(Box):
 
     @property
     def stop_timeout(self):
-        return self.record["stop_timeout"]
+        return int(self.record["annotations"]["fromscratch.stop-timeout"])
 
     def log(self):
         return Path(STATE, self.name, "log").read_text(encoding="utf-8")
 
     def stop(self):
-        subprocess.run([self.script, "stop"], check=True)
+        subprocess.run([PROGRAM, "stop", self.name], check=True)
 
     def start_by_hand(self, **options):
         self.stop()
-        in_terminal([self.script, "start"], **options)
+        in_terminal([PROGRAM, "start", self.name], **options)
 
     def exit_status(self):
         """As the module tells it, of a container that has ended."""

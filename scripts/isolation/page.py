@@ -61,7 +61,7 @@ from attempts import (
 from boxes import KINDS, PIDS, ROOT, Podman, mounted
 from syscalls import DOCKER_CALLS, PROBES
 
-from ansible_collections.fromscratch.containers.plugins.module_utils._script import READ_ONLY
+from ansible_collections.fromscratch.containers.plugins.module_utils.container.spec import READ_ONLY
 
 PAGE = ROOT / "docs/docsite/rst/isolation.rst"
 NOT_INSTALLED = "not installed"
@@ -173,7 +173,7 @@ there, so it was not tried.
 
 CALLS = """\
 Each was made by a program of its own, with arguments that do no harm. *refused* is ``EPERM``; *reaches the kernel* means that
-it was let through, and failed for its arguments. The filter is that of the collection, loaded as setpriv does it.
+it was let through, and failed for its arguments. The filter is that of the collection, loaded as the launcher does it.
 """
 
 AFTER = """\
@@ -182,8 +182,8 @@ Where we differ from Docker, and why
 
 - Root inside is nobody outside, and for each container another nobody. Docker does that for all containers of a daemon or for
   none, and by default for none. An idmapped mount shows a container the files of its root filesystem as its own, so nothing is
-  copied, and nothing changes on disk. A container that writes to files of the host has no user namespace, since they belong to
-  users that it would not have; the result of the task says so.
+  copied, and nothing changes on disk. Where files of the host that a container may write to cannot be mounted so, it has no user
+  namespace, and a warning says so.
 - ``no_new_privs`` is on. A container that needs set-user-ID programs asks for them with ``no_new_privs: false``.
 - Device nodes work in ``/dev`` alone: all other file systems of a container are mounted ``nodev``. With Docker, a cgroup
   decides which devices can be opened. That takes a cgroup for each container or a program in the kernel, and this takes an
@@ -197,18 +197,20 @@ Where we differ from Docker, and why
 What is not restricted
 ----------------------
 
-- **System calls, on many hosts.** The filter takes setpriv of util-linux 2.41; systemd puts what a launcher can do without
-  around the unit. With neither a container has none, and ``seccomp`` in the result of the task says so. Capabilities and the
-  user namespace hold all the same. What the filter adds: code of the kernel that needs no rights at all, such as keyrings,
-  io_uring and new user namespaces, is out of reach.
+- **System calls, on machines other than x86_64 and aarch64.** The launcher has no table of theirs, and ``seccomp_reason`` in
+  the result of the task says so. Capabilities and the user namespace hold all the same.
+- **privileged, and sys_admin without a user namespace.** A container with ``privileged: true``, or with ``userns: host`` and
+  ``capabilities: {add: [sys_admin]}``, can mount what it likes and so do to the host what it likes. That is not prevented.
+- **What is written to a bind.** In a directory of the host that a container can write to, it can leave a set-user-ID file. Other
+  users of the host must not reach such a directory, as they do not reach the layers: those are below a directory of mode 0700.
 - **Shares, by default.** As with Docker, a container may take all memory, processors and process ids of the host until it is
   told ``memory``, ``cpus`` and ``pids``. Those take systemd, or cgroup v2 with the controllers; where neither is there, the
   task fails. ``ulimits`` hold everywhere, but each is a limit of one process, or of all processes of a user.
 - **Disk space.** Neither a container's layer nor its log has a limit.
 - **No profile of AppArmor or SELinux.** A container has that of who starts it.
-- **What the caller gives to** ``container exec``. Its standard input, output and error are the caller's, and a program inside
-  may open them again by names such as ``/dev/stdout``. At a terminal, ``script`` stands between, so that nothing inside can
-  type into the caller's (``TIOCSTI``). What else comes in, a table above shows.
+- **What the caller gives to** ``ns-container exec``. Its standard input, output and error are the caller's, and a program inside
+  may open them again by names such as ``/dev/stdout``. What of them is a terminal is not passed on: the command gets a terminal
+  of the container's own, or a pipe.
 - **The kernel.** It is the host's, as in every container. ``privileged: true`` lifts all of the above: such a container can do
   to the host what it likes.
 
@@ -252,7 +254,7 @@ def versions(ours, podman):
     theirs = "--network none" + (" --cgroups disabled" if "disabled" in Podman.run_options else "")
     return headed("What was measured", f"""\
 - Linux {kernel} on {platform.machine()} with cgroup {cgroup}, util-linux {version('mount')}.
-- Ours, started without systemd. Their filter of system calls: ``{ours.record['seccomp']}``.
+- Ours, started without systemd. Their filter of system calls is loaded by the launcher.
 - {f"podman {version('podman')} with crun {version('crun')}, as root, by ``podman run {theirs}``" if podman else "No podman"}.
 - All on the same root filesystem, on a host with shared mounts.
 - Docker 29.7, by its documentation and source only.

@@ -9,13 +9,13 @@ import platform
 import struct
 import sys
 
-from ansible_collections.fromscratch.containers.plugins.module_utils import _seccomp
+from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher import seccomp
 
 PROBES = "/probes"  # where the programs lie in a container
 TELLTALE = "fromscratch-isolation"  # of the host alone: the text of a file, a variable, a key, and an argument of a process
 
 # Numbers on x86_64 and aarch64 of those that no filter of ours names.
-NUMBERS = {**_seccomp.CALLS, **_seccomp.LAUNCHING, "clone": _seccomp.CLONE, "clone3": _seccomp.CLONE3,
+NUMBERS = {**seccomp.NUMBERS,
            "bind": (49, 200), "chdir": (80, 49), "chroot": (161, 51), "exit": (60, 93), "fchdir": (81, 50),
            "get_mempolicy": (239, 236), "openat": (257, 56), "personality": (135, 92), "pidfd_getfd": (438, 438),
            "prctl": (157, 167), "socket": (41, 198)}
@@ -27,7 +27,7 @@ AT_FDCWD, NEW_USERS, NEW_MOUNTS, SIGCHLD = -100, 0x10000000, 0x20000, 17
 
 # All that our filter knows, with zeros, which do no harm where they are let through; and calls with these arguments.
 ATTEMPTS = {
-    **{name: (name, ()) for name in [*_seccomp.CALLS, *_seccomp.LAUNCHING, "clone3", "get_mempolicy"] if name != "unshare"},
+    **{name: (name, ()) for name in seccomp.NUMBERS if name not in ("unshare", "clone")},
     "clone (new user namespace)": ("clone", (NEW_USERS | SIGCHLD,)),
     "pidfd_getfd": ("pidfd_getfd", (-1, -1)),
     "personality (fixed addresses)": ("personality", (0x40000,)),
@@ -76,8 +76,8 @@ def texts(*strings):
 
 def probes(secret):
     """The programs by name."""
-    # The filter is loaded as setpriv does it: after no_new_privs, from a struct sock_fprog, which is in front of it.
-    rules = _seccomp.program()
+    # The filter is loaded as the launcher does it: after no_new_privs, from a struct sock_fprog, which is in front of it.
+    rules = seccomp.program(seccomp.profile())
     data = struct.pack("<HxxxxxxQ", len(rules) // 8, DATA + 16) + rules
     found = {}
     for name, call in ATTEMPTS.items():

@@ -20,7 +20,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 ROOTFS = "/var/lib/fromscratch/rootfs/alpine"
-HOST = "/var/lib/fromscratch/containers/bench/container"
+HOST = ["/usr/local/lib/fromscratch/ns-container", "exec", "bench"]
 RUNS = 3
 LOOPS = 10
 
@@ -61,7 +61,7 @@ def site(count):
 
 
 def article(count):
-    subprocess.run([HOST, "exec", "/bin/sh", str(HERE / "article.sh"), str(count), ROOTFS], check=True)
+    subprocess.run([*HOST, "/bin/sh", str(HERE / "article.sh"), str(count), ROOTFS], check=True)
 
 
 class Watch(threading.Thread):
@@ -98,7 +98,7 @@ class Watch(threading.Thread):
 
 def staying():
     """What stays in memory for one container beside its own command: (proportional, resident) KiB of its process 1."""
-    inside = set(subprocess.run([HOST, "exec", "/bin/sh", "-c", "head -qn1 /run/fromscratch/containers/*"], check=True,
+    inside = set(subprocess.run([*HOST, "/bin/sh", "-c", "head -qn1 /run/fromscratch/containers/*"], check=True,
                                 capture_output=True, text=True).stdout.split())
     host = Path("/run/fromscratch/containers/bench").read_text().split()[0]
     found = []

@@ -192,7 +192,7 @@ class Host:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(int(pid), signal.SIGKILL)
         for record in Path(_utils("_paths").RUN).glob("*"):
-            pid = _utils("_process").running(record.name)
+            pid = _utils("container.launcher.record").running(record.name)
             if pid:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)

@@ -20,8 +20,9 @@ import pytest
 import yaml
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.fromscratch.containers.plugins.module_utils import _netns, _nft, _process
+from ansible_collections.fromscratch.containers.plugins.module_utils import _netns, _nft
 from ansible_collections.fromscratch.containers.plugins.module_utils._topology import KINDS
+from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.record import running as running_pid
 
 from ..conftest import ROOT
 from . import test_alpine_rootfs as tarballs
@@ -85,7 +86,7 @@ TABLE = {
         Row("dest", LEFT_OUT, REQUIRED), Row("dest", "", DIRECTORY), Row("dest", "srv/a", DIRECTORY),
         Row("dest", "/srv/\0", DIRECTORY), Row("dest", "/srv/../etc", "give the path itself"), Row("dest", "/etc/alpine", SYSTEM),
         Row("dest", "/var/lib", SYSTEM), Row("dest", f"{ROOTFS}/srv/b", "give it a place beside that"),
-        Row("dest", "/srv/" + "x" * 201, "give a shorter one"),
+        Row("dest", "/srv/" + "x" * 256, "give a shorter one"),
         Row("state", "there", CHOICES),
         Row("version", "3.21", RELEASE), Row("version", "../../3.21.3", RELEASE), Row("version", "edge", RELEASE),
         Row("arch", "sparc64", CHOICES),
@@ -130,6 +131,7 @@ TABLE = {
         Row("tmpfs", ["run"], PATH), Row("tmpfs", ["/"], "it must be below /"),
         Row("tmpfs", ["/run:size 4"], "such as mode=1777,size=64m"), Row("tmpfs", ["/run:"], "such as mode=1777,size=64m"),
         Row("tmpfs", ["/srv/etc/memory"], "the bind to /srv/etc would hide it"),
+        Row("tmpfs", ["/run:dev"], "dev lifts what keeps the container apart"),
         Row("tmpfs", ["/run", "/run:size=1m"], TWICE, named="binds and tmpfs", shown="/run"),
         Row("read_only", "maybe", BOOL),
         Row("privileged", "maybe", BOOL),
@@ -137,7 +139,6 @@ TABLE = {
         Row("capabilities.add", ["fly"], "no capability of capabilities(7)"),
         Row("capabilities.add", ["net_raw"], "leave out one of the two options", {"privileged": True}),
         Row("capabilities.drop", ["fly"], "no capability of capabilities(7)"),
-        Row("capabilities.drop", ["sys_chroot"], "all leaves it out"),
         Row("no_new_privs", "maybe", BOOL),
         Row("seccomp", "maybe", BOOL),
         Row("userns", "own", CHOICES), Row("userns", "auto", "leave it out, or set it to host", {"privileged": True}),
@@ -145,7 +146,8 @@ TABLE = {
         Row("ulimits", {"nofile": "many"}, "such as 1024:4096", named="ulimits.nofile", shown="many"),
         Row("ulimits", {"nofile": "9:5"}, "the soft limit is above the hard one", named="ulimits.nofile", shown="9:5"),
         Row("recreate", "always", CHOICES),
-        Row("init", "maybe", BOOL),
+        Row("init", "maybe", "it is true, false, catatonit or tini"), Row("init", "/no/such/init", "there is no such program on the host"),
+        Row("user", "root", "it is UID or UID:GID"), Row("user", "65536", "numbers below 65536"),
         Row("stop_timeout", -1, "it must be from 0 to 3600"), Row("stop_timeout", 3601, "it must be from 0 to 3600"),
         Row("stop_timeout", "soon", INT),
         Row("restart", "never", CHOICES), Row("restart", "always", "leave it out, or set it to no"),
@@ -331,11 +333,11 @@ ROLE = [
     Row("containers.tmpfs", ["run"], PATH), Row("containers.read_only", "maybe", BOOL),
     Row("containers.capabilities", ["net_raw"], DICT, shown="list"),
     Row("containers.capabilities.add", ["fly"], "no capability of capabilities(7)"),
-    Row("containers.capabilities.drop", ["sys_chroot"], "all leaves it out"),
+    Row("containers.capabilities.drop", ["fly"], "no capability of capabilities(7)"), Row("containers.user", "root", "it is UID or UID:GID"),
     Row("containers.no_new_privs", "maybe", BOOL), Row("containers.seccomp", "maybe", BOOL),
     Row("containers.userns", "own", CHOICES), Row("containers.ulimits", ["nofile"], DICT, shown="list"),
     Row("containers.recreate", "always", CHOICES),
-    Row("containers.privileged", "maybe", BOOL), Row("containers.init", "maybe", BOOL),
+    Row("containers.privileged", "maybe", BOOL), Row("containers.init", "maybe", "it is true, false, catatonit or tini"),
     Row("containers.stop_timeout", -1, "it must be from 0 to 3600"), Row("containers.restart", "never", CHOICES),
     Row("containers.memory", "64 MB", "such as 64M"), Row("containers.cpus", 0.0, "it must be from 0.01 to 1024"),
     Row("containers.pids", 0, "it must be from 1 to 4194304"), Row("containers.colour", "red", UNKNOWN, shown=""),
@@ -425,7 +427,7 @@ class Place:
         """Links, addresses, routes, entries, packet filters, files, mounts, and the container's process."""
         return {"links": lasting(*self.names), "neighbours": js("ip -j neighbour show nud permanent"),
                 "nft": sh("nft list ruleset", check=False), "files": dict(enumerate(self.files.picture())),
-                "pid": _process.running("c1")}
+                "pid": running_pid("c1")}
 
     def changes(self):
         """Since the last time."""

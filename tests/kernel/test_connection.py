@@ -14,8 +14,9 @@ from ansible.errors import AnsibleError
 from ansible.playbook.play_context import PlayContext
 from ansible.plugins.loader import connection_loader
 
-from ansible_collections.fromscratch.containers.plugins.module_utils import _process
 from ansible_collections.fromscratch.containers.plugins.module_utils._paths import RUN, STATE
+from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.guard import PROGRAM
+from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.record import running as running_pid
 
 from ..conftest import ROOT
 from .conftest import run_module
@@ -56,7 +57,7 @@ def test_modules(play, pipelining, host):
                        {"ansible.builtin.shell": 'cat; hostname; readlink /proc/self/ns/net; pwd; echo "$HOME"; cat /proc/1/comm >&2',
                         "args": {"stdin": "données\n", "stdin_add_newline": False}}, ANSIBLE_PIPELINING=pipelining)
     assert ping["ping"] == "ü \"'\\ $x", ping
-    assert shell["stdout_lines"] == ["données", "lab", os.readlink(f"/proc/{_process.running('lab')}/ns/net"), "/", "/root"]
+    assert shell["stdout_lines"] == ["données", "lab", os.readlink(f"/proc/{running_pid('lab')}/ns/net"), "/", "/root"]
     assert shell["stderr"] == "sh"
 
 
@@ -128,12 +129,12 @@ def test_a_container_in_a_container(play, rootfs):
     module = "fromscratch.containers.ns_container"
     made, again, inside, gone, left = play(
         "lab", {module: wanted}, {module: wanted},
-        raw(f"{STATE}/nested/container exec /bin/sh -c 'hostname; head -c 4 /dev/urandom | wc -c; ls /proc/1/ns | wc -l'"),
+        raw(f"{PROGRAM} exec nested /bin/sh -c 'hostname; head -c 4 /dev/urandom | wc -c; ls /proc/1/ns | wc -l'"),
         {module: {"name": "nested", "state": "absent"}}, raw(f"ls -A {STATE} {RUN} /run/netns 2>/dev/null; cat /proc/[0-9]*/comm"))
     assert made["changed"] and not again["changed"], made
     assert inside["stdout"].split()[:2] == ["nested", "4"], inside
     assert gone["changed"] and "sleep" in left["stdout"] and left["stdout"].split().count("sleep") == 1
-    assert _process.running("nested") is None and not os.path.exists("/run/netns/nested")
+    assert running_pid("nested") is None and not os.path.exists("/run/netns/nested")
 
 
 # Containers of hosts that are reached by ssh.

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.fromscratch.containers.plugins.module_utils import _names, _netns, _nft, _process, _sysctl
+from ansible_collections.fromscratch.containers.plugins.module_utils import _names, _netns, _nft, _sysctl
+from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.guard import PROGRAM
+from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.record import running as running_pid
 
 from ..overlay import part
 from .conftest import run_module, sh
@@ -169,11 +171,11 @@ def test_a_host_without_a_way_out(machine):
     sh("ip route del default")
     found = machine.run(("c1", {}), egress=True)
     assert found.failed and "sysctl.device" in found.msg and "no default route" in found.msg
-    assert _process.running("c1") is None and "br0" not in sh("ip link")
+    assert running_pid("c1") is None and "br0" not in sh("ip link")
 
 
 def within(name, command):
-    return sh(f"/var/lib/fromscratch/containers/{name}/container exec sh -c '{command}'")
+    return sh(f"{PROGRAM} exec {name} sh -c '{command}'")
 
 
 def test_of_the_host_a_container_gets_the_nameservers(machine):
@@ -183,11 +185,11 @@ def test_of_the_host_a_container_gets_the_nameservers(machine):
 
 def test_names_are_kept_current(machine):
     machine.converge(("c1", {}), names=True)
-    first = _process.running("c1")
+    first = running_pid("c1")
     assert "127.0.0.1 localhost" in within("c1", "cat /etc/hosts")
     made = machine.converge(("c1", {}), ("c2", {"hostname": "web"}), names=True)
     assert made.changes[0]["item"] == "file /var/lib/fromscratch/networks/overlay/hosts"
-    assert _process.running("c1") == first, "it runs on, and sees the change"
+    assert running_pid("c1") == first, "it runs on, and sees the change"
     assert "1 packets received" in within("c1", "ping -c1 -W2 c2") and "10.0.0.12" in within("c1", "ping -c1 web")
     hosts = Path("/var/lib/fromscratch/networks/overlay/hosts")
     inode = hosts.stat().st_ino
@@ -197,7 +199,7 @@ def test_names_are_kept_current(machine):
     machine.converge(("c1", {}), names=True)
     assert "c2" not in within("c1", "cat /etc/hosts")
     machine.converge(("c1", {}))
-    assert not hosts.exists() and _process.running("c1") != first
+    assert not hosts.exists() and running_pid("c1") != first
 
 
 def test_nameservers(machine):

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.fromscratch.containers.plugins.module_utils import _files, _process
+from ansible_collections.fromscratch.containers.plugins.module_utils import _files
 from ansible_collections.fromscratch.containers.plugins.module_utils._paths import STATE, USERS
+from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.record import running as running_pid
 
 from . import test_ns_container
 from .conftest import run_module, sh
-from .test_ns_container import act, eventually, pid, script
+from .test_ns_container import act, eventually, line, pid
 
 host = test_ns_container.host  # a fixture, for each test here
 
@@ -52,7 +53,7 @@ def test_the_cgroup_of_a_container_that_ended_by_itself(rootfs, host, tmp_path):
         act(name="c1", rootfs=rootfs)
         os.makedirs(f"{point}/fromscratch/c1")
         os.kill(pid(), 9)
-        eventually(lambda: _process.running("c1") is None, "it has ended")
+        eventually(lambda: running_pid("c1") is None, "it has ended")
         gone = act(name="c1", state="absent")
         assert f"rmdir {point}/fromscratch/c1" in gone.commands and not os.path.exists(f"{point}/fromscratch")
     finally:
@@ -63,7 +64,7 @@ def test_the_cgroup_of_a_container_that_ended_by_itself(rootfs, host, tmp_path):
 def test_a_network_namespace_of_somebody_else_is_not_removed_with_a_stopped_container(rootfs, host):
     act(name="c1", rootfs=rootfs)
     mapped = os.path.exists(f"{USERS}/c1")
-    sh(f"{script()} stop", "ip netns delete c1", f"umount {USERS}/c1; rm {USERS}/c1" if mapped else "true", "ip netns add c1")
+    sh(line("stop"), "ip netns delete c1", f"umount {USERS}/c1; rm {USERS}/c1" if mapped else "true", "ip netns add c1")
     try:
         if mapped:  # else nothing tells it from the container's own
             gone = act(name="c1", state="absent")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -15,11 +16,14 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.fromscratch.containers.plugins.module_utils import _confinement, _process, _script
-from ansible_collections.fromscratch.containers.plugins.module_utils._container import CAPABILITIES
-from ansible_collections.fromscratch.containers.plugins.module_utils._containers import Containers
 from ansible_collections.fromscratch.containers.plugins.module_utils._paths import RUN, STATE
-from ansible_collections.fromscratch.containers.plugins.module_utils._script import DEVICES, MASKED, READ_ONLY
+from ansible_collections.fromscratch.containers.plugins.module_utils.container import isolation, kind, spec
+from ansible_collections.fromscratch.containers.plugins.module_utils.container.install import LINK
+from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher import namespaces, record, start, syscalls
+from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.guard import PROGRAM
+from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.mounts import NODES as DEVICES
+from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.record import running as running_pid
+from ansible_collections.fromscratch.containers.plugins.module_utils.container.spec import CAPABILITIES, MASKED, READ_ONLY
 
 from .conftest import addresses, link, run_module, sh
 
@@ -53,7 +57,7 @@ def act(**options):
 
 
 def pid(name="c1"):
-    found = _process.running(name)
+    found = running_pid(name)
     assert found, f"{name} does not run; its log: {log(name)}"
     return found
 
@@ -62,14 +66,23 @@ def log(name="c1"):
     return Path(STATE, name, "log").read_text(encoding="utf-8")
 
 
-def script(name="c1"):
-    return f"{STATE}/{name}/container"
+def launcher(verb, *words, name="c1"):
+    """A command line of the launcher, as people and all of ours call it."""
+    return [PROGRAM, verb, name, *words]
+
+
+def bundle(name="c1"):
+    return json.loads(Path(STATE, name, "config.json").read_text(encoding="utf-8"))
+
+
+def line(verb, name="c1"):
+    return f"{PROGRAM} {verb} {name}"
 
 
 def run_in(command, name="c1", **options):
     """Never elsewhere: a container that fails to change its root would let a test loose on the machine's."""
     command = f"[ -e {MARKER} ] || {{ echo 'not the root of the container' >&2; exit 99; }}; {command}"
-    done = subprocess.run([script(name), "exec", "/bin/sh", "-c", command], capture_output=True, text=True, check=False, **options)
+    done = subprocess.run(launcher("exec", "/bin/sh", "-c", command, name=name), capture_output=True, text=True, check=False, **options)
     assert done.returncode != 99, done.stderr
     return done
 
@@ -141,41 +154,41 @@ def test_act_again_check_change_absent(host, rootfs):
     assert predicted.changed and host.picture() == empty, "check mode changed something"
     made = act(name="c1", rootfs=rootfs)
     assert [(each["item"], each["action"]) for each in made.changes] == [("container c1", "create")]
-    assert made.commands == [f"{script()} start"]
+    assert made.commands == [line("start")]
     assert made.observed[0]["state"] == "started" and made.observed[0]["rootfs"] == rootfs
     first = pid()
 
     changed = act(name="c1", rootfs=rootfs, hostname="other")
     assert "hostname: c1 vs other" in changed.changes[0]["fields"] and changed.changes[0]["action"] == "recreate"
-    assert changed.commands == [f"{script()} stop", f"{script()} start"]
+    assert changed.commands == [line("stop"), line("start")]
     assert changed.diff["before"]["container c1"]["hostname"] == "c1"
     assert changed.diff["after"]["container c1"]["hostname"] == "other"
     assert pid() != first and gone(first) and inside("hostname") == "other"
 
     last = act(name="c1", state="absent")
-    assert last.commands == [f"{script()} stop", "ip netns delete c1", "umount /run/fromscratch/users/c1",
+    assert last.commands == [line("stop"), "ip netns delete c1", "umount /run/fromscratch/users/c1",
                              "rm /run/fromscratch/users/c1", f"rm -r {STATE}/c1"]
     assert host.picture() == empty, "something was left behind"
 
 
 def test_states(host, rootfs):
     act(name="c1", rootfs=rootfs, state="stopped")
-    assert _process.running("c1") is None and link("c1", "lo")
+    assert running_pid("c1") is None and link("c1", "lo")
     act(name="c1", rootfs=rootfs)
     first = pid()
     stopped = act(name="c1", rootfs=rootfs, state="stopped")
-    assert stopped.commands == [f"{script()} stop"] and gone(first)
+    assert stopped.commands == [line("stop")] and gone(first)
     assert not list(Path(RUN).iterdir())
     act(name="c1", rootfs=rootfs)
     second = pid()
     restarted = run_module("ns_container", name="c1", rootfs=rootfs, state="restarted")
-    assert restarted.changed and restarted.commands == [f"{script()} stop", f"{script()} start"]
+    assert restarted.changed and restarted.commands == [line("stop"), line("start")]
     assert restarted.observed[0]["state"] == "started" and pid() != second and gone(second)
     assert run_module("ns_container", name="c1", rootfs=rootfs, state="restarted").changed
     third = pid()
     act(name="c1", rootfs=rootfs, stop_timeout=3)
     assert pid() == third, "a longer stop_timeout does not need a restart"
-    assert "SIGKILL after 3 s" in Path(script()).read_text(encoding="utf-8")
+    assert bundle()["annotations"]["fromscratch.stop-timeout"] == "3"
     act(name="c1", state="absent")
     assert gone(third)
 
@@ -365,7 +378,7 @@ def test_capabilities(rootfs):
     act(config=[{"name": "c1", "rootfs": rootfs}, {"name": "c2", "rootfs": rootfs, "privileged": True}])
     act(name="c1", rootfs=rootfs, tmpfs=["/own"])
     allowed = f"{sum(1 << CAPABILITY[name] for name in CAPABILITIES):016x}"
-    assert allowed == "00000000a80425fb", "what Docker leaves to root"
+    assert allowed == "00000000800405fb", "what podman leaves to root"
     sets = ("CapPrm", "CapEff", "CapBnd", "CapInh", "CapAmb", "NoNewPrivs")
     for process in members(pid("c1")):
         assert status_of(process, *sets) == [allowed] * 3 + ["0" * 16] * 2 + ["1"]
@@ -427,13 +440,14 @@ def test_no_time_to_end(rootfs):
 @pytest.mark.parametrize("init", [True, False])
 @pytest.mark.parametrize("command, words", [
     (["sh", "-c", "echo out; echo wrong >&2; exit 3"], ["sh -c", "out", "wrong"]),
-    (["/no/such/program", "x"], ["/no/such/program x", "not found"]), (["/etc"], ["/etc", "ermission denied"])])
+    (["/no/such/program", "x"], ["/no/such/program", "not found"]), (["/etc"], ["/etc", "ermission denied"])])
 def test_a_command_that_ends_at_once(rootfs, init, command, words):
     result = run_module("ns_container", name="c1", rootfs=rootfs, command=command, init=init)
-    assert result.failed and not result.changed and "container c1: it ended at once" in result.msg
+    what = "starting it failed" if command[0].startswith("/") and not init else "it ended at once"
+    assert result.failed and not result.changed and f"container c1: {what}" in result.msg
     for each in words:
         assert each in result.msg, result.msg
-    assert _process.running("c1") is None
+    assert running_pid("c1") is None
     act(name="c1", rootfs=rootfs)
     act(name="c1", state="absent")
 
@@ -441,7 +455,7 @@ def test_a_command_that_ends_at_once(rootfs, init, command, words):
 def test_absent_after_the_command_ended_by_itself(host, rootfs):
     empty = host.picture()
     act(name="c1", rootfs=rootfs, command=["sleep", "0.5"])
-    eventually(lambda: _process.running("c1") is None, "the command ends")
+    eventually(lambda: running_pid("c1") is None, "the command ends")
     act(name="c1", state="absent")
     assert host.picture() == empty
 
@@ -454,7 +468,7 @@ def test_a_rootfs_without_a_shell(rootfs, tmp_path):
 def test_the_root_of_the_host_is_never_that_of_a_container(rootfs):
     """The last guard, whatever should go wrong before it."""
     result = run_module("ns_container", name="c1", rootfs="/", layer="none", command=["/bin/sleep", "1000"])
-    assert result.failed and "the root of c1 would be the host's" in result.msg and _process.running("c1") is None
+    assert result.failed and "the root of c1 would be the host's" in result.msg and running_pid("c1") is None
 
 
 def test_a_rootfs_that_is_not_there(host, tmp_path):
@@ -479,15 +493,15 @@ def test_the_pid_of_somebody_else(rootfs, what):
     """After a reboot, or much later, the recorded pid is that of another process: it stays alone."""
     act(name="c1", rootfs=rootfs)
     record = Path(RUN, "c1")
-    process, start, boot, unused = record.read_text(encoding="ascii").split()
+    process, start, boot, *unused = record.read_text(encoding="ascii").split()
     with ended(subprocess.Popen(["sleep", "1000"])) as other:
         stat_ = Path(f"/proc/{other.pid}/stat").read_text(encoding="ascii").split()
         record.write_text(f"{other.pid} {start} {boot}\n" if what == "start"
                           else f"{other.pid} {stat_[21]} 00000000-0000-0000-0000-000000000000\n", encoding="ascii")
-        assert _process.running("c1") is None
-        done = subprocess.run([script(), "status"], capture_output=True, text=True, check=False)
-        assert (done.returncode, done.stdout) == (3, "c1 does not run\n")
-        assert subprocess.run([script(), "stop"], check=False).returncode == 0
+        assert running_pid("c1") is None
+        done = subprocess.run(launcher("status"), capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (3, "c1 does not run: ended\n")
+        assert subprocess.run(launcher("stop"), check=False).returncode == 0
         os.kill(int(process), signal.SIGKILL)
         act(name="c1", rootfs=rootfs)
         assert pid() not in (other.pid, int(process))
@@ -500,8 +514,8 @@ def test_a_record_that_makes_no_sense(host, rootfs, record):
     act(name="c1", rootfs=rootfs, state="stopped")
     Path(RUN).mkdir(parents=True, exist_ok=True)
     Path(RUN, "c1").write_text(record, encoding="ascii")
-    assert _process.running("c1") is None
-    done = subprocess.run([script(), "status"], capture_output=True, text=True, check=False)
+    assert running_pid("c1") is None
+    done = subprocess.run(launcher("status"), capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (3, "c1 does not run\n", "")
     act(name="c1", rootfs=rootfs)
 
@@ -511,7 +525,7 @@ def test_a_process_1_with_a_strange_name(rootfs):
     act(name="c1", rootfs=rootfs, privileged=True, init=False,
         command=["sh", "-c", "printf 'a) Z 1\\nb) X 1\\n' >/proc/1/comm; while :; do sleep 0.05; done"])
     eventually(lambda: b"b)" in Path(f"/proc/{pid()}/stat").read_bytes(), "the name is set")
-    assert subprocess.run([script(), "status"], check=False, capture_output=True).returncode == 0
+    assert subprocess.run(launcher("status"), check=False, capture_output=True).returncode == 0
     act(name="c1", state="absent")
 
 
@@ -519,7 +533,7 @@ def test_process_1_killed_by_hand(rootfs):
     act(name="c1", rootfs=rootfs)
     first = pid()
     os.kill(first, signal.SIGKILL)
-    eventually(lambda: _process.running("c1") is None, "it dies")
+    eventually(lambda: running_pid("c1") is None, "it dies")
     repaired = act(name="c1", rootfs=rootfs)
     assert repaired.changes[0]["fields"] == ["state: stopped vs started"] and pid() != first
 
@@ -540,23 +554,23 @@ def test_the_network_namespace_deleted_by_hand(rootfs, state, again):
         assert pid() == first and os.stat(f"/proc/{first}/ns/net").st_ino == os.stat("/run/netns/c1").st_ino
 
 
-@pytest.mark.parametrize("name", ["container", "fstab"])
-@pytest.mark.parametrize("tamper", ["echo '# by hand' >>", "rm "])
-def test_a_file_edited_by_hand(rootfs, name, tamper):
+@pytest.mark.parametrize("path", [f"{STATE}/c1/config.json", PROGRAM])
+def test_a_file_edited_by_hand(rootfs, path):
     act(name="c1", rootfs=rootfs)
-    first, content = pid(), Path(STATE, "c1", name).read_bytes()
-    sh(f"{tamper}{STATE}/c1/{name}")
+    first, content = pid(), Path(path).read_bytes()
+    sh(f"echo ' ' >>{path}")
     repaired = act(name="c1", rootfs=rootfs)
     assert repaired.changes[0]["action"] == "update" and repaired.commands == []
-    assert Path(STATE, "c1", name).read_bytes() == content and pid() == first
+    assert repaired.changes[0]["fields"] == ["bundle: off vs on"]
+    assert Path(path).read_bytes() == content and pid() == first
 
 
 @pytest.mark.parametrize("change", [{"hostname": "x"}, {"state": "stopped"}, {"state": "absent"}])
 @pytest.mark.parametrize("tamper", ["rm {}", "echo broken >{}", "chmod -x {}"])
-def test_a_script_that_does_not_run_any_more_stops_its_container_all_the_same(rootfs, tamper, change):
+def test_a_launcher_that_does_not_run_any_more_stops_containers_all_the_same(rootfs, tamper, change):
     act(name="c1", rootfs=rootfs)
     first = pid()
-    sh(tamper.format(script()))
+    sh(tamper.format(PROGRAM))
     act(**{"name": "c1", "rootfs": rootfs, **change})
     assert gone(first)
 
@@ -569,12 +583,12 @@ def test_the_loopback_device_down_by_hand(rootfs, state):
     assert repaired.commands == ["ip -n c1 link set lo up"] and "UP" in link("c1", "lo")["flags"]
 
 
-@pytest.mark.parametrize("record", ["", "{", "[]", "{}", "\xff", '{"name": 5}', "null"])
-def test_a_corrupt_record_of_the_settings(host, rootfs, record):
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "\xff", '{"annotations": 5}', "null"])
+def test_a_corrupt_record_of_the_settings(host, rootfs, text):
     act(name="c1", rootfs=rootfs)
-    Path(STATE, "c1", "container.json").write_text(record, encoding="latin-1")
+    Path(STATE, "c1", "config.json").write_text(text, encoding="latin-1")
     for state in "started", "absent":
-        refused(host, f"{STATE}/c1/container.json", "restore it, or remove", name="c1", rootfs=rootfs, state=state)
+        refused(host, f"{STATE}/c1/config.json", "restore it, or remove", name="c1", rootfs=rootfs, state=state)
     assert pid()
 
 
@@ -610,10 +624,11 @@ def test_files_are_roots_alone(rootfs):
     finally:
         os.umask(old)
     modes = {each.name: (oct(each.stat().st_mode & 0o7777), each.stat().st_uid)
-             for each in (Path(STATE), Path(STATE, "c1"), *Path(STATE, "c1").iterdir()) if each.name not in ("root", "layer", "lower", "nodes")}
-    first = int(json.loads(Path(STATE, "c1/container.json").read_text(encoding="utf-8"))["userns"])
-    assert modes == {"containers": ("0o700", 0), "c1": ("0o700", 0), "container": ("0o700", 0), "fstab": ("0o600", 0),
-                     "fstab.rest": ("0o600", 0), "container.json": ("0o600", 0), "log": ("0o600", first)}
+             for each in (Path(STATE), Path(STATE, "c1"), *Path(STATE, "c1").iterdir()) if each.name not in ("root", "lower")}
+    first = bundle()["linux"]["uidMappings"][0]["hostID"]
+    assert modes == {"containers": ("0o700", 0), "c1": ("0o700", 0), "config.json": ("0o600", 0), "layer": ("0o700", 0),
+                     "log": ("0o600", first)}
+    assert oct(Path(RUN).stat().st_mode & 0o7777) == "0o700"
 
 
 # Symbolic links that would lead a mount out of the container
@@ -637,7 +652,7 @@ def test_a_link_at_a_mount_point(rootfs, tmp_path, layer, link_, options):
     result = run_module("ns_container", name="c1", rootfs=str(private), layer=layer, **options)
     assert result.failed and f"/{link_} in {private} is a symbolic link" in result.msg
     assert os.listdir(outside) == [] and mounts() == before
-    assert _process.running("c1") is None
+    assert running_pid("c1") is None
 
 
 def test_a_link_that_the_container_made_itself(rootfs, tmp_path):
@@ -666,12 +681,12 @@ def test_exec(rootfs):
     act(name="c1", rootfs=rootfs)
 
     def run(*command, **options):
-        return subprocess.run([script(), "exec", *command], capture_output=True, check=False, **options)
+        return subprocess.run(launcher("exec", *command), capture_output=True, check=False, **options)
 
     assert run("sh", "-c", "exit 42").returncode == 42
     assert run("/no/such/program").returncode == 127 and run("/etc").returncode == 126
-    assert run("sh", "-c", "kill -KILL $$").returncode == -signal.SIGKILL
-    assert run("sh", "-c", "kill -TERM $$").returncode == -signal.SIGTERM
+    assert run("sh", "-c", "kill -KILL $$").returncode == 128 + signal.SIGKILL
+    assert run("sh", "-c", "kill -TERM $$").returncode == 128 + signal.SIGTERM
     data = bytes(range(256)) * 4096
     assert run("cat", input=data).stdout == data
     assert run("sh", "-c", 'printf "%s|" "$@"', "sh", "a b", "", "*", "$HOME").stdout == b"a b||*|$HOME|"
@@ -682,7 +697,7 @@ def test_exec(rootfs):
 @pytest.mark.parametrize("before", [[], ["nohup"]])
 def test_exec_ends_with_its_caller(rootfs, before):
     act(name="c1", rootfs=rootfs)
-    with ended(subprocess.Popen([*before, script(), "exec", "sleep", "1000"], stdout=subprocess.DEVNULL,
+    with ended(subprocess.Popen([*before, *launcher("exec", "sleep", "1000")], stdout=subprocess.DEVNULL,
                                 stderr=subprocess.DEVNULL)) as caller:
         eventually(lambda: "sleep 1000" in [commandline(each) for each in members(pid())], "it runs")
         caller.terminate()
@@ -696,50 +711,23 @@ def test_by_hand(rootfs, tmp_path):
         done = subprocess.run([*words], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, **options)
         return done.returncode, done.stdout, done.stderr
 
-    assert run(script(), "status") == (0, f"c1 runs, process {pid()}\n", "")
+    assert run(*launcher("status")) == (0, f"c1 runs, process {pid()}\n", "")
     first = pid()
-    assert run(script(), "start") == (0, "", "") and pid() == first
-    assert run(script(), "stop") == (0, "", "") and run(script(), "stop") == (0, "", "")
-    assert run(script(), "status") == (3, "c1 does not run\n", "")
-    assert run(script(), "exec", "true") == (125, "", "c1 does not run\n")
-    for words in ["./container", "start"], ["sh", "container", "start"]:
+    assert run(*launcher("start")) == (0, "", "") and pid() == first
+    assert run(*launcher("stop")) == (0, "", "") and run(*launcher("stop")) == (0, "", "")
+    assert run(*launcher("status")) == (3, "c1 does not run: ended with status 143\n", "")
+    assert run(*launcher("wait")) == (0, "143\n", "")
+    assert run(*launcher("exec", "true")) == (125, "", "ns-container: c1 does not run\n")
+    for words in launcher("start"), [LINK, "start", "c1"], launcher("restart"):
         with open(tmp_path / "out", "w+", encoding="utf-8") as out:
             done = subprocess.run(words, cwd=f"{STATE}/c1", stdin=subprocess.DEVNULL, stdout=out, stderr=out, check=False,
                                   env={"PATH": "/usr/bin:/bin"})
             assert done.returncode == 0
-        eventually(lambda: _process.running("c1"), "started by hand: " + (tmp_path / "out").read_text(encoding="utf-8"))
+        eventually(lambda: running_pid("c1"), "started by hand: " + (tmp_path / "out").read_text(encoding="utf-8"))
         eventually(lambda: len(members(pid())) == 2, "its command runs")
-        assert run(script(), "stop")[0] == 0
-    for words in [], ["restart"]:
-        assert run(script(), *words)[0] == 64
-
-
-@pytest.mark.parametrize("shell", ["dash", "bash"])
-def test_the_script_in_the_shells_that_may_be_sh(rootfs, shell, tmp_path):
-    path = shutil.which(shell)
-    if path is None:
-        pytest.skip(f"{shell} is not installed")
-    act(name="c1", rootfs=rootfs, state="stopped", stop_timeout=1)
-    text = Path(script()).read_text(encoding="utf-8")
-    Path(script()).write_text(text.replace("#!/bin/sh", f"#!{path}", 1), encoding="utf-8")
-    reader, writer = os.pipe()
-    with open(tmp_path / "out", "wb") as out:
-        subprocess.run([script(), "start"], stdin=writer, stdout=out, stderr=out, check=False)
-    os.close(writer)
-    assert os.read(reader, 1) == b"", "held until the container's process 1 has taken over"
-    os.close(reader)
-    assert pid() and inside("echo $HOME") == "/root"
-    assert "/bin/sh" in Path(f"/proc/{pid()}/cmdline").read_text(encoding="utf-8"), "told before it was ready"
-    assert subprocess.run([script(), "status"], check=False, capture_output=True).returncode == 0
-    assert subprocess.run([script(), "stop"], check=False, capture_output=True).returncode == 0
-    assert _process.running("c1") is None and (tmp_path / "out").read_text(encoding="ascii").splitlines()[-1] == "ended with status 143"
-
-
-def slow(monkeypatch, name, before):
-    """A script that takes its time somewhere."""
-    text = getattr(_script, name)
-    assert text.count(before) == 1
-    monkeypatch.setattr(_script, name, text.replace(before, f"sleep 1\n{before}"))
+        assert run(*launcher("stop"))[0] == 0
+    for words in [], ["start"], ["status", "--no-such", "c1"], ["no-such"]:
+        assert run(PROGRAM, *words)[0] == 64
 
 
 def alone():
@@ -749,7 +737,8 @@ def alone():
 
 @pytest.mark.parametrize("goal", ["absent", "started"])
 def test_a_start_that_outlives_its_run_is_waited_for(rootfs, monkeypatch, goal):
-    slow(monkeypatch, "SCRIPT", "    printf '%s\\n' \"${{stat%% *}}\"")  # before anybody can know of it
+    write = record.write
+    monkeypatch.setattr(record, "write", lambda *args: time.sleep(1) or write(*args))  # before anybody can know of it
     run_of_its_own = os.fork()
     if run_of_its_own == 0:
         try:
@@ -761,13 +750,13 @@ def test_a_start_that_outlives_its_run_is_waited_for(rootfs, monkeypatch, goal):
     os.waitpid(run_of_its_own, 0)
     act(name="c1", rootfs=rootfs, state=goal)
     time.sleep(1.5)
-    assert _process.running("c1") is None and not os.path.exists(f"{RUN}/c1") if goal == "absent" else alone()
+    assert running_pid("c1") is None and not os.path.exists(f"{RUN}/c1") if goal == "absent" else alone()
 
 
 def test_a_start_that_does_not_come_to_an_end(rootfs, monkeypatch):
     act(name="c1", rootfs=rootfs, state="stopped")
-    monkeypatch.setattr(_process, "SETUP", 0.2)
-    with _process.starting(f"{STATE}/c1"):
+    monkeypatch.setattr(start.Lock.__init__, "__defaults__", (0.2,))
+    with start.Lock("c1"):
         found = run_module("ns_container", name="c1", rootfs=rootfs)
     assert found.failed and f"a start of the container in {STATE}/c1 has not come to an end" in found.msg
     assert act(name="c1", rootfs=rootfs).changed
@@ -776,7 +765,7 @@ def test_a_start_that_does_not_come_to_an_end(rootfs, monkeypatch):
 def test_a_log_of_any_size(rootfs):
     """It is the container's own, who may make it what it likes."""
     act(name="c1", rootfs=rootfs, command=["sh", "-c", "echo hello; exit 3"], state="stopped")
-    with open(f"{STATE}/c1/log", "r+b") as file:
+    with open(f"{STATE}/c1/log", "wb") as file:
         file.truncate(1 << 42)
     act(name="c1", rootfs=rootfs, command=["sleep", "1000"], state="stopped")
     act(name="c1", state="absent")
@@ -790,33 +779,34 @@ def test_a_tree_of_any_depth(rootfs):
 
 
 def test_limits_are_taken_away_again(rootfs, monkeypatch):
-    monkeypatch.setattr(_confinement, "without_controller", lambda options: [])
+    monkeypatch.setattr(isolation, "without_controller", lambda options: [])
     act(name="c1", rootfs=rootfs, state="stopped", pids=20, memory="64M", cpus=0.5)
     fewer = act(name="c1", rootfs=rootfs, state="stopped", memory="64M")
-    assert fewer.changes[0]["fields"][:2] == ["cpus: 0.5 vs none", "pids: 20 vs none"]
-    assert "memory.max" in Path(script()).read_text(encoding="utf-8") and "pids.max" not in Path(script()).read_text(encoding="utf-8")
+    assert fewer.changes[0]["fields"] == ["cpus: 0.5 vs none", "pids: 20 vs none"]
+    assert bundle()["linux"]["resources"] == {"memory": {"limit": 64 << 20, "swap": 64 << 20}}
     act(name="c1", rootfs=rootfs, state="stopped")
-    assert "memory.max" not in Path(script()).read_text(encoding="utf-8")
+    assert "resources" not in bundle()["linux"]
 
 
 def test_without_systemd_another_limit_takes_a_restart(rootfs, monkeypatch):
     """Its cgroup is made when it starts."""
-    monkeypatch.setattr(_confinement, "without_controller", lambda options: [])
+    monkeypatch.setattr(isolation, "without_controller", lambda options: [])
     act(name="c1", rootfs=rootfs)
     assert run_module("ns_container", check=True, name="c1", rootfs=rootfs, pids=20).commands == [
-        f"{script()} stop", f"{script()} start"]
+        line("stop"), line("start")]
 
 
-def test_a_kernel_that_makes_no_user_namespaces_does_not_let_a_start_wait_for_ever(rootfs, tmp_path):
+def test_a_kernel_that_makes_no_user_namespaces_does_not_let_a_start_wait_for_ever(rootfs, monkeypatch):
     act(name="c1", rootfs=rootfs, state="stopped")
-    if not os.path.exists(_process.users("c1")):
-        pytest.skip("it has no user namespace here")
-    sh("ip netns delete c1", f"umount {_process.users('c1')}")
-    (tmp_path / "unshare").write_text("#!/bin/sh\necho refused >&2\nexit 1\n", encoding="ascii")
-    (tmp_path / "unshare").chmod(0o755)
-    done = subprocess.run([script(), "namespace"], env={"PATH": f"{tmp_path}:{os.environ['PATH']}"}, capture_output=True, text=True,
-                          check=False, timeout=60)
-    assert done.returncode != 0 and done.stderr.splitlines()[-1] == "refused"
+    sh("ip netns delete c1")
+
+    def refused(flags):
+        raise OSError(errno.ENOSPC, "no")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(syscalls, "unshare", refused)
+        with pytest.raises(OSError, match="unshare of the namespaces of c1: No space left"):
+            namespaces.provide("c1", 1 << 20, spec.RANGE)
     act(name="c1", rootfs=rootfs)
 
 
@@ -858,25 +848,26 @@ def test_binds_come_from_the_outside_in_and_each_has_its_options(rootfs, tmp_pat
 
 def test_what_an_administrator_has_beside_the_unit_stays(tmp_path):
     path = tmp_path / "unit.d" / "container.conf"
-    Containers._write_unit(str(path), "ours\n")
+    kind._write_unit(str(path), "ours\n")
     (path.parent / "override.conf").touch()
-    Containers._write_unit(str(path), None)
+    kind._write_unit(str(path), None)
     assert os.listdir(path.parent) == ["override.conf"]
 
 
 def test_two_starts_at_once(rootfs):
     act(name="c1", rootfs=rootfs, state="stopped")
-    starts = [subprocess.Popen([script(), "start"], stdin=subprocess.DEVNULL) for unused in range(4)]
+    starts = [subprocess.Popen(launcher("start"), stdin=subprocess.DEVNULL) for unused in range(4)]
     assert [each.wait() for each in starts] == [0] * 4
     eventually(lambda: len(members(pid())) == 2, "its command runs")
     assert alone()
 
 
 def test_a_container_can_be_ended_as_soon_as_it_has_started(rootfs, monkeypatch):
-    slow(monkeypatch, "INIT", "child=$!\n")
+    assert spec.INIT.count("child=$!\n") == 1
+    monkeypatch.setattr(spec, "INIT", spec.INIT.replace("child=$!\n", "sleep 1\nchild=$!\n"))
     act(name="c1", rootfs=rootfs)
     os.kill(pid(), signal.SIGTERM)
-    eventually(lambda: _process.running("c1") is None, "it ends")
+    eventually(lambda: running_pid("c1") is None, "it ends")
     assert log().splitlines()[-1] == "ended with status 143"
 
 

@@ -21,7 +21,9 @@ from hypothesis import strategies as st
 
 from ansible_collections.fromscratch.containers.plugins.module_utils import _netns
 from ansible_collections.fromscratch.containers.plugins.module_utils._paths import RUN, STATE, USERS
-from ansible_collections.fromscratch.containers.plugins.module_utils._process import running
+from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher import namespaces
+from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.guard import PROGRAM
+from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.record import running
 
 from .conftest import Scene, js, link, run_module, sh
 from .faces import converge, different, lasting, renamed, same_by_commands
@@ -126,14 +128,14 @@ def on_host(wanted, names, files):
 
 # What somebody may do by hand to a container.
 CONTAINER_DRIFTS = {
-    "killed": "{script} status && kill -KILL $(head -n 1 {record}) && while {script} status; do sleep 0.01; done",
-    "stopped": "{script} stop",
-    "started": "setsid {script} start 0>&1 >/dev/null 2>&1 | cat",  # which ends when the start is over
-    "script edited": "echo '# by hand' >>{script}",
-    "script deleted": "rm {script}",
-    "fstab edited": "echo '# by hand' >>{dir}/fstab",
-    "another stop_timeout": "sed -i 's/\"stop_timeout\": .*/\"stop_timeout\": 99,/' {dir}/container.json",
-    "another workdir": "sed -i 's/\"workdir\": .*/\"workdir\": \"\\/else\",/' {dir}/container.json",
+    "killed": "{program} status {name} && kill -KILL $(head -n 1 {record}) && while {program} status {name}; do sleep 0.01; done",
+    "stopped": "{program} stop {name}",
+    "started": "setsid {program} start {name} 0>&1 >/dev/null 2>&1 | cat",  # which ends when the start is over
+    "bundle edited": "echo ' ' >>{dir}/config.json",
+    "launcher edited": "echo '# by hand' >>{program}",
+    "launcher deleted": "rm {program}",
+    "another stop_timeout": "sed -i 's/stop_timeout.\": [0-9]*/stop_timeout\\\\\": 99/' {dir}/config.json",
+    "another workdir": "sed -i 's/workdir.\": .\"[^\"]*\"/workdir\\\\\": \\\\\"\\/else\\\\\"/' {dir}/config.json",
     "namespace's name deleted": "ip netns delete {name}",
     "namespace's name taken": "ip netns delete {name}; ip netns add {name}",
     "user namespace's name deleted": "umount {users} && rm {users}",
@@ -147,7 +149,7 @@ def drifts(wanted):
         name = f"{{{each['name']}}}"
         for what, command in CONTAINER_DRIFTS.items():
             yield f"container {what}", command.format(
-                name=name, dir=f"{STATE}/{name}", script=f"{STATE}/{name}/container", record=f"{RUN}/{name}", users=f"{USERS}/{name}")
+                name=name, dir=f"{STATE}/{name}", program=PROGRAM, record=f"{RUN}/{name}", users=f"{USERS}/{name}")
     for kind in KINDS[1:]:
         for each in wanted[kind]:
             name = each["name"]
@@ -244,7 +246,7 @@ def as_wanted(items):
 def written(names):
     """The files of containers, without what each start writes anew."""
     return {f"{name}/{file}": (path.stat().st_mode, path.read_bytes()) for name in names
-            for file in ("container", "fstab", "container.json") for path in [Path(STATE, name, file)] if path.exists()}
+            for file in ("config.json",) for path in [Path(STATE, name, file)] if path.exists()}
 
 
 # What is not ours: links, an address, a route and a neighbour, beside it and on the underlay device; a namespace, a process
@@ -293,8 +295,8 @@ def whereabouts(name):
     process = running(name)
     if process:
         return f"/proc/{process}/ns/net"
-    mapped = json.loads(Path(STATE, name, "container.json").read_text(encoding="utf-8"))["userns"].isdigit()
-    return f"/run/netns/{name}" if _netns.belongs_to(name, f"{USERS}/{name}" if mapped else None) else None
+    mapped = json.loads(Path(STATE, name, "config.json").read_text(encoding="utf-8"))["linux"].get("uidMappings")
+    return f"/run/netns/{name}" if namespaces.belongs_to(f"/run/netns/{name}", f"{USERS}/{name}" if mapped else None) else None
 
 
 def strays(names):
@@ -391,7 +393,7 @@ class Case:
         """The processes that are as they have to be, and have been as far as their containers' records say."""
         return {item["name"]: running(item["name"]) for item in self.wanted["ns_container"]
                 if item["state"] == "started" and running(item["name"])
-                and "/else" not in Path(STATE, item["name"], "container.json").read_text(encoding="utf-8")}
+                and "/else" not in Path(STATE, item["name"], "config.json").read_text(encoding="utf-8")}
 
 
 @pytest.fixture(scope="module")

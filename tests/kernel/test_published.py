@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.fromscratch.containers.plugins.module_utils import _conntrack, _netns, _nft, _ports, _process
+from ansible_collections.fromscratch.containers.plugins.module_utils import _conntrack, _netns, _nft, _ports
+from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.record import running as running_pid
 
 from .conftest import sh
 from .test_egress import HERE, SENT_TO_IPTABLES, machine  # noqa: F401 (machine is a fixture)
@@ -35,7 +36,7 @@ def refused(machine, *ports, **variables):  # noqa: F811
     """What is said, by check mode and by a real run alike, of a container with these ports; and nothing is changed."""
     found = [machine.run(("c1", {"publish": list(ports)}), egress=True, check=check, **variables) for check in (True, False)]
     assert [each.failed for each in found] == [True, True], found
-    assert found[0].msg == found[1].msg and _process.running("c1") is None and "br0" not in sh("ip link")
+    assert found[0].msg == found[1].msg and running_pid("c1") is None and "br0" not in sh("ip link")
     return found[0].msg
 
 

@@ -13,8 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.fromscratch.containers.plugins.module_utils import _netns, _nft, _process, _sysctl, _trees
-from ansible_collections.fromscratch.containers.plugins.module_utils._paths import STATE, USERS
+from ansible_collections.fromscratch.containers.plugins.module_utils import _netns, _nft, _sysctl
+from ansible_collections.fromscratch.containers.plugins.module_utils._paths import USERS
+from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.guard import PROGRAM
+from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.record import running as running_pid
+from ansible_collections.fromscratch.containers.plugins.module_utils.rootfs import store
 
 from ..conftest import ROOT
 from .conftest import addresses, link, run_module, sh
@@ -104,7 +107,7 @@ def test_what_a_later_stage_cannot_do_stops_all_before_anything_changes(host, ta
         wanted[kind] = [{**wanted[kind][0], **change}]
         found = run_module("topology", **wanted)
         assert found.failed and message in found.msg, found.msg
-        assert lasting(host) == before and not Path(ROOTFS).exists() and _process.running("c1") is None
+        assert lasting(host) == before and not Path(ROOTFS).exists() and running_pid("c1") is None
 
 
 def test_what_an_earlier_change_takes_along_is_predicted(host, tarball):
@@ -163,17 +166,18 @@ def newer(tarball, tmp_path):
 
 
 def lists(name, path):
-    return subprocess.run([f"{STATE}/{name}/container", "exec", "ls", path], capture_output=True, check=False).returncode == 0
+    return subprocess.run([PROGRAM, "exec", name, "ls", path], capture_output=True, check=False).returncode == 0
 
 
 def start_by_hand(name):
-    script = f"{STATE}/{name}/container"
-    sh(f"{script} stop", f"setsid {script} start 0>&1 >/dev/null 2>&1 | cat")  # which ends when the start is over
+    sh(f"{PROGRAM} restart {name}")
 
 
 def used():
-    directory = Path(ROOTFS).parent / ".alpine_rootfs.used"
-    return [f"{directory}/{each}" for each in os.listdir(directory)] if directory.exists() else []
+    """The trees that no link leads to."""
+    directory = Path(ROOTFS).parent / ".store"
+    named = [os.path.realpath(each) for each in directory.parent.iterdir() if each.is_symlink()]
+    return [str(each) for each in directory.iterdir() if str(each) not in named] if directory.exists() else []
 
 
 @pytest.mark.parametrize("userns", ["auto", "host"])
@@ -184,22 +188,22 @@ def test_a_root_filesystem_that_is_replaced_stays_for_those_who_run_on_it(host, 
         each["ns_container"][0].update(userns=userns)
         each["ns_container"][1].update(recreate="on_rootfs_change", userns=userns)
     converge("topology", host, **wanted)
-    first = _process.running("c1")
+    first = running_pid("c1")
     replaced = converge("topology", host, **others)
-    assert items(replaced) == [f"recreate rootfs {ROOTFS}", "recreate container c2"] and _process.running("c1") == first
+    assert items(replaced) == [f"recreate rootfs {ROOTFS}", "recreate container c2"] and running_pid("c1") == first
     assert lists("c1", "/bin/busybox") and not lists("c1", "/newer") and lists("c2", "/newer")
     tree, = used()
-    assert f"mv -T {ROOTFS} {tree}" in replaced.commands
+    assert os.path.realpath(f"/proc/{first}/root") != tree and not any("rm " in line and tree in line for line in replaced.commands)
     assert not run_module("topology", **others).changed
     start_by_hand("c2")
     converge("topology", host, alpine_rootfs=[{"dest": ROOTFS, "src": tarball}])
-    assert len(used()) == 2 and lists("c1", "/bin/busybox") and lists("c2", "/newer"), "whoever has started it"
+    assert len(used()) == 1 and lists("c1", "/bin/busybox") and lists("c2", "/newer"), "whoever has started it"
     anew = converge("topology", host, ns_container=[{**others["ns_container"][0], "hostname": "other"}])
-    assert anew.commands[-1] == _trees.releasing(ROOTFS) and len(used()) == 1 and lists("c1", "/bin/busybox")
+    assert anew.commands[-1] == store.releasing(os.path.dirname(ROOTFS)) and len(used()) == 1 and lists("c1", "/bin/busybox")
     converge("topology", host, alpine_rootfs=[{"dest": ROOTFS, "state": "absent"}])
-    assert lists("c1", "/bin/busybox") and lists("c2", "/newer") and not Path(ROOTFS).exists()
+    assert lists("c1", "/bin/busybox") and lists("c2", "/newer") and not os.path.lexists(ROOTFS)
     assert items(converge("topology", host, alpine_rootfs=[{"dest": ROOTFS, "src": tarball}])) == [f"create rootfs {ROOTFS}"]
-    assert lists("c1", "/bin/busybox") and lists("c2", "/newer") and len(used()) == 2
+    assert lists("c1", "/bin/busybox") and lists("c2", "/newer") and len(used()) == 1
     converge("topology", host, **absent(wanted))
     assert lasting(host) == before and os.listdir(os.path.dirname(ROOTFS)) == []
 
@@ -214,39 +218,37 @@ def test_a_former_tree_whose_last_container_ended_by_itself_is_removed_by_the_ne
     assert lists("c1", "/newer")
     removed = converge("topology", host, **others)
     assert items(removed) == [f"update rootfs {ROOTFS}"] and f"rm -rf {tree}" in removed.commands and used() == []
-    assert not os.path.exists(os.path.dirname(tree))
+    assert not os.path.exists(tree)
 
 
-def test_a_run_that_was_killed_between_two_trees_leaves_the_former_to_its_containers(host, tarball, newer):
-    converge("topology", host, **whole(host, tarball, "c1"))
-    aside, beside = ROOTFS + "-aside", Path(ROOTFS).parent / ".alpine.partial"
-    os.rename(ROOTFS, aside)
+def test_a_directory_of_an_earlier_release_becomes_a_link_under_its_containers(host, tarball, newer):
+    converge("topology", host, alpine_rootfs=[{"dest": ROOTFS, "src": tarball}])
+    tree = os.path.realpath(ROOTFS)
+    os.unlink(ROOTFS)
+    os.rename(tree, ROOTFS)
+    wanted = whole(host, tarball, "c1", "c2")
+    converge("topology", host, ns_container=wanted["ns_container"])
+    first = running_pid("c1")
+    assert items(converge("topology", host, **wanted))[0] == f"update rootfs {ROOTFS}"
+    assert os.path.realpath(ROOTFS) == tree and running_pid("c1") == first and lists("c1", "/bin/busybox")
+    os.unlink(ROOTFS)
+    os.rename(tree, ROOTFS)
     converge("topology", host, alpine_rootfs=[{"dest": ROOTFS, "src": newer}])
-    beside.mkdir(mode=0o700)
-    os.rename(aside, beside / "tree")
-    again = converge("topology", host, alpine_rootfs=[{"dest": ROOTFS, "src": newer}])
-    tree, = used()
-    assert items(again) == [f"update rootfs {ROOTFS}"] and f"mv -T {beside}/tree {tree}" in again.commands
-    assert lists("c1", "/bin/busybox") and not beside.exists()
+    assert len(used()) == 1 and "/inode-" in used()[0] and lists("c1", "/bin/busybox") and not lists("c1", "/newer")
+    converge("topology", host, ns_container=absent(wanted)["ns_container"])
+    assert used() == []
 
 
-def test_a_tree_that_cannot_be_moved_aside_is_not_removed_under_its_containers(host, tarball, tmp_path):
-    """The lower layer of an overlay, as in the lab."""
-    for name in "lower", "upper", "work", "place":
-        (tmp_path / name).mkdir()
-    run_module("alpine_rootfs", dest=f"{tmp_path}/lower/a", src=tarball)
-    dest, options = f"{tmp_path}/place/a", f"lowerdir={tmp_path}/lower,upperdir={tmp_path}/upper,workdir={tmp_path}/work"
-    sh(f"mount -t overlay none -o redirect_dir=off,{options} {tmp_path}/place")
-    try:
-        wanted = dict(whole(host, tarball, "c1")["ns_container"][0], rootfs=dest, userns="host", layer="none")
-        assert not run_module("ns_container", **wanted).failed
-        refused = run_module("alpine_rootfs", dest=dest, state="absent")
-        assert refused.failed and "stop them first: c1" in refused.msg and lists("c1", "/bin/busybox")
-        assert not run_module("ns_container", name="c1", state="absent").failed
-        assert run_module("alpine_rootfs", dest=dest, state="absent").changed and os.listdir(f"{tmp_path}/place") == []
-    finally:
-        run_module("ns_container", name="c1", state="absent")
-        sh(f"umount {tmp_path}/place")
+def test_nobody_writes_to_a_tree_of_the_store(host, tarball):
+    wanted = whole(host, tarball, "c1")
+    wanted["ns_container"][0].update(layer="none")
+    refused = run_module("topology", **wanted)
+    assert refused.failed and "ns_container.layer: 'none' is not valid" in refused.msg and "set read_only to true" in refused.msg
+    wanted["ns_container"][0].update(read_only=True)
+    converge("topology", host, **wanted)
+    assert lists("c1", "/bin/busybox")
+    wanted["ns_container"][0].update(read_only=False)
+    assert run_module("topology", **wanted).failed and running_pid("c1")
 
 
 def test_nothing_stays_where_all_start_anew(host, tarball, newer):
@@ -256,7 +258,7 @@ def test_nothing_stays_where_all_start_anew(host, tarball, newer):
     converge("topology", host, **wanted)
     replaced = converge("topology", host, **others)
     assert used() == [] and lists("c1", "/newer") and lists("c2", "/newer")
-    assert replaced.commands[-1] == _trees.releasing(ROOTFS)
+    assert replaced.commands[-1] == store.releasing(os.path.dirname(ROOTFS))
 
 
 def run_by_hand(result):
@@ -275,31 +277,11 @@ def test_commands_leave_what_runs_on_a_tree_and_no_more(host, tarball, newer):
                            ns_container=[{"name": "c2", "state": "absent"}]))
     assert len(used()) == 1 and lists("c1", "/bin/busybox")
     run_by_hand(run_module("topology", check=True, ns_container=[{"name": "c1", "state": "absent"}]))
-    assert used() == [] and not (Path(ROOTFS).parent / ".alpine_rootfs.used").exists()
+    assert used() == [] and len(os.listdir(Path(ROOTFS).parent / ".store")) == 1
     # All at once.
     converge("topology", host, **made)
     run_by_hand(run_module("topology", check=True, **absent(made)))
     assert os.listdir(os.path.dirname(ROOTFS)) == []
-
-
-@pytest.mark.parametrize("made", ["link", "user", "mode"])
-def test_a_directory_of_that_name_that_is_somebody_elses_is_left_alone(host, tarball, tmp_path, made):
-    converge("topology", host, **whole(host, tarball, "c1"))
-    place, precious = Path(ROOTFS).parent / ".alpine_rootfs.used", tmp_path / "precious"
-    (precious / "alpine.1").mkdir(parents=True, mode=0o700)
-    if made == "link":
-        precious.chmod(0o700)
-        place.symlink_to(precious)
-    else:
-        sh(f"cp -a {precious} {place}", f"chown 1000 {place}; chmod 700 {place}" if made == "user" else f"chmod 755 {place}")
-    wanted = {"ns_container": [{"name": "c1", "rootfs": ROOTFS, "hostname": "other"}]}
-    converge("topology", host, **wanted)
-    refused = run_module("topology", alpine_rootfs=[{"dest": ROOTFS, "state": "absent"}])
-    assert refused.failed and f"{place} is where" in refused.msg and lists("c1", "/bin/busybox") and Path(ROOTFS).is_dir()
-    sh(f"{STATE}/c1/container stop")
-    assert not run_module("topology", **absent(whole(host, tarball, "c1"))).failed
-    assert (place / "alpine.1").is_dir(), "it is gone"
-    sh(f"rm -r {place}")
 
 
 def test_a_tree_that_is_reached_by_a_link_stays_when_that_leads_elsewhere(host, tarball, newer):
@@ -322,20 +304,11 @@ def test_a_tree_that_is_reached_by_a_link_stays_when_that_leads_elsewhere(host, 
 def test_nobody_inside_can_say_that_he_runs_on_another_tree(host, tarball, newer):
     wanted, others = whole(host, tarball, "c1", "c2"), whole(host, newer, "c1", "c2")
     converge("topology", host, **wanted)
-    sh(f"{STATE}/c1/container exec sh -c 'chmod 600 /.alpine_rootfs.json; touch -d 2020-01-01 /.alpine_rootfs.json /bin /'")
+    sh(f"{PROGRAM} exec c1 sh -c 'chmod 600 /.alpine_rootfs.json; touch -d 2020-01-01 /.alpine_rootfs.json /bin /'")
     converge("topology", host, alpine_rootfs=others["alpine_rootfs"])
     start_by_hand("c1")
     converge("topology", host, alpine_rootfs=wanted["alpine_rootfs"])
-    assert len(used()) == 2 and lists("c1", "/newer") and lists("c2", "/bin/busybox")
-
-
-def test_a_removal_that_was_killed_between_two_names_is_finished(host, tarball):
-    converge("topology", host, alpine_rootfs=[{"dest": ROOTFS, "src": tarball}])
-    beside = Path(ROOTFS).parent / ".alpine.partial"
-    beside.mkdir(mode=0o700)
-    os.rename(ROOTFS, beside / "old")
-    converge("topology", host, alpine_rootfs=[{"dest": ROOTFS, "state": "absent"}])
-    assert os.listdir(os.path.dirname(ROOTFS)) == []
+    assert len(used()) == 1 and lists("c1", "/newer") and lists("c2", "/bin/busybox")
 
 
 def test_prune_spares_root_filesystems_and_kinds_that_are_not_given(host, tarball):
@@ -348,7 +321,7 @@ def test_prune_spares_root_filesystems_and_kinds_that_are_not_given(host, tarbal
     sh(f"ip -n {host} link delete br0")
     only = whole(host, tarball, "c1")
     one = converge("topology", host, prune=True, linux_bridge=only["linux_bridge"])
-    assert items(one) == ["create bridge br0"] and _process.running("c1") and link(host, "vxlan0")
+    assert items(one) == ["create bridge br0"] and running_pid("c1") and link(host, "vxlan0")
 
 
 def test_one_address_in_two_kinds(host, tarball):

@@ -13,14 +13,18 @@ import pytest
 import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
-from ansible_collections.fromscratch.containers.plugins.module_utils import _archive, _argspec, _containers, _releases
+from ansible_collections.fromscratch.containers.plugins.module_utils import _argspec
 from ansible_collections.fromscratch.containers.plugins.module_utils._bridge import Bridges
-from ansible_collections.fromscratch.containers.plugins.module_utils._container import Container, script
-from ansible_collections.fromscratch.containers.plugins.module_utils._download import OPTIONS
 from ansible_collections.fromscratch.containers.plugins.module_utils._plan import diff
 from ansible_collections.fromscratch.containers.plugins.module_utils._run import Stage
 from ansible_collections.fromscratch.containers.plugins.module_utils._veth import VethPairs
 from ansible_collections.fromscratch.containers.plugins.module_utils._vxlan import Vxlans
+from ansible_collections.fromscratch.containers.plugins.module_utils.container import isolation, kind
+from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher import bundle
+from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher import options as command_line
+from ansible_collections.fromscratch.containers.plugins.module_utils.rootfs import kind as rootfs
+from ansible_collections.fromscratch.containers.plugins.module_utils.rootfs import releases
+from ansible_collections.fromscratch.containers.plugins.module_utils.rootfs.download import OPTIONS
 
 from ..overlay import part
 
@@ -48,14 +52,13 @@ class Host:
 def kinds(monkeypatch):
     """The kinds of thing as on an empty Debian 13 with an x86 processor, whatever machine this is."""
     monkeypatch.setattr(_argspec, "_machine_id", lambda: "debian")
-    monkeypatch.setattr(_releases, "host_arch", lambda: "x86_64")
-    monkeypatch.setattr(_archive, "read_record", lambda dest: None)
-    monkeypatch.setattr(_archive.os.path, "isdir", lambda path: False)
-    monkeypatch.setattr(_containers._netns, "exists", lambda name: False)
-    monkeypatch.setattr(_containers._idmap, "refusal", lambda directory: None)
-    monkeypatch.setattr(_containers._idmap, "mapped_by", lambda: "mount")
-    return {"alpine_rootfs": _archive.Rootfses({name: spec["default"] for name, spec in OPTIONS.items()}),
-            "ns_container": _containers.Containers(), "veth_pair": VethPairs(None, Host()),
+    monkeypatch.setattr(releases, "host_arch", lambda: "x86_64")
+    monkeypatch.setattr(rootfs, "read_record", lambda dest: None)
+    monkeypatch.setattr(rootfs.os.path, "isdir", lambda path: False)
+    monkeypatch.setattr(kind._netns, "exists", lambda name: False)
+    monkeypatch.setattr(isolation, "refusal", lambda directory: None)
+    return {"alpine_rootfs": rootfs.Rootfses({name: spec["default"] for name, spec in OPTIONS.items()}),
+            "ns_container": kind.Containers(), "veth_pair": VethPairs(None, Host()),
             "linux_bridge": Bridges(None, Host()), "vxlan_link": Vxlans(None, Host())}
 
 
@@ -131,13 +134,22 @@ def test_the_role_makes_what_the_tasks_make(kinds):
         assert rendered(kinds, "topology", role) == by_hand
 
 
-def test_the_lines_of_the_script_are_there(kinds):
-    (unused, options), = [(module, options) for module, options in tasks("tutorial") if module == "ns_container"]
-    item, = wanted(kinds, "ns_container", options)[0].values()
-    assert isinstance(item, Container)
-    lines = {line.strip() for line in script(item).splitlines()}
-    shown, = [text.splitlines() for caption, text in blocks("tutorial", "shell") if caption == "From the container's script"]
-    assert set(shown) - lines - {""} == set()
+def test_the_steps_of_a_start_are_there():
+    lines = [line.strip() for line in (
+        ROOT / "plugins/module_utils/container/launcher/start.py").read_text(encoding="utf-8").splitlines()]
+    shown, = [text.splitlines() for caption, text in blocks("tutorial", "python") if caption == "From launcher/start.py"]
+    places = [lines.index(line) for line in shown if line]
+    assert places == sorted(places), "in this order"
+
+
+def test_commands_of_the_launcher_are_its_own():
+    for page, text in {**PAGES, "README": (ROOT / "README.md").read_text(encoding="utf-8")}.items():
+        assert set(re.findall(r"ns-container (?=[a-z])(\w+)", text)) <= set(command_line.VERBS), page
+
+
+def test_the_words_of_a_bundle_are_those_that_are_documented():
+    linux = {"namespaces", "uidMappings", "gidMappings", "maskedPaths", "readonlyPaths", "sysctl", "resources", "seccomp"}
+    assert linux == set(bundle.KNOWN["linux"]) and all(f"``{word}``" in PAGES["design"] for word in linux)
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -36,21 +36,21 @@ def test_container(overlay, host, name):
     found, = overlay.js(name, f"ip -n {container} -j address show eth0")
     assert [(each["local"], each["prefixlen"]) for each in found["addr_info"] if each["family"] == "inet"] == [(address, 24)]
     assert found["mtu"] == 1450
-    script = f"/var/lib/fromscratch/containers/{container}/container"
-    assert host.run(f"{script} status").rc == 0
-    assert host.check_output(f"{script} exec hostname") == container
-    assert "Alpine" in host.run(f"{script} exec cat /etc/os-release").stdout or host.run(
-        f"{script} exec test -x /bin/busybox").rc == 0
-    assert host.check_output(f"{script} exec sh -c 'echo $$'").isdigit()
+    launcher, inside = "/usr/local/lib/fromscratch/ns-container", f"/usr/local/lib/fromscratch/ns-container exec {container}"
+    assert host.run(f"{launcher} status {container}").rc == 0
+    assert host.check_output(f"{inside} hostname") == container
+    assert "Alpine" in host.run(f"{inside} cat /etc/os-release").stdout or host.run(
+        f"{inside} test -x /bin/busybox").rc == 0
+    assert host.check_output(f"{inside} sh -c 'echo $$'").isdigit()
     # Process 1 of the container is its own, and it sees nobody else's.
-    assert int(host.check_output(f"{script} exec sh -c 'ls -d /proc/[0-9]* | wc -l'")) < 8
+    assert int(host.check_output(f"{inside} sh -c 'ls -d /proc/[0-9]* | wc -l'")) < 8
 
 
 @pytest.mark.parametrize("target", ["10.0.0.100", "10.0.0.200"])
 def test_reach(host, name, target):
     container = CONTAINERS[name][0]
     assert host.run(f"ping -c 2 -i 0.2 -W 2 {target}").rc == 0
-    assert host.run(f"/var/lib/fromscratch/containers/{container}/container exec ping -c 2 -W 2 {target}").rc == 0
+    assert host.run(f"/usr/local/lib/fromscratch/ns-container exec {container} ping -c 2 -W 2 {target}").rc == 0
 
 
 def test_full_packets_pass(host, name):
@@ -65,6 +65,6 @@ def test_full_packets_pass(host, name):
 def test_files_belong_to_root_alone(host, name):
     container = CONTAINERS[name][0]
     # The log is that of the root inside, which may open it as /dev/stdout.
-    for path in "", "/container", "/fstab", "/container.json", "/log":
+    for path in "", "/config.json", "/layer", "/log":
         file = host.file(f"/var/lib/fromscratch/containers/{container}{path}")
         assert file.mode & 0o077 == 0 and (file.uid == 0 or path == "/log"), file

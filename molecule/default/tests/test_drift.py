@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-SCRIPT = "/var/lib/fromscratch/containers/container-a/container"
+STATUS = "/usr/local/lib/fromscratch/ns-container status container-a"
 # One of each kind; that each field of each thing is repaired by itself is tested on the modules.
 DRIFTS = {
     "vxlan deleted": ("ip link delete vxlan0", ["vxlan vxlan0"]),
@@ -15,7 +15,7 @@ DRIFTS = {
     "address deleted": ("ip address delete 10.0.0.1/24 dev br0", ["bridge br0"]),
     "veth pair deleted": ("ip link delete ve-container-a", ["bridge br0", "veth_pair ve-container-a"]),
     "container killed": (
-        f"kill -9 $({SCRIPT} status | sed 's/.* //'); while {SCRIPT} status; do :; done", ["container container-a"]),
+        f"kill -9 $({STATUS} | sed 's/.* //'); while {STATUS}; do :; done", ["container container-a"]),
     "network namespace without its name": ("ip netns delete container-a", ["container container-a"]),
 }
 
@@ -42,7 +42,7 @@ def test_nothing_is_left_to_do(overlay):
 
 def test_check_mode_predicts_an_empty_host_and_teardown_empties_it(overlay):
     commands = ["ip -j link show", "ip -j address show", "ip -j route show", "cat /proc/self/mountinfo", "ip netns list",
-                "find /var/lib /run /etc /var/lib/fromscratch -xdev -mindepth 1 | sort"]
+                "find /var/lib /run /etc /usr/local /var/lib/fromscratch -xdev -mindepth 1 | sort"]
     overlay.play("playbooks/teardown.yml")
     empty = {name: [host.check_output(command) for command in commands] for name, host in overlay.hosts.items()}
     predicted = changes(overlay.play("site.yml", "--check", "--diff"))

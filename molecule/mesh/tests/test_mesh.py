@@ -36,7 +36,7 @@ SYSCTLS = {f"sysctl net/ipv4/conf/br-{network}/arp_ignore" for network in ("blue
 
 def within(overlay, name, command):
     """What a command prints in a container, whatever it returns."""
-    return overlay.hosts[name.split("-")[0]].run(f"/var/lib/fromscratch/containers/{name}/container exec sh -c %s", command).stdout
+    return overlay.hosts[name.split("-")[0]].run(f"/usr/local/lib/fromscratch/ns-container exec {name} sh -c %s", command).stdout
 
 
 def answering(overlay, name, addresses):

@@ -25,8 +25,8 @@ def test_everybody_reaches_everybody(overlay, host, name):
 def test_tcp_carries_a_file_whole(overlay, name):
     """Bad offloading and a wrong MTU let pings pass and stall TCP."""
     digest = overlay.hosts["three"].check_output(
-        "/var/lib/fromscratch/containers/three-a/container exec md5sum /bin/busybox").split()[0]
+        "/usr/local/lib/fromscratch/ns-container exec three-a md5sum /bin/busybox").split()[0]
     for each in overlay.variables[name]["overlay_containers"]:
-        script = f"/var/lib/fromscratch/containers/{each['name']}/container"
-        received = overlay.hosts[name].check_output(f"timeout 20 {script} exec sh -c 'nc 10.0.0.31 8080 </dev/null | md5sum'")
+        inside = f"/usr/local/lib/fromscratch/ns-container exec {each['name']}"
+        received = overlay.hosts[name].check_output(f"timeout 20 {inside} sh -c 'nc 10.0.0.31 8080 </dev/null | md5sum'")
         assert received.split()[0] == digest, each["name"]

@@ -5,7 +5,14 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.fromscratch.containers.plugins.module_utils._idmap import HIGHEST, LOWEST, RANGE, SLOTS, first_id, slots
+from ansible_collections.fromscratch.containers.plugins.module_utils.container.isolation import (
+    HIGHEST,
+    LOWEST,
+    RANGE,
+    SLOTS,
+    first_id,
+    slots,
+)
 
 
 def test_it_depends_on_the_name_alone_unless_that_is_taken():

@@ -9,19 +9,19 @@ import tarfile
 
 import pytest
 
-from ansible_collections.fromscratch.containers.plugins.module_utils import _releases, _rootfs, _tarball
 from ansible_collections.fromscratch.containers.plugins.module_utils._errors import Foreign, Invalid, Problem
 from ansible_collections.fromscratch.containers.plugins.module_utils._model import OWNER
 from ansible_collections.fromscratch.containers.plugins.module_utils._plan import diff
-from ansible_collections.fromscratch.containers.plugins.module_utils._rootfs import Rootfs
+from ansible_collections.fromscratch.containers.plugins.module_utils.rootfs import item, releases, tarball
+from ansible_collections.fromscratch.containers.plugins.module_utils.rootfs.item import Rootfs
 
 ONE, OTHER = "1" * 64, "2" * 64
 TARBALL = "http://m/alpine-minirootfs-3.21.3-x86_64.tar.gz"
 
 
 def parsed(**options):
-    defaults = {name: spec.get("default") for name, spec in _rootfs.OPTIONS.items()}
-    return _rootfs.rootfs({**defaults, **options})
+    defaults = {name: spec.get("default") for name, spec in item.OPTIONS.items()}
+    return item.rootfs({**defaults, **options})
 
 
 @pytest.mark.parametrize("machine, arch", [
@@ -29,12 +29,12 @@ def parsed(**options):
     ("armv8l", "armv7"), ("armv6l", "armhf"), ("i686", "x86"), ("i386", "x86"), ("ppc64le", "ppc64le"),
     ("riscv64", "riscv64"), ("s390x", "s390x"), ("loongarch64", "loongarch64")])
 def test_the_architecture_of_the_host(machine, arch):
-    assert _releases.host_arch(machine) == arch
+    assert releases.host_arch(machine) == arch
 
 
 def test_an_architecture_that_alpine_has_not():
     with pytest.raises(Invalid, match="arch: 'sparc64' .* choose one of x86_64, aarch64"):
-        _releases.host_arch("sparc64")
+        releases.host_arch("sparc64")
 
 
 def test_from_options_to_the_wanted_item():
@@ -63,38 +63,38 @@ def test_places_of_the_system(dest):
 @pytest.mark.parametrize("dest", ["/alpine", "/srv/a", "/usr/local/alpine", "/home/me/alpine",
                                   "/var/lib/a", "/library/a"])
 def test_places_that_are_fine(dest):
-    assert _rootfs.destination("dest", dest) == dest
+    assert item.destination("dest", dest) == dest
 
 
 def test_a_rootfs_inside_of_another():
-    _rootfs.refuse_nested("dest", ["/srv/a", "/srv/ab", "/srv/b"])
+    item.refuse_nested("dest", ["/srv/a", "/srv/ab", "/srv/b"])
     with pytest.raises(Invalid, match="/srv/a/b.* inside of /srv/a,"):
-        _rootfs.refuse_nested("dest", ["/srv/a/b", "/srv/a"])
+        item.refuse_nested("dest", ["/srv/a/b", "/srv/a"])
 
 
 @pytest.mark.parametrize("text", [f"{ONE}  {TARBALL.rsplit('/', 1)[1]}\n", f"{ONE} *{TARBALL.rsplit('/', 1)[1]}", ONE])
 def test_a_published_checksum(text):
-    assert _releases.published(text, TARBALL) == ONE
+    assert releases.published(text, TARBALL) == ONE
 
 
 @pytest.mark.parametrize("text", ["", "<html>not here</html>", "1" * 40, f"{ONE}  another.tar.gz",
                                   f"{ONE} a b", "x" * 64])
 def test_a_published_checksum_that_is_garbage(text):
     with pytest.raises(Problem, match="mirror: http://m/.*sha256 is not the checksum .* set checksum"):
-        _releases.published(text, TARBALL)
+        releases.published(text, TARBALL)
 
 
 def test_where_a_source_is():
-    assert _releases.local_path("/a%20b") == "/a%20b"
-    assert _releases.local_path("file:///a%20b") == "/a b"
-    assert _releases.local_path(TARBALL) is None
+    assert releases.local_path("/a%20b") == "/a%20b"
+    assert releases.local_path("file:///a%20b") == "/a b"
+    assert releases.local_path(TARBALL) is None
 
 
 def test_every_known_checksum_is_one():
-    assert _releases.known("3.21.3", "x86_64").startswith("1a694899")
-    for (version, arch), checksum in _releases.KNOWN.items():
-        assert _releases.version("version", version) and arch in _releases.ARCHES
-        assert _releases.checksum("checksum", checksum) == checksum
+    assert releases.known("3.21.3", "x86_64").startswith("1a694899")
+    for (version, arch), checksum in releases.KNOWN.items():
+        assert releases.version("version", version) and arch in releases.ARCHES
+        assert releases.checksum("checksum", checksum) == checksum
 
 
 def planned(wanted, observed):
@@ -124,11 +124,11 @@ KINDS = {"file": tarfile.REGTYPE, "dir": tarfile.DIRTYPE, "sym": tarfile.SYMTYPE
 
 
 def judge(*members):
-    found = _tarball.Judge()
+    found = tarball.Tree()
     for kind, name, *target in members:
         member = tarfile.TarInfo(name)
         member.type, member.linkname = KINDS[kind], target[0] if target else ""
-        verdict = found.judge(member)
+        verdict = found.add(member)
     return verdict
 
 
@@ -150,24 +150,24 @@ def test_members_that_are_fine(members):
     [("file", "a/../../b")], [("file", "/a")], [("link", "a", "/etc/passwd")], [("link", "a", "../b")],
     [("file", "a" * 5000)], [("file", "a\0b")]])
 def test_members_that_are_refused(members):
-    with pytest.raises(_tarball.Unfit):
+    with pytest.raises(tarball.Unfit):
         judge(*members)
 
 
 def test_the_room_is_counted_in_blocks():
-    found, member = _tarball.Judge(room=8192), tarfile.TarInfo("a")
+    found, member = tarball.Tree(room=8192), tarfile.TarInfo("a")
     member.size = 4097
-    found.judge(member)
+    found.add(member)
     more = tarfile.TarInfo("b")
     more.size = 1
-    with pytest.raises(_tarball.Unfit, match="more room"):
-        found.judge(more)
+    with pytest.raises(tarball.Unfit, match="more room"):
+        found.add(more)
 
 
 def test_the_stream_only_goes_forward_and_reads_no_giants():
-    stream = _tarball.Stream(io.BytesIO(gzip.compress(b"x" * 1000)))
+    stream = tarball.Stream(io.BytesIO(gzip.compress(b"x" * 1000)))
     stream.seek(500)
     assert stream.tell() == 500 and stream.read(10) == b"x" * 10
     for call in (lambda: stream.seek(0), lambda: stream.read(-1), lambda: stream.read(1 << 30)):
-        with pytest.raises(_tarball.Unfit):
+        with pytest.raises(tarball.Unfit):
             call()

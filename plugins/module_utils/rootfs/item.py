@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a root file system of a container is, and where on a host one may be."""
+"""What a root filesystem of a container is, and where on a host one may be."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import posixpath
 from dataclasses import dataclass, replace
 from typing import Optional
 
-from . import _releases
-from ._errors import Invalid
-from ._model import Item, fact, fixed, identity, settable
+from .._errors import Invalid
+from .._model import Item, fact, fixed, identity, settable
+from . import releases, store
 
 # Never replaced or removed by one wrong option ...
 SYSTEM = frozenset("""/ /home /media /mnt /opt /root /run /srv /tmp /usr/local /var /var/cache /var/lib /var/local
@@ -19,15 +19,16 @@ SYSTEM = frozenset("""/ /home /media /mnt /opt /root /run /srv /tmp /usr/local /
 SYSTEM_TREES = ("/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/proc", "/sbin", "/sys",
                 "/usr")
 
-BASENAME_MAX = 200  # of 255: the temporary directory beside it has a longer name
+NAME_MAX = 255
 
 
 @dataclass(frozen=True)
 class Rootfs(Item):
-    """An unpacked tarball at ``dest``. ``checksum`` is the tarball's, ``source`` the URL or path it came from.
+    """An unpacked tarball that ``dest`` leads to. ``checksum`` is the tarball's, ``source`` the URL or path it came from.
 
-    ``leftover`` is what lies beside ``dest`` and can go: the temporary directory of a run that was killed, or a former tree
-    that no container runs on any more; else ``""``.
+    ``immutable`` is whether the tree lies in the store: an earlier release has made it at ``dest`` itself; ``closed`` whether
+    nobody but root can look into the store. ``leftover`` is what lies in there and can go: what a killed run has left, or a
+    former tree that no container runs on any more; else ``""``.
     """
 
     word = "rootfs"
@@ -37,6 +38,8 @@ class Rootfs(Item):
     arch: Optional[str] = fixed()
     checksum: Optional[str] = fixed()
     source: Optional[str] = identity()
+    immutable: Optional[bool] = settable()
+    closed: Optional[bool] = settable()
     leftover: Optional[str] = settable()
     owner: Optional[str] = fact()
 
@@ -56,9 +59,9 @@ RECORD = ".alpine_rootfs.json"  # what a tree is made of, in the tree itself
 OPTIONS = {
     "dest": {"type": "path", "required": True},
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-    "version": {"type": "str", "default": _releases.DEFAULT_VERSION},
-    "arch": {"type": "str", "choices": list(_releases.ARCHES)},
-    "mirror": {"type": "str", "default": _releases.MIRROR},
+    "version": {"type": "str", "default": releases.DEFAULT_VERSION},
+    "arch": {"type": "str", "choices": list(releases.ARCHES)},
+    "mirror": {"type": "str", "default": releases.MIRROR},
     "src": {"type": "path"},
     "checksum": {"type": "str"},
 }
@@ -67,17 +70,17 @@ OPTIONS = {
 def rootfs(options):
     """The wanted rootfs from the options of one item. Raises Invalid."""
     dest = destination("dest", options["dest"])
-    checksum = _releases.checksum("checksum", options["checksum"])
-    version = _releases.version("version", options["version"])
-    mirror = _releases.mirror("mirror", options["mirror"])
+    checksum = releases.checksum("checksum", options["checksum"])
+    version = releases.version("version", options["version"])
+    mirror = releases.mirror("mirror", options["mirror"])
     if options["state"] == "absent":
         return Rootfs(dest=dest)
     if options["src"] is not None:
         source = absolute("src", options["src"])
-        version, arch = _releases.named(source)
+        version, arch = releases.named(source)
     else:
-        arch = options["arch"] or _releases.host_arch()
-        source = _releases.url(mirror, version, arch)
+        arch = options["arch"] or releases.host_arch()
+        source = releases.url(mirror, version, arch)
     return Rootfs(dest=dest, version=version, arch=arch, checksum=checksum, source=source)
 
 
@@ -88,8 +91,10 @@ def destination(option, value):
     if ".." in value.split("/"):
         raise Invalid(option, value, "it leads through '..'; give the path itself")
     path = "/" + posixpath.normpath(value).lstrip("/")
-    if len(os.fsencode(posixpath.basename(path))) > BASENAME_MAX:
-        raise Invalid(option, value, f"its last part has more than {BASENAME_MAX} bytes; give a shorter one")
+    if len(os.fsencode(posixpath.basename(path))) > NAME_MAX:
+        raise Invalid(option, value, f"its last part has more than {NAME_MAX} bytes; give a shorter one")
+    if store.NAME in path.split("/"):
+        raise Invalid(option, value, f"{store.NAME} is where the trees of root filesystems lie; give a place beside it")
     return refuse_system(option, value, path)
 
 

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Containers as services of systemd: one template unit that runs each container's script, and what one adds to it."""
+"""Containers as services of systemd: one template unit that runs the launcher, and what one container adds to it."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 
-from . import _seccomp
-from ._errors import Problem
-from ._model import OWNER
+from .._errors import Problem
+from .._model import OWNER
+from .launcher.guard import PROGRAM
+from .launcher.record import RUN, STATE
 
 UNITS = "/etc/systemd/system"
 TEMPLATE = f"{UNITS}/ns-container@.service"
@@ -17,32 +18,28 @@ WANTS = f"{UNITS}/multi-user.target.wants"
 NO, ON_FAILURE, ALWAYS = "no", "on-failure", "always"
 
 TEMPLATE_TEXT = f"""\
-# Made by {OWNER}. A container is a script of its own, and this runs it; what one container has more stands in a
-# directory ns-container@NAME.service.d.
+# Made by {OWNER}. What one container has more stands in a directory ns-container@NAME.service.d.
 [Unit]
 Description=Container %i
 After=network.target fromscratch-network.service
-ConditionFileIsExecutable=/var/lib/fromscratch/containers/%i/container
+ConditionPathExists={STATE}/%i/config.json
 # No more than five times in a minute, then it stays down.
 StartLimitIntervalSec=60
 StartLimitBurst=5
 
 [Service]
 Type=forking
-PIDFile=/run/fromscratch/containers/%i
-ExecStart=/var/lib/fromscratch/containers/%i/container start
-ExecStop=/var/lib/fromscratch/containers/%i/container stop
-TimeoutStartSec=60
-# The script itself sends SIGKILL after the container's own time.
+PIDFile={RUN}/%i
+ExecStart={PROGRAM} start --unit %i
+ExecStop={PROGRAM} stop --unit %i
+TimeoutStartSec=90
+# The launcher itself sends SIGKILL after the container's own time.
 TimeoutStopSec=3700
 KillMode=mixed
 SuccessExitStatus=143
 RestartSec=1
 # What takes more memory than it may is killed, and not the container with it.
 OOMPolicy=continue
-# What a container has no use for, nor what starts it.
-SystemCallFilter={_seccomp.unit_words()}
-SystemCallErrorNumber=EPERM
 KeyringMode=private
 
 [Install]
@@ -70,8 +67,7 @@ def drop_in(name):
 
 def drop_in_text(container):
     """What the container's unit has beside the template; None where that is nothing."""
-    lines = ["SystemCallFilter="] if container.seccomp == "off" else []
-    lines += [f"Restart={container.restart}"] if container.restart not in (None, NO) else []
+    lines = [f"Restart={container.restart}"] if container.restart not in (None, NO) else []
     lines += [f"MemoryMax={container.memory}", "MemorySwapMax=0"] if container.memory else []
     lines += [f"CPUQuota={container.cpus:.0%}"] if container.cpus else []
     lines += [f"TasksMax={container.pids}"] if container.pids else []

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How far this host can keep a container apart from itself: by user ids, by system calls, by limits.
+
+An idmapped mount shows files of the host to one container with other owners, and changes none of them; an overlay can have such a
+mount as its lower layer since Linux 5.19.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import zlib
+from contextlib import suppress
+from pathlib import Path
+
+from .._errors import Invalid
+from .._files import number
+from . import service
+from .launcher import cgroups
+from .launcher.record import STATE
+from .launcher.seccomp import known_here
+from .recorded import recorded
+from .spec import RANGE
+
+# As systemd-nspawn picks them, far from those of people and of /etc/subuid.
+LOWEST, HIGHEST = 524288, 1878982656
+SLOTS = (HIGHEST - LOWEST) // RANGE
+OVERLAY_ON_IDMAPPED = (5, 19)
+# Since which Linux a file system can be mounted so, by its name in /proc/filesystems.
+SINCE = {"ext4": (5, 12), "xfs": (5, 12), "btrfs": (5, 15), "f2fs": (5, 18), "erofs": (5, 19), "tmpfs": (6, 3)}
+CONTROLLERS = {"memory": "memory", "cpus": "cpu", "pids": "pids"}  # by option
+
+
+class Isolation:
+    """Asks the host only what a container needs to know, and once."""
+
+    def __init__(self):
+        self._first_ids = self._taken = None  # where the user ids of each container begin, by name; and the slots of all these
+
+    def of(self, item):
+        """The item's fields that depend on the host, and what an administrator should know of them. Raises Invalid."""
+        first, why = self._userns(item)
+        seccomp = item.seccomp and known_here()
+        found = {"userns": first is not None, "first_uid": first or 0, "userns_reason": why, "seccomp": seccomp,
+                 "seccomp_reason": None if seccomp else _without_seccomp(item)}
+        told = [] if first is not None or item.userns is False or item.privileged else [
+            f"{item.key}: root inside is root of the host, with fewer rights: {why}"]
+        return found, told
+
+    def _userns(self, item):
+        """Where its range of user ids begins; or None, and why it has none."""
+        if item.userns is False:
+            return None, "the option says so"
+        why = without_userns(item)
+        first = None if why else self._first_id(item.name)
+        if first is None:
+            why = why or "all user ids that there are for containers are taken, by others or in /etc/subuid or /etc/subgid"
+        if why and item.userns:
+            raise Invalid("userns", "auto", f"{why}; leave it out, or set it to host")
+        return first, why
+
+    def _first_id(self, name):
+        if self._first_ids is None:
+            self._first_ids = dict(_first_ids())
+            self._taken = slots([*delegated(), *((first, first + RANGE) for first in self._first_ids.values())])
+        if name not in self._first_ids:
+            first = first_id(name, self._taken)
+            if first is None:
+                return None
+            self._first_ids[name] = first
+            self._taken |= slots([(first, first + RANGE)])
+        return self._first_ids[name]
+
+
+def _without_seccomp(item):
+    if item.privileged:
+        return "the container is privileged"
+    return f"there is no table of the system calls of {os.uname().machine}" if item.seccomp else "the option says so"
+
+
+def without_userns(item):
+    """Why root inside is root outside as well; None where it need not be."""
+    if item.privileged:
+        return "the container is privileged"
+    if item.layer == "none":
+        return "it writes to the root filesystem itself"
+    for bind in item.binds:
+        why = None if bind.read_only else cannot_be_mapped(bind.source)
+        if why:
+            return f"it writes to files of the host in {bind.source}, where {why}"
+    return refusal(item.rootfs)
+
+
+def refusal(directory):
+    """Why files of the directory, which need not be there yet, cannot have other owners in a container; None where they can."""
+    if not os.path.exists("/proc/self/ns/user") or number("/proc/sys/user/max_user_namespaces") == 0:
+        return "the kernel makes no user namespaces"
+    if directory == "/":
+        return "the root filesystem is the host's own"
+    return _too_old(_file_system(directory), OVERLAY_ON_IDMAPPED)
+
+
+def cannot_be_mapped(source):
+    """Why what is below a path, with all that is mounted there, cannot be shown with other owners; None where it can."""
+    top = os.path.realpath(source)
+    below = [kind for point, kind, unused in _mounts() if point.startswith(top.rstrip("/") + "/")]
+    return next(filter(None, (_too_old(kind, (5, 12)) for kind in [_file_system(top), *below])), None)
+
+
+def _too_old(kind, least):
+    release = tuple(map(int, re.match(r"(\d+)\.(\d+)", os.uname().release).groups()))
+    needed = max(SINCE.get(kind, (99, 0)), least)
+    if kind not in SINCE:
+        return f"it lies on {kind}, whose files cannot be shown with other owners"
+    if release < needed:
+        return f"files on {kind} can be shown with other owners since Linux {needed[0]}.{needed[1]}"
+    return None
+
+
+def slots(ranges):
+    """The slots that ranges of ids take, given as (first, the one after the last)."""
+    return {slot for begin, end in ranges
+            for slot in range(max(begin - LOWEST, 0) // RANGE, (min(end, HIGHEST) - LOWEST + RANGE - 1) // RANGE)}
+
+
+def first_id(name, taken):
+    """Where the range of a container begins: one that depends on its name alone, unless that slot is among those ``taken``.
+    None where all are."""
+    preferred = zlib.crc32(name.encode())
+    free = ((preferred + step) % SLOTS for step in range(SLOTS))
+    return next((LOWEST + slot * RANGE for slot in free if slot not in taken), None)
+
+
+def delegated():
+    """The ranges that /etc/subuid and /etc/subgid give to users."""
+    found = []
+    for path in "/etc/subuid", "/etc/subgid":
+        try:
+            with open(path, encoding="utf-8", errors="replace") as file:
+                rows = [line.split(":") for line in file]
+        except OSError:
+            continue
+        found += [(int(row[1]), int(row[1]) + int(row[2])) for row in rows
+                  if len(row) == 3 and row[1].strip().isdigit() and row[2].strip().isdigit()]
+    return found
+
+
+def _mounts():
+    """(mount point, name of the file system, its device numbers) of all mounts."""
+    with open("/proc/thread-self/mountinfo", encoding="utf-8", errors="replace") as file:
+        for line in file:
+            words = line.split()
+            yield words[4], line.rpartition(" - ")[2].split()[0], words[2]
+
+
+def _file_system(directory):
+    """The name of the file system that a directory is on, or will be."""
+    while directory not in ("", "/") and not os.path.exists(directory):
+        directory = os.path.dirname(directory)
+    device = os.stat(directory or "/").st_dev
+    numbers = f"{os.major(device)}:{os.minor(device)}"
+    return next((kind for unused, kind, found in _mounts() if found == numbers), "an unknown file system")
+
+
+def _first_ids():
+    """(name, first user id) of all containers that have some of their own."""
+    for name in os.listdir(STATE) if os.path.isdir(STATE) else ():
+        with suppress(ValueError, KeyError, TypeError, AttributeError, OSError):
+            first = recorded(name)[0].first_uid
+            if first:
+                yield name, first
+
+
+def refuse_limits(item, by_systemd):
+    """Raises Invalid for a limit that nothing here would hold; what systemd sets in vain is told in words."""
+    limits = [option for option in CONTROLLERS if getattr(item, option)]
+    lacking = without_controller(limits) if limits else []
+    if by_systemd:
+        # Systemd also knows the cgroups of before, each controller with a mount of its own.
+        return [f"{item.key}: the kernel has no controller {CONTROLLERS[option]} in its cgroups: {option} does not hold"
+                for option in lacking if not Path("/sys/fs/cgroup", CONTROLLERS[option]).is_dir()]
+    for option in lacking:
+        raise Invalid(option, getattr(item, option), "it needs systemd, or cgroup v2 with the controller "
+                      f"{CONTROLLERS[option]}, and this host has neither; leave it out")
+    if item.restart not in (None, service.NO):
+        raise Invalid("restart", item.restart, "it needs systemd, which does not run this host; leave it out, or set it to no")
+    return []
+
+
+def without_controller(options):
+    """Those of the options whose controller cgroup v2 does not have here."""
+    point = cgroups.mount_point()
+    controllers = Path(point, "cgroup.controllers").read_text(encoding="ascii").split() if point else []
+    return [option for option in options if CONTROLLERS[option] not in controllers]

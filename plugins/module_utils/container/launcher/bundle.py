@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The bundle of a container: ``config.json`` as the OCI runtime specification 1.1 has it, as far as it is known here.
+
+A word that is not known is refused: what would be left out might be what keeps the container in its place.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+from .record import STATE
+
+ANNOTATION = "fromscratch."
+LAYER = f"{ANNOTATION}layer"  # none, disk or tmpfs: what the container writes to
+STOP_TIMEOUT = f"{ANNOTATION}stop-timeout"  # seconds between SIGTERM and SIGKILL
+WAITS = f"{ANNOTATION}init-is-a-shell"  # process 1 is ready when it catches SIGTERM
+DEVICES = f"{ANNOTATION}devices"  # nodes: /dev has nodes of its own, which work everywhere; else they work in /dev alone
+
+_NUMBER, _TEXT, _YES, _TEXTS = int, str, bool, [str]
+_IDS = [{"containerID": _NUMBER, "hostID": _NUMBER, "size": _NUMBER}]
+KNOWN = {
+    "ociVersion": _TEXT, "hostname": _TEXT, "root": {"path": _TEXT, "readonly": _YES}, "annotations": {None: _TEXT},
+    "mounts": [{"destination": _TEXT, "type": _TEXT, "source": _TEXT, "options": _TEXTS}],
+    "process": {
+        "terminal": _YES, "user": {"uid": _NUMBER, "gid": _NUMBER, "additionalGids": [_NUMBER]}, "args": _TEXTS, "env": _TEXTS,
+        "cwd": _TEXT, "noNewPrivileges": _YES, "rlimits": [{"type": _TEXT, "soft": _NUMBER, "hard": _NUMBER}],
+        "capabilities": dict.fromkeys(("bounding", "effective", "permitted", "inheritable", "ambient"), _TEXTS)},
+    "linux": {
+        "namespaces": [{"type": _TEXT, "path": _TEXT}], "uidMappings": _IDS, "gidMappings": _IDS, "maskedPaths": _TEXTS,
+        "readonlyPaths": _TEXTS, "sysctl": {None: _TEXT},
+        "resources": {"memory": {"limit": _NUMBER, "swap": _NUMBER}, "cpu": {"quota": _NUMBER, "period": _NUMBER},
+                      "pids": {"limit": _NUMBER}},
+        "seccomp": {"defaultAction": _TEXT, "architectures": _TEXTS, "syscalls": [{
+            "names": _TEXTS, "action": _TEXT, "errnoRet": _NUMBER,
+            "args": [{"index": _NUMBER, "value": _NUMBER, "valueTwo": _NUMBER, "op": _TEXT}]}]}}}
+
+
+class Refused(Exception):
+    """Something that cannot be done, in words: which, where, and what to do about it."""
+
+
+def directory(name):
+    if not name or "/" in name or name.startswith("."):
+        raise Refused(f"{name!r} is no name of a container")
+    return f"{STATE}/{name}"
+
+
+def load(name):
+    """The bundle of a container. Raises Refused."""
+    path = f"{directory(name)}/config.json"
+    try:
+        with open(path, "rb") as file:
+            found = json.load(file)
+    except (FileNotFoundError, NotADirectoryError):
+        raise Refused(f"there is no container {name}") from None
+    except ValueError as error:
+        raise Refused(f"{path} is not the bundle of a container ({error}): run the playbook again") from None
+    check(found, KNOWN, path)
+    return found
+
+
+def check(found, known, where):
+    """Refuse what is not in the table of what is known."""
+    if isinstance(known, dict):
+        if not isinstance(found, dict):
+            raise Refused(f"{where}: {found!r} is no object")
+        for key, value in found.items():
+            if key not in known and None not in known:
+                raise Refused(f"{where}: {key!r} is not known here: remove it, or start the container by another runtime")
+            check(value, known.get(key, known.get(None)), f"{where}: {key}")
+    elif isinstance(known, list):
+        if not isinstance(found, list):
+            raise Refused(f"{where}: {found!r} is no list")
+        for each in found:
+            check(each, known[0], where)
+    elif type(found) is not known:
+        raise Refused(f"{where}: {found!r} is not of the type {known.__name__}")
+
+
+def annotation(config, key, default=""):
+    return config.get("annotations", {}).get(key, default)
+
+
+def mapped(config):
+    """Whether the container has user ids of its own."""
+    return bool(config["linux"].get("uidMappings"))
+
+
+def privileged(config):
+    """Whether root inside can do to the host what it likes."""
+    return not mapped(config) and "CAP_SYS_ADMIN" in config["process"]["capabilities"]["bounding"]
+
+
+def names():
+    """All containers of this host that have a bundle."""
+    found = sorted(os.listdir(STATE)) if os.path.isdir(STATE) else []
+    return [each for each in found if os.path.exists(f"{STATE}/{each}/config.json")]

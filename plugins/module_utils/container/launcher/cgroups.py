@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Limits of a container by cgroups(7) of version 2, where no unit of systemd has them."""
+
+from __future__ import annotations
+
+import os
+
+PARENT = "fromscratch"
+
+
+def mount_point():
+    """Where cgroup v2 is mounted; some hosts have several mounts of it, others none."""
+    with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            unused, point, kind, *unused = line.split()
+            if kind == "cgroup2":
+                return point
+    return None
+
+
+def files(resources):
+    """The limits as what is written to the files of a cgroup, by controller."""
+    found = {}
+    memory, cpu, pids = (resources.get(each, {}) for each in ("memory", "cpu", "pids"))
+    if "limit" in memory:
+        found["memory"] = [("memory.max", memory["limit"])]
+        if "swap" in memory:  # of both together in the specification
+            found["memory"].append(("memory.swap.max", memory["swap"] - memory["limit"]))
+    if "quota" in cpu:
+        found["cpu"] = [("cpu.max", f"{cpu['quota']} {cpu['period']}")]
+    if "limit" in pids:
+        found["pids"] = [("pids.max", pids["limit"])]
+    return found
+
+
+def confine(name, resources):
+    """Put this process, and all that come of it, into a new cgroup with the limits."""
+    wanted = files(resources)
+    if not wanted:
+        return
+    point = mount_point()
+    if point is None:
+        raise OSError(f"{', '.join(sorted(wanted))}: limits need cgroup v2, which is not mounted here")
+    group = f"{point}/{PARENT}/{name}"
+    remove(name)  # with the limits of one that ended by itself
+    os.makedirs(group, exist_ok=True)
+    for controller in wanted:
+        for above in point, f"{point}/{PARENT}":
+            _write(f"{above}/cgroup.subtree_control", f"+{controller}")
+    for each in wanted.values():
+        for file, value in each:
+            if file != "memory.swap.max" or os.path.exists(f"{group}/{file}"):
+                _write(f"{group}/{file}", str(value))
+    _write(f"{group}/cgroup.procs", "0")
+
+
+def join(pid):
+    """Put this process into the cgroup of another."""
+    point = mount_point()
+    with open(f"/proc/{pid}/cgroup", encoding="utf-8") as file:
+        groups = [line.rstrip("\n").split(":", 2)[2] for line in file if line.startswith("0:")]
+    if point and groups and not groups[0].startswith("/.."):
+        try:
+            _write(f"{point}{groups[0]}/cgroup.procs", "0")
+        except OSError:
+            if not groups[0].endswith("/init.scope"):  # a systemd inside has made groups below
+                raise
+
+
+def remove(name):
+    """Take the cgroup of a container away that has ended; where there is none, that is fine."""
+    point = mount_point()
+    for group in [f"{point}/{PARENT}/{name}", f"{point}/{PARENT}"] if point else ():
+        try:
+            os.rmdir(group)
+        except OSError:
+            pass
+
+
+def _write(path, text):
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, text.encode())
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""``ns-container``: each command as one function. What one does not need, it does not import, as it would take its time."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from . import bundle, record
+from .bundle import Refused
+from .options import help_text, parse
+
+USAGE, NOT_RUNNING, NOT_POSSIBLE = 64, 3, 125
+TEMPLATE = "/etc/systemd/system/ns-container@.service"
+
+
+def main(words):
+    try:
+        if not words or words[0] in ("--help", "-h", "help"):
+            sys.stdout.write(help_text())
+            return 0 if words else USAGE
+        if words[1:2] in (["--help"], ["-h"]):
+            sys.stdout.write(help_text(words[0]))
+            return 0
+        if words[0] == "--manual":
+            from .options import manual
+            sys.stdout.write(manual())
+            return 0
+        verb, options, arguments = parse(words)
+    except (Refused, KeyError) as error:
+        sys.stderr.write(f"ns-container: {error}\nTry ns-container --help.\n")
+        return USAGE
+    try:
+        if os.geteuid() != 0:
+            raise Refused("it takes root: try sudo")
+        return globals()[f"_{verb}"](options, arguments) or 0
+    except Refused as error:
+        sys.stderr.write(f"ns-container: {error}\n")
+        return getattr(error, "code", NOT_POSSIBLE)
+    except BrokenPipeError:
+        return 1
+    except OSError as error:
+        sys.stderr.write(f"ns-container: {verb}: {error}\n")
+        return NOT_POSSIBLE
+
+
+def _former(name):
+    """The script of a container that a former release has made, and that has not been started anew since."""
+    script = f"{bundle.directory(name)}/container"
+    return script if os.path.exists(script) and not os.path.exists(f"{bundle.directory(name)}/config.json") else None
+
+
+def _unit(name):
+    return f"ns-container@{name}.service"
+
+
+def _by_systemd(options):
+    return all(("unit" not in options, os.path.isdir("/run/systemd/system"), os.path.exists(TEMPLATE)))
+
+
+def _systemctl(verb, names):
+    import subprocess
+    if subprocess.run(["systemctl", verb, *map(_unit, names)], check=False).returncode:
+        raise Refused(f"systemctl {verb} failed: journalctl --unit {_unit(names[0])} may tell why")
+
+
+def _start(options, names):
+    from . import guard, start
+    if guard.TOLD in os.environ:
+        start.prepare_and_exit(names[0], int(os.environ.pop(guard.TOLD)), "unit" in options)
+    for name in names:
+        if _former(name):
+            raise Refused(f"{name} is of a former release: run the playbook again, which writes its bundle")
+        bundle.load(name)
+    if _by_systemd(options):
+        return _systemctl("start", names)
+    failures = start.start_all(names, "unit" in options)
+    if failures:
+        raise Refused("; ".join(f"{name}: {words}" for name, words in failures.items()))
+    return 0
+
+
+def _stop(options, names):
+    if _by_systemd(options):
+        return _systemctl("stop", names)
+    from .stop import stop
+    for name in names:
+        stop(name, 10 if _former(name) else None)
+    return 0
+
+
+def _restart(options, names):
+    if _by_systemd(options):
+        return _systemctl("restart", names)
+    _stop(options, names)
+    return _start(options, names)
+
+
+def _exec(options, arguments):
+    from . import enter, guard
+    name, args = arguments[0], arguments[1:]
+    if _former(name):
+        os.execv(_former(name), [  # noqa: S606 (a program with its arguments, as all of these)
+            _former(name), "exec", *args])
+    env = []
+    for each in options.get("env", []):
+        if "=" in each:
+            env.append(each)
+        elif each in os.environ:
+            env.append(f"{each}={os.environ[each]}")
+    kept = {each: os.environ[each] for each in ["TERM", *(each for each in options.get("env", []) if "=" not in each)]
+            if each in os.environ}
+    config = bundle.load(name)
+    enter.running(name)
+    guard.own_program(config, sys.argv[1:], kept)
+    terminal = True if "tty" in options else False if "no-tty" in options else None
+    return enter.run(name, args, env, *(options.get(each, [None])[-1] for each in ("user", "workdir")), terminal)
+
+
+def _status(unused, names):
+    code = 0
+    for name in names or _all():
+        pid = record.running(name)
+        if pid:
+            print(f"{name} runs, process {pid}")
+        else:
+            bundle.directory(name)
+            ended = _how_it_ended(name)
+            print(f"{name} does not run" + (f": {ended}" if ended else ""))
+            code = NOT_RUNNING
+    return code if names else 0
+
+
+def _all():
+    found = sorted(os.listdir(record.STATE)) if os.path.isdir(record.STATE) else []
+    return [each for each in found if any(os.path.exists(f"{record.STATE}/{each}/{file}") for file in ("config.json", "container"))]
+
+
+def _how_it_ended(name):
+    """What the init has said last, or that it has ended; nothing of one that has not been started, or has its log elsewhere."""
+    try:
+        with open(f"{bundle.directory(name)}/log", "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
+            last = file.read().decode("utf-8", "replace").splitlines()[-1:]
+    except OSError:
+        return ""
+    return last[0] if last and last[0].startswith("ended with status ") else "ended"
+
+
+def _wait(unused, names):
+    from .stop import wait
+    bundle.load(names[0])
+    wait(names[0])
+    print((_how_it_ended(names[0]) or "ended").rpartition(" ")[2])
+
+
+def _logs(options, names):
+    name, lines = names[0], options.get("lines", ["all"])[-1]
+    if lines != "all" and not lines.isdigit():
+        raise Refused(f"logs: {lines!r} is no number of lines")
+    path = f"{bundle.directory(name)}/log"
+    if os.path.isdir("/run/systemd/system"):
+        words = ["journalctl", "--unit", _unit(name), "--output", "cat", "--lines", lines, *["--follow"] * ("follow" in options)]
+    elif not os.path.exists(path):
+        raise Refused(f"there is no log of {name}")
+    else:
+        words = ["tail", "-n", "+1" if lines == "all" else lines, *["-F"] * ("follow" in options), path]
+    sys.stdout.flush()
+    os.execvp(words[0], words)  # noqa: S606
+
+
+def _cp(unused, paths):
+    from . import copy, guard
+    name, path, into = copy.sides(*paths)
+    guard.own_program(bundle.load(name), sys.argv[1:], {})
+    return copy.copy(name, path, paths[0] if into else paths[1], into)
+
+
+def _namespace(unused, names):
+    from . import namespaces, start
+    for name in names:
+        namespaces.provide(name, *start.ids(bundle.load(name)))
+
+
+def _list(options, unused):
+    from .listing import rows, table
+    found = rows(_all())
+    if "json" in options:
+        import json
+        print(json.dumps(found, indent=2))
+    else:
+        sys.stdout.write(table(found))

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A command in a container that runs: nsenter(1), with all that the container's process 1 was denied.
+
+The way in has one order: namespaces, root, limits, user, capabilities, filter. Only what is confined so forks into the container's
+pid namespace, where others can see it, and the child runs the command at once. It shows nothing of the host: not its root, not its
+files, no descriptor but those that the command is given, and no memory that a program inside may look into.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import signal
+
+from . import cgroups, confine, record, syscalls
+from .bundle import Refused, load, mapped
+from .start import NotRun, find_program, user_of
+
+ORDER = (("ipc", syscalls.CLONE_NEWIPC), ("uts", syscalls.CLONE_NEWUTS), ("net", syscalls.CLONE_NEWNET),
+         ("cgroup", syscalls.CLONE_NEWCGROUP), ("pid", syscalls.CLONE_NEWPID), ("mnt", syscalls.CLONE_NEWNS))
+PASSED = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
+TIOCGPTPEER, TIOCSPTLCK, TIOCSCTTY = 0x5441, 0x40045431, 0x540E  # ioctl_tty(2)
+NOT_POSSIBLE, NOT_EXECUTABLE, NOT_FOUND, BY_SIGNAL = 125, 126, 127, 128  # exit statuses, as other tools have them
+
+
+def running(name):
+    """The pid of a container's process 1. Raises Refused."""
+    pid = record.running(name)
+    if pid is None:
+        raise Refused(f"{name} does not run")
+    try:
+        starting = os.path.samestat(os.stat(f"/proc/{pid}/root"), os.stat("/"))
+    except OSError:
+        raise Refused(f"{name} does not run") from None
+    if starting:
+        raise Refused(f"{name} is only just starting")
+    return pid
+
+
+def confined(name, config, process, user, act, *kept):
+    """Fork a process that becomes one of the container's, but for its pid, and calls ``act`` there; the pid.
+
+    ``kept`` are descriptors that stay open. What ``act`` returns is the exit status; Refused is told through the pipe ``kept[0]``.
+    """
+    pid = running(name)
+    entered = [(flag, os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC))
+               for kind, flag in ORDER if os.path.exists(f"/proc/{pid}/ns/{kind}")]
+    users = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC) if mapped(config) else None
+    if record.running(name) != pid:  # else the descriptors may be those of somebody else
+        raise Refused(f"{name} does not run")
+    caller = os.getpid()
+    child = os.fork()
+    if child:
+        for unused, each in entered:
+            os.close(each)
+        if users is not None:
+            os.close(users)
+        return child
+    code = NOT_POSSIBLE
+    try:
+        confine.hide()
+        syscalls.close_all_but(*kept, *(each for unused, each in entered), *[users] * (users is not None))
+        os.setsid()
+        syscalls.new_session_keyring()
+        last = confine.last_capability()
+        if config["linux"].get("resources"):
+            cgroups.join(pid)
+        for flag, each in entered:
+            syscalls.setns(each, flag)
+            os.close(each)
+        os.chdir("/")
+        confine.limit(process.get("rlimits", []))
+        if users is not None:
+            confine.become_root_of(users)
+            os.close(users)
+        who = look_up(user) if user else user_of(process)
+        confine.give_up(process, last, who, config["linux"].get("seccomp"))
+        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != caller:
+            os._exit(NOT_POSSIBLE)
+        code = act()
+    except NotRun as error:
+        code = NOT_EXECUTABLE if error.number == errno.EACCES else NOT_FOUND
+        os.write(kept[0], str(error).encode("utf-8", "replace"))
+    except (Refused, OSError) as error:
+        os.write(kept[0], str(error).encode("utf-8", "replace"))
+    finally:
+        os._exit(code)
+
+
+def look_up(user):
+    """A user and group of the container, by names of its own files or by numbers."""
+    name, unused, group = user.partition(":")
+    found = _entry("/etc/passwd", name)
+    if not (name.isdigit() or found):
+        raise Refused(f"{name}: there is no such user in the container")
+    uid = int(found[2] if found else name)
+    gid = int(found[3]) if found else 0
+    if group:
+        entry = _entry("/etc/group", group)
+        if not (group.isdigit() or entry):
+            raise Refused(f"{group}: there is no such group in the container")
+        gid = int(entry[2] if entry else group)
+    members = [] if group or not found else [int(each[2]) for each in _entries("/etc/group")
+                                            if len(each) > 3 and found[0] in each[3].split(",")]
+    return uid, gid, members
+
+
+def _entry(path, name):
+    return next((each for each in _entries(path) if len(each) > 2 and name in (each[0], each[2])), None)
+
+
+def _entries(path):
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return []
+    try:
+        text = os.read(file, 1 << 20).decode("utf-8", "replace")
+    except OSError:
+        return []
+    finally:
+        os.close(file)
+    return [line.split(":") for line in text.splitlines()]
+
+
+def spawn(args, env, cwd, terminal, report):
+    """Run the command, as a child in the container's pid namespace; its exit status. Who is asked for a terminal opens one of the
+    container's own, and hands the other end out by the socket ``terminal``."""
+    program = find_program(args[0], env, cwd)
+    if terminal is not None:
+        _terminal_of_the_container(terminal)
+    passed = [getattr(signal, each) for each in PASSED]
+    signal.pthread_sigmask(signal.SIG_BLOCK, passed)
+    child = os.fork()
+    if child == 0:
+        try:
+            syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+            os.setsid()
+            if terminal is not None:
+                fcntl.ioctl(0, TIOCSCTTY, 0)
+            confine.default_signals()
+            os.execve(program, args, dict(each.split("=", 1) for each in env))  # noqa: S606
+        except OSError as error:
+            os.write(report, f"{args[0]}: {error.strerror}".encode("utf-8", "replace"))
+            os._exit(NOT_FOUND if error.errno == errno.ENOENT else NOT_EXECUTABLE)
+        finally:
+            os._exit(NOT_POSSIBLE)
+    os.close(report)
+    for each in passed:
+        signal.signal(each, lambda number, unused: os.kill(child, number))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, passed)
+    if terminal is not None:
+        for stream in 0, 1, 2:  # who reads the other end sees its end with that of the command
+            os.close(stream)
+    return status(os.waitpid(child, 0)[1])
+
+
+def _terminal_of_the_container(terminal):
+    import socket
+    inner = os.open("/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    if os.fstat(inner).st_rdev != os.makedev(5, 2):
+        raise Refused("/dev/pts/ptmx in the container makes no terminals")
+    fcntl.ioctl(inner, TIOCSPTLCK, b"\0\0\0\0")
+    line = fcntl.ioctl(inner, TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY)
+    with socket.socket(fileno=terminal) as out:
+        socket.send_fds(out, [b"x"], [inner])
+    os.close(inner)
+    for stream in 0, 1, 2:
+        os.dup2(line, stream)
+    os.close(line)
+
+
+def status(code):
+    """An exit status as a shell tells it."""
+    code = os.waitstatus_to_exitcode(code)
+    return BY_SIGNAL - code if code < 0 else code
+
+
+def run(name, args, env=(), user=None, cwd=None, terminal=None):
+    """Run a command in a container with this process's standard streams; its exit status. Raises Refused.
+
+    A terminal of the caller is nothing for the container: it gets one of its own, or a pipe, and this relays.
+    """
+    from .terminal import Streams
+    config = load(name)
+    process = {**config["process"], "rlimits": config["process"].get("rlimits", [])}
+    given = {each.split("=", 1)[0] for each in env}
+    env = [*(each for each in process["env"] if each.split("=", 1)[0] not in given), *env]
+    streams = Streams(terminal)
+    told, tells = os.pipe()
+    if streams.terminal and "TERM" not in given and os.environ.get("TERM"):
+        env.append(f"TERM={os.environ['TERM']}")
+
+    def act():
+        streams.inside()
+        return spawn(args, env, cwd or "/", streams.theirs if streams.terminal else None, tells)
+
+    child = confined(name, config, process, user, act, tells, *streams.for_the_child())
+    os.close(tells)
+    try:
+        code = streams.relay(child)
+    finally:
+        streams.restore()
+    said = os.read(told, 65536).decode("utf-8", "replace")
+    if said:
+        raise Ended(said, code)
+    return code
+
+
+class Ended(Refused):
+    """A command that was not run: what is to be said, and with which status to end."""
+
+    def __init__(self, words, code):
+        super().__init__(words)
+        self.code = code

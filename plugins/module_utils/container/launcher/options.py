@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The command line of ``ns-container`` as a table: what is read from it, ``--help``, the manual page and the completion of bash."""
+
+from __future__ import annotations
+
+from .bundle import Refused
+
+SUMMARY = "containers out of namespaces, one at a time or all of a host"
+DESCRIPTION = (
+    "A container is a bundle of the OCI runtime specification, config.json in /var/lib/fromscratch/containers/NAME, that "
+    "fromscratch.containers has written. This program is its runtime: no daemon is involved, and none of it stays while a "
+    "container runs. Where systemd runs the host, each container is the service ns-container@NAME, which start, stop and restart "
+    "go by.")
+EXITS = (
+    ("0", "All went well; of status: the container runs."), ("3", "Of status: the container does not run."),
+    ("64", "The command line was not understood."), ("125", "It could not be done: the container does not run, or is not there."),
+    ("126", "Of exec: the command cannot be executed."), ("127", "Of exec: the command is not there."),
+    ("128+n", "Of exec: the command was ended by the signal n."))
+MANY, ONE, COMMAND, TWO = "NAME...", "NAME", "NAME COMMAND [ARGUMENT...]", "SOURCE DESTINATION"
+
+# By verb: its arguments, its options as (letter, word, value, what it says), and what it does.
+VERBS = {
+    "list": ("", [("", "--json", "", "as JSON")], "Show all containers: state, process, addresses, network, limits."),
+    "start": (MANY, [("", "--unit", "", "as the unit of systemd does, in the present cgroup and with the present output")],
+              "Start containers in the background."),
+    "stop": (MANY, [("", "--unit", "", "as the unit of systemd does")],
+             "Send SIGTERM, and SIGKILL after the container's own time."),
+    "restart": (MANY, [], "Stop, and start again. The network namespace stays, with all that is in it."),
+    "exec": (COMMAND, [
+        ("-i", "--interactive", "", "pass standard input on, which is done in any case"),
+        ("-t", "--tty", "", "give the command a terminal of the container's own; the default at a terminal"),
+        ("-T", "--no-tty", "", "give it none"),
+        ("-u", "--user", "USER[:GROUP]", "run it as another user of the container, by name or number"),
+        ("-w", "--workdir", "DIR", "run it in this directory of the container; the default is /"),
+        ("-e", "--env", "KEY[=VALUE]", "set a variable; without a value, to what it is in the caller's environment, where other "
+                                       "users of the host cannot read it as in a command line")],
+        "Run a command inside, with the rights that the container has."),
+    "logs": (ONE, [("-f", "--follow", "", "go on as more is written"), ("-n", "--lines", "N", "begin with the last N lines")],
+             "Show what the container has written."),
+    "status": ("[NAME...]", [], "Say whether containers run; by default all."),
+    "wait": (ONE, [], "Wait until the container has ended, and print its exit status, or 'ended' where none is known."),
+    "cp": (TWO, [], "Copy a file into a container or out of it; the one of the two that is inside is written as NAME:PATH."),
+    "namespace": (MANY, [], "Make the network namespaces of containers where they are not there, as a start does."),
+}
+
+
+def parse(words):
+    """(verb, options by long word, arguments) of a command line. Raises Refused."""
+    if not words or words[0] not in VERBS:
+        raise Refused(f"{words[0]}: there is no such command" if words else "a command is missing")
+    usage, known, unused = VERBS[words[0]]
+    by_word = {word: (long[2:], value) for short, long, value, unused in known for word in (short, long) if word}
+    found, rest = {}, list(words[1:])
+    while rest and rest[0].startswith("-") and rest[0] != "-":
+        word = rest.pop(0)
+        if word == "--":
+            break
+        word, equals, given = word.partition("=") if word.startswith("--") else (word, "", "")
+        if word not in by_word and not word.startswith("--") and len(word) > 2:
+            letter, tail = word[:2], word[2:]
+            if by_word.get(letter, ("", ""))[1]:
+                word, equals, given = letter, "=", tail
+            else:
+                rest.insert(0, f"-{tail}")
+                word = letter
+        if word not in by_word:
+            raise Refused(f"{words[0]}: there is no option {word}")
+        key, value = by_word[word]
+        if value:
+            if not equals and not rest:
+                raise Refused(f"{words[0]}: {word} needs {value}")
+            found.setdefault(key, []).append(given if equals else rest.pop(0))
+        elif equals:
+            raise Refused(f"{words[0]}: {word} takes no value")
+        else:
+            found[key] = True
+    least = {"": 0, MANY: 1, ONE: 1, COMMAND: 2, TWO: 2}.get(usage, 0)
+    most = {"": 0, ONE: 1, TWO: 2}.get(usage)
+    if len(rest) < least or (most is not None and len(rest) > most):
+        raise Refused(f"usage: ns-container {words[0]} {usage}".rstrip())
+    return words[0], found, rest
+
+
+def synopsis(verb):
+    usage, known, unused = VERBS[verb]
+    words = [f"[{short or long}{' ' + value if value else ''}]" for short, long, value, unused in known if long != "--unit"]
+    return " ".join(["ns-container", verb, *words, *[usage] * bool(usage)])
+
+
+def help_text(verb=None):
+    lines = []
+    for each in [verb] if verb else VERBS:
+        lines += [synopsis(each), f"    {VERBS[each][2]}"]
+        if verb:
+            lines += [f"    {', '.join(filter(None, (short, long)))} {value}".rstrip() + f": {text}"
+                      for short, long, value, text in VERBS[each][1]]
+    return "\n".join([f"ns-container: {SUMMARY}", "", *lines, ""])
+
+
+def manual():
+    """The manual page, in the words of man(7)."""
+    def plain(text):
+        return text.replace("\\", "\\e").replace("-", "\\-")
+
+    lines = ['.TH NS\\-CONTAINER 8 "" "fromscratch.containers" "System administration"', ".SH NAME",
+             f"ns\\-container \\- {plain(SUMMARY)}", ".SH SYNOPSIS"]
+    for verb in VERBS:
+        lines += [".br", plain(synopsis(verb))]
+    lines += [".SH DESCRIPTION", plain(DESCRIPTION), ".SH COMMANDS"]
+    for verb, (usage, known, text) in VERBS.items():
+        lines += [".TP", f".B {plain(verb)} {plain(usage)}".rstrip(), plain(text)]
+        for short, long, value, says in known:
+            lines += [".RS", ".TP", f".B {plain(', '.join(filter(None, (short, long))))} {plain(value)}".rstrip(),
+                      plain(f"{says[0].upper()}{says[1:]}."), ".RE"]
+    lines.append(".SH EXIT STATUS")
+    for code, text in EXITS:
+        lines += [".TP", plain(code), plain(text)]
+    return "\n".join([*lines, ".SH SEE ALSO", ".BR nsenter (1),", ".BR unshare (1),", ".BR namespaces (7)", ""])
+
+
+def completion():
+    """What bash(1) completes: verbs, options and names of containers."""
+    cases = "".join(f"        {verb}) words='{' '.join(word for each in known for word in each[:2] if word)}' ;;\n"
+                    for verb, (unused, known, unused) in VERBS.items() if known)
+    return f"""# Completion of bash for ns-container.
+_ns_container() {{
+    local words=
+    if [ "$COMP_CWORD" = 1 ]; then
+        mapfile -t COMPREPLY < <(compgen -W '{' '.join(VERBS)} --help' -- "$2")
+        return
+    fi
+    case ${{COMP_WORDS[1]}} in
+{cases}    esac
+    [ "${{2#-}}" != "$2" ] || words=$(ls /var/lib/fromscratch/containers 2>/dev/null)
+    mapfile -t COMPREPLY < <(compgen -W "$words" -- "$2")
+}}
+complete -o default -F _ns_container ns-container
+"""

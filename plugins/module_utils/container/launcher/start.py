@@ -1,0 +1,364 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The start of a container, step by step: ``process_1`` reads as one would do it by hand, with unshare, mount, pivot_root and exec.
+
+Three processes take part. Who asks for the start forks one that prepares it (``_prepare``) and this forks process 1, in a new pid
+namespace in which nobody else is before the container's own program has begun. All that could be given away is gone by then: the
+order is what makes it safe.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import select
+import signal
+import time
+
+from . import cgroups, confine, guard, mounts, namespaces, record, syscalls
+from .bundle import DEVICES, LAYER, WAITS, Refused, annotation, directory, load, mapped
+
+LOCKED = 60  # seconds to wait for another start of the same container
+WORKERS = 4  # for each processor: a start waits for the kernel most of its time
+READY = 2  # seconds that the init has to be ready for signals
+NAMESPACES = {"mount": syscalls.CLONE_NEWNS, "uts": syscalls.CLONE_NEWUTS, "ipc": syscalls.CLONE_NEWIPC,
+              "cgroup": syscalls.CLONE_NEWCGROUP}
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def start_all(names, unit=False):
+    """Start containers, many at a time, each by a process of its own; what went wrong, in words, by name."""
+    waiting, running, failures = list(names), {}, {}
+    workers = WORKERS * (os.cpu_count() or 1)
+    while waiting or running:
+        while waiting and len(running) < workers:
+            name = waiting.pop(0)
+            reader, writer = os.pipe()
+            pid = os.fork()
+            if pid == 0:
+                prepare_and_exit(name, writer, unit)
+            os.close(writer)
+            running[reader] = name, pid
+        for reader in select.select(list(running), [], [])[0]:
+            said = os.read(reader, 65536)
+            name, pid = running[reader]
+            if said:
+                failures[name] = failures.get(name, "") + said.decode("utf-8", "replace")
+                continue
+            del running[reader]
+            os.close(reader)
+            if os.waitpid(pid, 0)[1] and name not in failures:
+                failures[name] = "the process that starts it was killed"
+    return failures
+
+
+def prepare_and_exit(name, writer, unit):
+    """In a child of who wants the start: it may be killed, and this goes on."""
+    code = 1
+    try:
+        confine.hide()
+        guard.own_program(load(name), ["start", *["--unit"] * unit, name], {guard.TOLD: str(writer)}, writer)
+        os.set_inheritable(writer, False)
+        syscalls.close_all_but(writer)
+        if os.getsid(0) != os.getpid():
+            os.setsid()
+        os.umask(0o022)
+        confine.default_signals()
+        _prepare(name, unit)
+        code = 0
+    except (Refused, OSError) as error:
+        os.write(writer, _words(error).encode("utf-8", "replace"))
+    finally:
+        os._exit(code)
+
+
+def _words(error):
+    """What went wrong, as the kernel says it."""
+    return str(error) if isinstance(error, Refused) else f"{error.strerror or error}" + (
+        f": {error.filename}" if error.filename else "")
+
+
+class Lock:
+    """One start of a container at a time; who only holds it keeps all from starting it."""
+
+    def __init__(self, name, seconds=LOCKED):
+        self.name, self.seconds = name, seconds
+
+    def __enter__(self):
+        where = directory(self.name)
+        self.descriptor = os.open(where, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        deadline = time.monotonic() + self.seconds
+        while True:
+            try:
+                fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return self
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    os.close(self.descriptor)
+                    raise Refused(f"a start of the container in {where} has not come to an end for {self.seconds} s: find out why "
+                                  f"with fuser --verbose {where}, and try again") from None
+                time.sleep(0.02)
+
+    def __exit__(self, *unused):
+        os.close(self.descriptor)
+
+
+def _prepare(name, unit):
+    """What is outside of the container: its namespaces that stay, its limits, its log, and the record that it runs."""
+    with Lock(name) as lock:
+        if record.running(name):
+            return
+        config = load(name)
+        first, count = ids(config)
+        tree = os.path.realpath(config["root"]["path"])
+        if os.path.samestat(os.stat(tree), os.stat("/")) and annotation(config, LAYER) == "none":
+            raise Refused(f"the root of {name} would be the host's")
+        namespaces.provide(name, first, count)
+        _directories(name, config, first)
+        if not unit:
+            cgroups.confine(name, config["linux"].get("resources", {}))
+            _standard_streams(name, first)
+        else:
+            os.dup2(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC), 0)
+        told, tells = os.pipe(), os.pipe()
+        syscalls.unshare(syscalls.CLONE_NEWPID)  # for the next child alone
+        pid = os.fork()
+        if pid == 0:
+            for each in told[0], tells[1], lock.descriptor:
+                os.close(each)
+            process_1(name, config, tree, told[1], tells[0])
+        os.close(told[1])
+        os.close(tells[0])
+        said = os.read(told[0], 65536)
+        if said == b"ready":
+            record.write(name, pid, tree)
+            os.write(tells[1], b"go")
+            said = os.read(told[0], 65536)
+        if said:
+            os.waitpid(pid, 0)
+            record.remove(name)
+            cgroups.remove(name)
+            raise Refused(said.decode("utf-8", "replace"))
+        if annotation(config, WAITS):
+            _wait_until_ready(pid)
+
+
+def ids(config):
+    """The first of the container's user ids outside, and how many they are."""
+    mappings = config["linux"].get("uidMappings")
+    return (mappings[0]["hostID"], mappings[0]["size"]) if mappings else (None, None)
+
+
+def _directories(name, config, first):
+    """Where the layer is, and where the root is mounted in a mount namespace of the container's own."""
+    home = directory(name)
+    os.makedirs(home, mode=0o700, exist_ok=True)
+    for each in "root", "lower", "layer":
+        os.makedirs(f"{home}/{each}", mode=0o700, exist_ok=True)
+    if annotation(config, LAYER) == "disk" and not os.path.isdir(f"{home}/layer/work"):
+        layer(f"{home}/layer", first)
+
+
+def layer(where, first):
+    """What an overlay writes to. ``work`` comes last: it says that the other is as it has to be."""
+    os.makedirs(f"{where}/upper", mode=0o755, exist_ok=True)
+    os.chmod(f"{where}/upper", 0o755)
+    os.chown(f"{where}/upper", first or 0, first or 0)
+    os.mkdir(f"{where}/work", 0o755)
+
+
+def _standard_streams(name, first):
+    """Nothing to read, and the log to write to. It is the container's own, as it may open its standard output by a name."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_APPEND | os.O_TRUNC | os.O_CLOEXEC
+    log = os.open(f"{directory(name)}/log", flags, 0o600)
+    os.fchown(log, first or 0, first or 0)
+    null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    for source, stream in (null, 0), (log, 1), (log, 2):
+        os.dup2(source, stream)
+    os.close(null)
+    os.close(log)
+
+
+def _wait_until_ready(pid):
+    """Until then the kernel drops a signal that would end process 1."""
+    deadline, nap = time.monotonic() + READY, 0.0005
+    while time.monotonic() < deadline and record.start_time(pid):
+        try:
+            with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
+                caught = next((int(line.split()[1], 16) for line in file if line.startswith("SigCgt:")), 0)
+        except (FileNotFoundError, ProcessLookupError):
+            return
+        if caught >> signal.SIGTERM - 1 & 1:
+            return
+        time.sleep(nap)
+        nap = min(2 * nap, 0.02)
+
+
+# Process 1
+
+def process_1(name, config, tree, tells, told):
+    """Become the container's program: never returns. What goes wrong is told through the pipe."""
+    try:
+        confine.hide()
+        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)  # as long as nothing is recorded
+        users = os.open(f"{record.USERS}/{name}", os.O_RDONLY | os.O_CLOEXEC) if mapped(config) else None
+        unshare_namespaces(name)
+        hostname(config)
+        root = mount_root(name, config, tree, users)
+        settings = mount_file_systems(config, root, users)
+        last = confine.last_capability()
+        pivot_root(root)
+        syscalls.close_all_but(tells, told, *[users] * (users is not None), *settings)
+        syscalls.new_session_keyring()
+        confine.limit(config["process"].get("rlimits", []))
+        if users is not None:
+            confine.become_root_of(users)
+            os.close(users)
+        apply_settings(settings)
+        confine.give_up(config["process"], last, user_of(config["process"]), config["linux"].get("seccomp"))
+        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)  # which is gone with the owner that this process had
+        program = find_program(config["process"]["args"][0], config["process"]["env"], config["process"]["cwd"])
+        os.write(tells, b"ready")
+        if os.read(told, 2) != b"go":
+            os._exit(1)  # who would have recorded it is gone
+        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, 0)
+        execute(program, config["process"]["args"], config["process"]["env"])
+    except Refused as error:
+        os.write(tells, str(error).encode("utf-8", "replace"))
+    except OSError as error:
+        os.write(tells, _words(error).encode("utf-8", "replace"))
+    finally:
+        os._exit(1)
+
+
+def unshare_namespaces(name):
+    """New ones of all kinds, but for that of the network, which is there, and of users, which comes last."""
+    flags = 0
+    for kind, flag in NAMESPACES.items():
+        if kind != "cgroup" or os.path.exists("/proc/self/ns/cgroup"):
+            flags |= flag
+    syscalls.unshare(flags)
+    network = os.open(f"{namespaces.RUN_NETNS}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+    syscalls.setns(network, syscalls.CLONE_NEWNET)
+    os.close(network)
+    syscalls.mount("none", "/", "none", syscalls.MS_REC | syscalls.MS_PRIVATE)
+
+
+def hostname(config):
+    with open("/proc/sys/kernel/hostname", "w", encoding="utf-8") as file:
+        file.write(config["hostname"])
+
+
+def mount_root(name, config, tree, users):
+    """The container's root: an overlay of what it writes over a tree that nobody writes to, or a directory itself."""
+    kind, first = annotation(config, LAYER), ids(config)[0]
+    device = [] if annotation(config, DEVICES) == "nodes" else ["nodev"]
+    os.chdir(directory(name))
+    opened = os.open(tree, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    if kind == "none":
+        made = mounts.copy_of(opened, "", device)
+    else:
+        syscalls.move_mount(mounts.copy_of(opened, "", [], users), syscalls.AT_FDCWD, "lower")
+        if kind == "tmpfs":
+            syscalls.move_mount(mounts.file_system("tmpfs", ["nosuid", "nodev", "mode=700"], "layer"), syscalls.AT_FDCWD, "layer")
+            layer("layer", first)
+        made = mounts.file_system("overlay", [*device, "lowerdir=lower", "upperdir=layer/upper", "workdir=layer/work"])
+    syscalls.move_mount(made, syscalls.AT_FDCWD, "root")
+    return mounts.Root(made, config["root"]["path"], first or 0, kind != "none")
+
+
+def mount_file_systems(config, root, users):
+    """All that is below the root; then what is the whole host's in /proc and /sys is hidden. Descriptors of settings to be made."""
+    nodes = annotation(config, DEVICES) == "nodes"
+    for each in config["mounts"]:
+        path, options, kind = each["destination"], each["options"], each["type"]
+        if kind == "bind":
+            bind(root, each, users)
+        elif path == "/dev":
+            root.mount(mounts.devices(options if nodes else [*options, "nodev"], root.owner, nodes), path)
+        else:
+            root.mount(mounts.file_system(kind, options, each["source"], root.owner), path)
+            if path == "/dev/pts" and not nodes:
+                mounts.show_nodes(root)
+    linux = config["linux"]
+    settings = open_settings(root, linux.get("sysctl", {}))
+    mounts.hide(root, linux.get("maskedPaths", []))
+    mounts.freeze(root, linux.get("readonlyPaths", []))
+    if config["root"].get("readonly"):
+        syscalls.mount_setattr(root.descriptor, False, syscalls.MOUNT_ATTR_RDONLY)
+    return settings
+
+
+def bind(root, each, users):
+    source = os.open(each["source"], os.O_PATH | os.O_CLOEXEC)
+    own = "idmap" in each["options"]
+    made = mounts.copy_of(source, "", each["options"], users if own else None)
+    folder = os.path.isdir(f"/proc/self/fd/{source}")
+    os.close(source)
+    root.mount(made, each["destination"], folder, replace_link=not folder)
+
+
+def open_settings(root, sysctls):
+    """Files below /proc/sys, which is read-only soon; they are written to as root of the container."""
+    found = {}
+    for key, value in sysctls.items():
+        if not key.startswith("net."):
+            raise Refused(f"linux.sysctl: {key} is the whole host's")
+        there = root.open("/proc/sys/" + key.replace(".", "/"), os.O_WRONLY)
+        if there is not None:
+            found[there] = value
+    return found
+
+
+def apply_settings(settings):
+    for descriptor, value in settings.items():
+        os.write(descriptor, value.encode())
+        os.close(descriptor)
+
+
+def pivot_root(root):
+    """Change the root: the old one goes on top of the new one, and away."""
+    os.fchdir(root.descriptor)
+    syscalls.pivot_root(".", ".")
+    syscalls.umount2(".", syscalls.MNT_DETACH)
+    os.chdir("/")
+
+
+def user_of(process):
+    user = process["user"]
+    return user["uid"], user["gid"], user.get("additionalGids", [])
+
+
+def find_program(name, env, cwd):
+    """The path of a program inside, as execvp(3) finds it, from the directory that it is to run in. Raises Refused."""
+    try:
+        os.chdir(cwd)
+    except OSError as error:
+        raise Refused(f"{cwd}: {error.strerror}") from None
+    if "/" in name:
+        candidates = [name]
+    else:
+        search = next((each[len("PATH="):] for each in env if each.startswith("PATH=")), PATH)
+        candidates = [f"{each or '.'}/{name}" for each in search.split(":")]
+    denied = False
+    for each in candidates:
+        if os.access(each, os.X_OK, effective_ids=True) and not os.path.isdir(each):
+            return each
+        denied = denied or os.path.lexists(each)
+    raise NotRun(name, errno.EACCES if denied else errno.ENOENT)
+
+
+class NotRun(Refused):
+    """A program that cannot be run: ``number`` as errno(3) has it."""
+
+    def __init__(self, name, number):
+        super().__init__(f"{name}: {'permission denied' if number == errno.EACCES else 'not found'}")
+        self.number = number
+
+
+def execute(program, args, env):
+    """exec: the environment is in memory alone, and no descriptor but 0, 1 and 2 is left."""
+    try:
+        os.execve(program, args, dict(each.split("=", 1) for each in env))  # noqa: S606
+    except OSError as error:
+        raise NotRun(args[0], error.errno) from None

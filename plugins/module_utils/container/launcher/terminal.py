@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The standard streams of a command in a container. What is a terminal of the caller's is not passed on: a program inside that
+outlives the command could read what is typed there. It gets a terminal of the container's own, or a pipe, and this relays.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+
+PASSED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+
+
+class Streams:
+    """``terminal`` is whether the command gets a terminal: by default where standard input and output are one."""
+
+    def __init__(self, terminal=None):
+        for stream in 0, 1, 2:
+            try:
+                os.fstat(stream)
+            except OSError:
+                os.open(os.devnull, os.O_RDWR)
+        at_terminal = [os.isatty(each) for each in (0, 1, 2)]
+        self.terminal = at_terminal[0] and at_terminal[1] if terminal is None else terminal
+        self.pipes, self.ours, self.theirs, self.mode = {}, None, None, None
+        self.child = self.inner = None
+        if self.terminal:
+            import socket
+            ours, theirs = socket.socketpair()
+            self.ours, self.theirs = ours, theirs.detach()
+        else:
+            for stream, found in enumerate(at_terminal):
+                if found:
+                    reader, writer = os.pipe()
+                    self.pipes[stream] = (writer, reader) if stream == 0 else (reader, writer)
+
+    def for_the_child(self):
+        return [self.theirs] if self.terminal else [theirs for unused, theirs in self.pipes.values()]
+
+    def inside(self):
+        """In the process inside: take what is there in place of the caller's terminal."""
+        for stream, (unused, theirs) in self.pipes.items():
+            os.dup2(theirs, stream)
+            os.close(theirs)
+
+    def relay(self, child):
+        """Pass on what comes, and signals, until the process has ended; its exit status."""
+        from .enter import status
+        self.child = child
+        for each in PASSED:
+            if signal.getsignal(each) is not signal.SIG_IGN:
+                signal.signal(each, lambda number, unused: self._signal(number))
+        for unused, theirs in self.pipes.values():
+            os.close(theirs)
+        ways = {}
+        if self.terminal:
+            os.close(self.theirs)
+            self._receive()
+            if self.inner is not None:
+                ways = {0: self.inner, self.inner: 1}
+                self._raw()
+        else:
+            for stream, (ours, unused) in self.pipes.items():
+                ways.update({0: ours} if stream == 0 else {ours: stream})
+        if not ways:
+            return status(os.waitpid(child, 0)[1])
+        ended = os.pidfd_open(child)
+        while True:
+            ready = select.select([*ways, ended], [], [])[0]
+            for source in [each for each in ready if each != ended]:
+                self._copy(ways, source)
+            if ended in ready:
+                break
+        for source in [each for each in ways if each != 0]:  # what the command has left to be read
+            while source in ways and select.select([source], [], [], 0)[0]:
+                self._copy(ways, source)
+        return status(os.waitpid(child, 0)[1])
+
+    def _copy(self, ways, source):
+        target = ways[source]
+        try:
+            data = os.read(source, 65536)
+        except OSError:  # of a terminal that nobody has open any more
+            data = b""
+        if not data:
+            del ways[source]
+            if source == 0 and target == self.inner:
+                os.write(target, b"\x04")  # what ends the input of who reads from a terminal
+            elif source == 0:
+                os.close(target)
+            return
+        with contextlib.suppress(BrokenPipeError):
+            while data:
+                data = data[os.write(target, data):]
+
+    def _signal(self, number):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.child, number)
+
+    def _receive(self):
+        import socket
+        found = socket.recv_fds(self.ours, 1, 1)[1]
+        self.ours.close()
+        self.inner = found[0] if found else None
+
+    def _raw(self):
+        import termios
+        import tty
+        self._size()
+        signal.signal(signal.SIGWINCH, lambda *unused: self._size())
+        if os.isatty(0):
+            self.mode = termios.tcgetattr(0)
+            tty.setraw(0, termios.TCSADRAIN)
+
+    def _size(self):
+        import fcntl
+        import termios
+        with contextlib.suppress(OSError):
+            fcntl.ioctl(self.inner, termios.TIOCSWINSZ, fcntl.ioctl(0 if os.isatty(0) else 1, termios.TIOCGWINSZ, b"\0" * 8))
+
+    def restore(self):
+        """Give the caller's terminal back as it was."""
+        if self.mode is not None:
+            import termios
+            termios.tcsetattr(0, termios.TCSADRAIN, self.mode)

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is recorded of a container: in its bundle, or in the files of a former release, whose containers were shell scripts."""
+
+from __future__ import annotations
+
+import json
+import os
+
+from .launcher.record import STATE
+from .spec import CAPABILITIES, NO_INIT, SHELL, from_bundle, from_settings
+
+BUNDLE = "config.json"
+# The files of a former release; its root filesystem and the layer are where they were.
+FORMER = ("container", "fstab", "fstab.rest", "container.json")
+FORMER_DIRECTORIES = ("nodes",)
+FORMER_FILTER = "/var/lib/fromscratch/seccomp"
+FORMER_CAPABILITIES = {*CAPABILITIES, "net_raw", "mknod", "audit_write"}
+
+
+def read(path):
+    """The text of a file; None where it is not there."""
+    try:
+        with open(path, "rb") as file:
+            return file.read().decode("utf-8", "replace")
+    except OSError:
+        return None
+
+
+def recorded(name):
+    """The container as it is recorded, and the text of its bundle; None for what is not there. Raises ValueError, KeyError or
+    TypeError for what makes no sense."""
+    text, former = (read(f"{STATE}/{name}/{file}") for file in (BUNDLE, "container.json"))
+    if text is not None:
+        return from_bundle(text), text
+    return (None if former is None else of_a_script(json.loads(former))), None
+
+
+def of_a_script(found):
+    """The container of a record of a former release. Its defaults were others, which the container goes on with until it is
+    started anew."""
+    capabilities = found.get("capabilities") or ()
+    userns, seccomp = found.get("userns") or "", found.get("seccomp") or ""
+    return from_settings({
+        **found, "capabilities": CAPABILITIES if set(capabilities) == FORMER_CAPABILITIES else capabilities,
+        "userns": userns.isdigit(), "first_uid": int(userns) if userns.isdigit() else 0,
+        "seccomp": seccomp != "off", "userns_reason": None, "seccomp_reason": None,
+        "init": SHELL if found.get("init") else NO_INIT, "user": "0"})
+
+
+def tidy_after_scripts():
+    """The filter of system calls that the scripts of a former release shared goes with the last of them."""
+    names = os.listdir(STATE) if os.path.isdir(STATE) else ()
+    if os.path.exists(FORMER_FILTER) and not any(map(files_of_a_script, names)):
+        os.unlink(FORMER_FILTER)
+
+
+def files_of_a_script(name):
+    """What is there of a former release."""
+    return [path for path in (f"{STATE}/{name}/{each}" for each in (*FORMER, *FORMER_DIRECTORIES)) if os.path.lexists(path)]

@@ -1,0 +1,367 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A container as data: what an option may say, and the bundle that comes of it. Nothing here touches the host."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, fields
+from typing import NamedTuple, Optional, Tuple
+
+from .. import _argspec as rule
+from .._errors import Invalid
+from .._model import OWNER, Item, fact, fixed, identity, settable, told
+from .launcher.bundle import DEVICES, LAYER, STOP_TIMEOUT, WAITS
+from .launcher.confine import CAPABILITIES as ALL_CAPABILITIES
+from .launcher.confine import RLIMITS
+from .launcher.confine import UNLIMITED as NO_LIMIT
+from .launcher.record import STATE, USERS
+from .launcher.seccomp import profile
+
+STARTED, STOPPED, RESTARTED = "started", "stopped", "restarted"
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+AUTO, HOST = "auto", "host"
+ON_ROOTFS_CHANGE = "on_rootfs_change"
+# What podman leaves to root in a container. All others are out of reach for good.
+CAPABILITIES = ("chown", "dac_override", "fowner", "fsetid", "kill", "setgid", "setuid", "setpcap", "net_bind_service",
+                "sys_chroot", "setfcap")
+ALL = "all"
+ULIMITS = tuple(sorted(each.lower() for each in RLIMITS))
+RANGE = 65536  # user ids of a container
+SHELL, NO_INIT = "shell", "none"
+INITS = ("catatonit", "tini")  # static programs of the host
+INIT_INSIDE = "/dev/init"
+SETTINGS = "fromscratch.settings"  # an annotation: what the bundle was made from
+# What is the whole host's in /proc and /sys: Docker hides the first ones, and the second can only be read.
+MASKED = ("/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
+          "/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/devices/virtual/powercap",
+          "/sys/firmware")
+READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+
+# Process 1 in the container's own shell: it passes the signals on that ask a container to end, reaps what its children leave
+# behind, and says how its command ended.
+INIT = """\
+child=
+asked=
+trap 'asked=1; [ -z "$child" ] || kill -TERM "$child"' TERM INT QUIT HUP
+"$@" &
+child=$!
+[ -z "$asked" ] || kill -TERM "$child"
+while wait "$child"; status=$?; kill -0 "$child" 2>/dev/null; do :; done
+echo "ended with status $status"
+exit $status"""
+
+
+class Bind(NamedTuple):
+    """A file or directory of the host that the container sees at ``dest``."""
+
+    source: str
+    dest: str
+    read_only: bool = False
+
+    def __str__(self):
+        return f"{self.source}:{self.dest}" + (":ro" if self.read_only else "")
+
+
+@dataclass(frozen=True)
+class Container(Item):
+    """``namespace``: whether its network namespace is pinned below its name; ``lo``: whether the loopback device in there is up;
+    ``bundle``: whether config.json, and the unit, are what the settings make; ``service``: whether systemd runs it; ``enabled``:
+    whether at boot, too. ``userns``: whether it has user ids of its own, ``first_uid`` the first of them outside, and
+    ``userns_reason`` why it has none; ``seccomp`` likewise. ``rootfs_id``: the directory that was its root filesystem when it
+    started.
+
+    Every setting is read when the container starts, so a difference starts it anew; its network namespace stays, with
+    all that is in it.
+    """
+
+    word = "container"
+
+    name: str = identity()
+    rootfs: Optional[str] = fixed()
+    command: Optional[Tuple[str, ...]] = fixed()
+    env: Optional[Tuple[str, ...]] = fixed()
+    hostname: Optional[str] = fixed()
+    workdir: Optional[str] = fixed()
+    layer: Optional[str] = fixed()
+    binds: Optional[Tuple[Bind, ...]] = fixed()
+    tmpfs: Optional[Tuple[str, ...]] = fixed()
+    read_only: Optional[bool] = fixed()
+    privileged: Optional[bool] = fixed()
+    capabilities: Optional[Tuple[str, ...]] = fixed()
+    no_new_privs: Optional[bool] = fixed()
+    seccomp: Optional[bool] = fixed()
+    seccomp_reason: Optional[str] = told()
+    userns: Optional[bool] = fixed()
+    first_uid: Optional[int] = fixed()
+    userns_reason: Optional[str] = told()
+    user: Optional[str] = fixed()
+    ulimits: Optional[Tuple[str, ...]] = fixed()
+    init: Optional[str] = fixed()
+    stop_timeout: Optional[int] = settable()
+    restart: Optional[str] = settable()
+    memory: Optional[str] = settable()
+    cpus: Optional[float] = settable()
+    pids: Optional[int] = settable()
+    recreate: Optional[str] = settable()
+    rootfs_id: Optional[str] = fixed()
+    service: Optional[bool] = fixed()
+    enabled: Optional[bool] = settable()
+    bundle: Optional[bool] = settable()
+    namespace: Optional[bool] = settable()
+    lo: Optional[bool] = settable()
+    state: Optional[str] = settable()
+    exit_status: Optional[int] = told()
+    output: Optional[str] = told()
+    pid: Optional[int] = fact()
+    owner: Optional[str] = fact()
+
+    def settled(self):
+        """The root filesystem may have been made anew in the same run, of which nobody knew its number."""
+        return self.with_(rootfs_id=None, **({"state": STARTED} if self.state == RESTARTED else {}))
+
+    def with_(self, **updates):
+        return type(self)(**{**{each.name: getattr(self, each.name) for each in fields(self)}, **updates})
+
+    @property
+    def directory(self):
+        return f"{STATE}/{self.name}"
+
+    @property
+    def limits(self):
+        """The controllers of cgroups that it needs."""
+        return [name for name, value in (("cpu", self.cpus), ("memory", self.memory), ("pids", self.pids)) if value]
+
+
+OPTIONS = {
+    "name": {"type": "str", "required": True},
+    "state": {"type": "str", "choices": ["started", "stopped", "restarted", "absent"], "default": "started"},
+    "rootfs": {"type": "path"},
+    "command": {"type": "raw", "default": ["sleep", "infinity"]},
+    "env": {"type": "dict", "default": {}},
+    "hostname": {"type": "str"},
+    "workdir": {"type": "path", "default": "/"},
+    "layer": {"type": "str", "choices": ["none", "disk", "tmpfs"], "default": "disk"},
+    "binds": {"type": "list", "elements": "dict", "default": [], "options": {
+        "source": {"type": "path", "required": True},
+        "dest": {"type": "path", "required": True},
+        "read_only": {"type": "bool", "default": False}}},
+    "tmpfs": {"type": "list", "elements": "str", "default": []},
+    "read_only": {"type": "bool", "default": False},
+    "privileged": {"type": "bool", "default": False},
+    "capabilities": {"type": "dict", "options": {
+        "add": {"type": "list", "elements": "str", "default": []},
+        "drop": {"type": "list", "elements": "str", "default": []}}},
+    "no_new_privs": {"type": "bool", "default": True},
+    "seccomp": {"type": "bool", "default": True},
+    "user": {"type": "str"},
+    "userns": {"type": "str", "choices": [AUTO, HOST]},
+    "ulimits": {"type": "dict", "default": {}},
+    "recreate": {"type": "str", "choices": [ON_ROOTFS_CHANGE]},
+    "init": {"type": "str", "default": "true"},
+    "stop_timeout": {"type": "int", "default": 10},
+    "restart": {"type": "str", "choices": ["no", "on-failure", "always"], "default": "no"},
+    "memory": {"type": "str"},
+    "cpus": {"type": "float"},
+    "pids": {"type": "int"},
+}
+
+
+def container(options):
+    """The wanted container from the options of one item. Raises Invalid."""
+    name = rule.thing_name("name", options["name"])
+    if options["state"] == "absent":
+        return Container(name=name)
+    hostname = rule.thing_name("hostname", options["hostname"]) or name
+    env = {"HOME": "/root", "PATH": PATH, "HOSTNAME": hostname, **rule.environment("env", options["env"])}
+    privileged = options["privileged"]
+    wanted = Container(
+        name=name, hostname=hostname, namespace=True, lo=True, state=options["state"], bundle=True,
+        rootfs=rule.path("rootfs", rule.required("rootfs", options["rootfs"])),
+        command=rule.command("command", options["command"]),
+        env=rule.arguments("env", [f"{key}={value}" for key, value in sorted(env.items())]),
+        workdir=rule.path("workdir", options["workdir"]),
+        binds=tuple(sorted((Bind(rule.path("binds.source", each["source"]), rule.path("binds.dest", each["dest"], below="/"),
+                                 each["read_only"]) for each in options["binds"]), key=lambda bind: bind.dest)),
+        tmpfs=tuple(sorted(_tmpfs(each, privileged) for each in options["tmpfs"])),
+        stop_timeout=rule.in_range("stop_timeout", options["stop_timeout"], 0, 3600),
+        memory=_memory(options["memory"]) or UNLIMITED, cpus=rule.in_range("cpus", options["cpus"], 0.01, 1024) or UNLIMITED,
+        pids=rule.in_range("pids", options["pids"], 1, 4194304) or UNLIMITED,
+        capabilities=_capabilities(options["capabilities"] or {"add": [], "drop": []}, privileged),
+        seccomp=options["seccomp"] and not privileged, userns={AUTO: True, HOST: False, None: None}[options["userns"]],
+        ulimits=tuple(_ulimit(str(name).lower(), value) for name, value in sorted(options["ulimits"].items())),
+        recreate=options["recreate"] or "", init=_init(options["init"]), user=_user(options["user"]),
+        **{key: options[key] for key in ("layer", "read_only", "privileged", "restart", "no_new_privs")})
+    memory = [each.partition(":")[0] for each in wanted.tmpfs]
+    rule.refuse_duplicates("binds and tmpfs", [each.dest for each in wanted.binds] + memory)
+    for each in memory:
+        for bind in wanted.binds:
+            if each.startswith(bind.dest + "/"):
+                raise Invalid("tmpfs", each, f"the bind to {bind.dest} would hide it: bind what it needs of that one by one")
+    return wanted
+
+
+def _memory(value):
+    if value is not None and not re.fullmatch(r"[1-9]\d*[KMGT]?", value):
+        raise Invalid("memory", value, "it is a number of bytes, or one with K, M, G or T after it, such as 64M")
+    return value
+
+
+def _tmpfs(value, privileged):
+    found = rule.tmpfs("tmpfs", value)
+    for each in ("dev", "suid") if not privileged else ():
+        if each in found.partition(":")[2].split(","):
+            raise Invalid("tmpfs", value, f"{each} lifts what keeps the container apart from the host: leave it out, or set "
+                                          "privileged")
+    return found
+
+
+def _init(value):
+    if value.lower() in ("true", "yes", "on", "1"):
+        return SHELL
+    if value.lower() in ("false", "no", "off", "0"):
+        return NO_INIT
+    if value in INITS or value.startswith("/"):
+        return rule.path("init", value if value.startswith("/") else f"/usr/bin/{value}")
+    raise Invalid("init", value, f"it is true, false, {' or '.join(INITS)}, or the path of such a program on the host")
+
+
+def _user(value):
+    if value is not None and not (re.fullmatch(r"\d{1,5}(:\d{1,5})?", value) and max(map(int, value.split(":"))) < RANGE):
+        raise Invalid("user", value, f"it is UID or UID:GID, numbers below {RANGE}, such as 1000:1000")
+    return value or "0"
+
+
+UNLIMITED = ""
+LIMITS = ("memory", "cpus", "pids")
+
+
+def _capabilities(options, privileged):
+    """Those that root inside can have, in the kernel's order."""
+    given = {key: [str(each).lower()[4 if str(each).lower().startswith("cap_") else 0:] for each in options[key] or []]
+             for key in ("add", "drop")}
+    for key, names in given.items():
+        for each in names:
+            if each not in (*ALL_CAPABILITIES, ALL):
+                raise Invalid(f"capabilities.{key}", each, "it is no capability of capabilities(7), nor all")
+            if privileged:
+                raise Invalid(f"capabilities.{key}", each, "a privileged container has them all: leave out one of the two options")
+    base = set(ALL_CAPABILITIES if privileged or ALL in given["add"] else CAPABILITIES)
+    kept = (base if ALL not in given["drop"] else set()) - set(given["drop"]) | set(given["add"]) - {ALL}
+    return tuple(each for each in ALL_CAPABILITIES if each in kept)
+
+
+def _ulimit(name, value):
+    """``nofile=1024:4096``, in the words of prlimit(1)."""
+    if name not in ULIMITS:
+        raise Invalid("ulimits", name, f"it is one of {', '.join(ULIMITS)}")
+    if not re.fullmatch(r"(\d+|unlimited)(:(\d+|unlimited))?", str(value)):
+        raise Invalid(f"ulimits.{name}", value, "it is a number or unlimited, or a soft and a hard one such as 1024:4096")
+    soft, unused, hard = str(value).partition(":")
+    if hard not in ("", "unlimited") and (soft == "unlimited" or int(soft) > int(hard)):
+        raise Invalid(f"ulimits.{name}", value, "the soft limit is above the hard one")
+    return f"{name}={soft}:{hard or soft}"
+
+
+# What is recorded of a container: all that its bundle is made from.
+RECORDED = tuple(each.name for each in fields(Container)
+                 if each.name not in ("bundle", "namespace", "lo", "service", "enabled", "state", "exit_status", "output", "pid",
+                                      "owner"))
+ESSENTIAL = ("name", "rootfs", "command", "env", "binds", "tmpfs", "userns", "capabilities")
+
+
+def from_settings(found):
+    """The container of what was recorded. Raises ValueError, KeyError or TypeError where it is not one."""
+    values = {name: found[name] if name in ESSENTIAL else found.get(name) for name in RECORDED}
+    for name in "command", "env", "tmpfs", "capabilities", "ulimits":
+        values[name] = tuple(values[name] or ())
+    for name in LIMITS:
+        values[name] = values[name] or UNLIMITED
+    values["binds"] = tuple(Bind(*each) for each in values["binds"])
+    return Container(owner=OWNER, **values)
+
+
+def from_bundle(text):
+    """The container of a config.json."""
+    return from_settings(json.loads(json.loads(text)["annotations"][SETTINGS]))
+
+
+def to_bundle(container):
+    """The config.json of a container."""
+    args = {SHELL: ["/bin/sh", "-c", INIT, "init"], NO_INIT: []}.get(container.init, [INIT_INSIDE, "--"]) + list(container.command)
+    uid, unused, gid = container.user.partition(":")
+    capabilities = [f"CAP_{each.upper()}" for each in container.capabilities]
+    annotations = {LAYER: container.layer, STOP_TIMEOUT: str(container.stop_timeout)}
+    annotations.update({WAITS: "yes"} if container.init == SHELL else {})
+    annotations.update({DEVICES: "nodes"} if container.privileged else {})
+    annotations[SETTINGS] = json.dumps({name: getattr(container, name) for name in RECORDED})
+    bundle = {
+        "ociVersion": "1.1.0", "hostname": container.hostname,
+        "root": {"path": container.rootfs, "readonly": container.read_only},
+        "process": {
+            "terminal": False, "user": {"uid": int(uid), "gid": int(gid or 0)}, "args": args, "env": list(container.env),
+            "cwd": container.workdir, "noNewPrivileges": container.no_new_privs and not container.privileged,
+            "capabilities": {"bounding": capabilities, "permitted": capabilities, "effective": capabilities},
+            "rlimits": [_rlimit(each) for each in container.ulimits]},
+        "mounts": list(_mounts(container)), "linux": _linux(container), "annotations": annotations}
+    return json.dumps(bundle, indent=2) + "\n"
+
+
+def _rlimit(text):
+    name, unused, values = text.partition("=")
+    soft, hard = (NO_LIMIT if each == "unlimited" else int(each) for each in values.split(":"))
+    return {"type": f"RLIMIT_{name.upper()}", "soft": soft, "hard": hard}
+
+
+def _mounts(container):
+    # Device nodes work nowhere, but in /dev: there the launcher mounts each by itself, with nodev around it, as others could not.
+    device = [] if container.privileged else ["nodev"]
+    for kind, path, options in (
+            ("proc", "/proc", ["nosuid", "nodev", "noexec"]), ("sysfs", "/sys", ["ro", "nosuid", "nodev", "noexec"]),
+            ("tmpfs", "/dev", ["nosuid", "mode=755", "size=64k", "nr_inodes=512"]),
+            ("devpts", "/dev/pts", ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]),
+            ("tmpfs", "/dev/shm", ["nosuid", "nodev", "noexec", "mode=1777", "size=64m", "nr_inodes=16k"]),
+            ("mqueue", "/dev/mqueue", ["nosuid", "nodev", "noexec"])):
+        yield {"destination": path, "type": kind, "source": kind, "options": options}
+    for each in container.tmpfs:
+        path, unused, options = each.partition(":")
+        yield {"destination": path, "type": "tmpfs", "source": "tmpfs",
+               "options": ["nosuid", "nodev", *filter(None, options.split(","))]}
+    for each in container.binds:
+        # Mounts below the source stay out of a read-only bind.
+        options = ["bind", "ro", *device] if each.read_only else ["rbind", *device, *["idmap"] * container.userns]
+        yield {"destination": each.dest, "type": "bind", "source": each.source, "options": options}
+    if container.init not in (SHELL, NO_INIT):
+        yield {"destination": INIT_INSIDE, "type": "bind", "source": container.init, "options": ["bind", "ro", "nosuid", *device]}
+
+
+def _linux(container):
+    spaces = [{"type": each} for each in ("pid", "mount", "uts", "ipc", "cgroup")]
+    spaces.append({"type": "network", "path": f"/run/netns/{container.name}"})
+    found = {"namespaces": spaces}
+    if container.userns:
+        spaces.append({"type": "user", "path": f"{USERS}/{container.name}"})
+        mapping = [{"containerID": 0, "hostID": container.first_uid, "size": RANGE}]
+        found.update(uidMappings=mapping, gidMappings=mapping)
+    if not container.privileged:
+        # So that ping needs no raw socket.
+        found.update(maskedPaths=list(MASKED), readonlyPaths=list(READ_ONLY),
+                     sysctl={"net.ipv4.ping_group_range": f"0 {RANGE - 1}"})
+    if container.seccomp:
+        found["seccomp"] = profile()
+    resources = {}
+    if container.memory:
+        limit = in_bytes(container.memory)
+        resources["memory"] = {"limit": limit, "swap": limit}
+    if container.cpus:
+        resources["cpu"] = {"quota": round(container.cpus * 100000), "period": 100000}
+    if container.pids:
+        resources["pids"] = {"limit": container.pids}
+    if resources:
+        found["resources"] = resources
+    return found
+
+
+def in_bytes(memory):
+    factor = 1024 ** ("KMGT".index(memory[-1]) + 1) if memory[-1] in "KMGT" else 1
+    return int(memory.rstrip("KMGT")) * factor

@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Immutable trees, each by the digest of its tarball, and the names that lead to them.
+
+Beside every root filesystem that is wanted lies the directory ``.store``, closed to all but root, since there are set-user-ID
+files in it. A tree is made in there whole, gets its name by one rename, and is written by nobody from then on. What people name
+is a symbolic link to it, which is switched by one rename as well. So a tree never moves while containers run on it, and goes when
+neither a link nor a container has any use for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import os
+import re
+import shlex
+
+from .._errors import Foreign, Problem
+from .._files import is_private, mounts_below, remove_tree
+from .._paths import RUN, tidy
+from ..container.state import UNKNOWN, number, trees_in_use
+
+NAME = ".store"
+WORK = "new"  # in the store: where a tree is made
+FORMER = ".alpine_rootfs.used"  # where earlier releases moved trees that containers ran on
+TREE = re.compile(r"sha256-[0-9a-f]{64}")
+OURS = {NAME: re.compile(rf"{TREE.pattern}|inode-\d+|{WORK}|link"), FORMER: re.compile(r".+\.\d+")}  # what is made in them
+AT_FDCWD, RENAME_EXCHANGE = -100, 2
+
+
+def directory(dest):
+    """Where the trees of a root filesystem lie."""
+    return os.path.join(os.path.dirname(dest), NAME)
+
+
+def place(dest, digest):
+    """Where the tree of a tarball lies."""
+    return os.path.join(directory(dest), f"sha256-{digest}")
+
+
+def aside(dest, tree):
+    """Where a directory goes that is in the way, and on which containers may run: there it is known by its inode."""
+    return os.path.join(directory(dest), f"inode-{number(tree)}")
+
+
+def is_closed(dest):
+    """Whether nobody but root can look into the store, should it be there."""
+    return is_private(directory(dest)) or not os.path.lexists(directory(dest))
+
+
+def target(digest):
+    """What the link says: relative, so that both can be looked at, and moved, together."""
+    return f"{NAME}/sha256-{digest}"
+
+
+def digest_of(link):
+    """The digest that a link of ours says; None for any other."""
+    head, unused, tail = os.readlink(link).rpartition("/")
+    return tail[len("sha256-"):] if head == NAME and TREE.fullmatch(tail) else None
+
+
+def is_store_tree(path):
+    """Whether a path leads to a tree of a store, which nobody may write to."""
+    head, tail = os.path.split(os.path.realpath(path))
+    return os.path.basename(head) == NAME and bool(TREE.fullmatch(tail))
+
+
+def tree_of(path, ahead=None):
+    """What tells the root filesystem at a path from one that takes its place: the path of its tree in the store, or the device
+    and the inode of a directory of somebody's own. With ``ahead``, as it will be; None where nothing is."""
+    if ahead is not None and path in ahead.trees:
+        return ahead.trees[path]
+    if is_store_tree(path):
+        return os.path.realpath(path)
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return f"{found.st_dev}:{found.st_ino}"
+
+
+def room(path):
+    """The free bytes of the file system that a path, or the nearest of its parents that is there, is on."""
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+    found = os.statvfs(path)
+    return found.f_bavail * found.f_frsize
+
+
+# What is of use to somebody
+
+def unused(parent, leaving=()):
+    """The trees, and what killed runs have left, that nobody names or runs on, once the links ``leaving`` lead elsewhere."""
+    found = unnamed(parent, leaving)
+    used = trees_in_use(found) | _lower_layers(parent, found) if found else ()
+    return [each for each in found if each not in used and not (os.path.isdir(each) and mounts_below(each))]
+
+
+def unnamed(parent, leaving=()):
+    """The same, with those that containers have a use for."""
+    found = []
+    for name, pattern in OURS.items():
+        there = os.path.join(os.path.realpath(parent), name)
+        if is_private(there):
+            found += sorted(os.path.join(there, each) for each in os.listdir(there) if pattern.fullmatch(each))
+    with os.scandir(parent) if found else contextlib.nullcontext(()) as entries:
+        named = {os.path.realpath(each.path) for each in entries if each.is_symlink() and each.path not in leaving}
+    return [each for each in found if each not in named]
+
+
+def _lower_layers(parent, trees):
+    """The trees on which overlays are mounted. One that was mounted by a link may be on any of them."""
+    used, parent = set(), os.path.realpath(parent)
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        options = ",".join(line.split(" - ")[1].split(" ", 2)[2] for line in file if " - overlay " in line)
+    for lower in re.findall(r"lowerdir\+?=([^,\n]*)", options):
+        for layer in lower.split(":"):
+            if os.path.realpath(os.path.dirname(layer)) == parent:
+                return {each for each in trees if os.path.basename(each) != WORK}
+            used.add(os.path.realpath(layer))
+    return used
+
+
+def release(path):
+    """Remove what nobody names or runs on any more beside a root filesystem, unless another run is at work there."""
+    parent = parent_of(path)
+    if is_private(os.path.join(parent, NAME)) or is_private(os.path.join(parent, FORMER)):
+        with contextlib.suppress(Busy), Store(parent):
+            pass
+
+
+def clearing(parent, leaving, coming):
+    """The commands that remove what is of no use once the links ``leaving`` lead elsewhere, such as to the trees ``coming``."""
+    gone = [each for each in unused(parent, leaving) if each not in coming]
+    lines = [shlex.join(["rm", "-rf", each]) for each in gone]
+    if set(unnamed(parent, leaving)) - {*gone, *coming}:  # until the containers on them have stopped
+        return [*lines, releasing(parent)]
+    return lines + [shlex.join(["rmdir", "--ignore-fail-on-non-empty", os.path.join(parent, NAME)])] * bool(lines)
+
+
+def releasing(parent):
+    """The command that removes what nobody names or runs on any more."""
+    parent = shlex.quote(parent)
+    stores, trees = (" ".join(f"{parent}/{name}{tail}" for name in OURS) for tail in ("", "/*"))
+    # What find says of a name that is not there counts as one that leads to it.
+    return (f"for tree in {trees}; do "
+            f'[ "$(find -L {parent} -maxdepth 1 -samefile "$tree" 2>&1)" ] || '
+            f'grep -qsxF -e "$tree" -e "$(stat -c %i "$tree")" -e {UNKNOWN} {RUN}/* || rm -rf "$tree"; done; '
+            f'for store in {stores}; do [ ! -d "$store" ] || rmdir --ignore-fail-on-non-empty "$store"; done')
+
+
+def parent_of(path):
+    """The directory that holds both the link and the store, of either's path."""
+    parent = os.path.dirname(os.path.realpath(path))
+    return os.path.dirname(parent) if os.path.basename(parent) == NAME else parent
+
+
+def waiting(paths, ahead):
+    """The directories of these root filesystems in which something waits to become free, by the plans made so far."""
+    coming = {os.path.dirname(os.path.dirname(each)) for each in ahead.trees.values()}
+    return sorted(each for each in set(map(parent_of, paths)) if each in coming or unnamed(each))
+
+
+# Changing it
+
+class Busy(Problem):
+    """Another run is at work."""
+
+
+class Store:
+    """The store in a directory, for one run at a time. Use it as a context: what is of no use is gone in the end, and so is the
+    store when it is empty, with the directories that were made for it where the work failed."""
+
+    def __init__(self, parent):
+        self.parent, self.path = parent, os.path.join(parent, NAME)
+        self.work = os.path.join(self.path, WORK)
+        self.tarball, self.tree = os.path.join(self.work, "tarball"), os.path.join(self.work, "tree")
+        self._made, self._lock = [], None
+
+    def __enter__(self):
+        try:
+            self._make_parents(self.parent)
+            self._acquire()
+            if os.path.lexists(self.work):  # of a run that was killed
+                remove_tree(self.work)
+        except BaseException:
+            self._release(failed=True)
+            raise
+        return self
+
+    def __exit__(self, kind, value, trace):
+        try:
+            for each in unused(self.parent):
+                remove_tree(each)
+        except (OSError, Problem):
+            if kind is None:  # else the first error says more
+                raise
+        finally:
+            self._release(failed=kind is not None)
+
+    def _make_parents(self, path):
+        if os.path.isdir(path):
+            return
+        self._make_parents(os.path.dirname(path))
+        os.mkdir(path)
+        self._made.append(path)
+        os.chmod(path, 0o755)  # whatever the umask is
+
+    def _acquire(self):
+        while self._lock is None:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(self.path, 0o700)
+            refuse_foreign(self.parent)
+            try:
+                lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue  # another run has just finished
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.isdir(self.path) and os.path.samestat(os.fstat(lock), os.stat(self.path)):
+                    lock, self._lock = None, lock
+            except BlockingIOError:
+                raise Busy(f"dest: another run is at work in {self.path}; wait for it") from None
+            finally:
+                if lock is not None:
+                    os.close(lock)
+        os.fchmod(self._lock, 0o700)
+
+    def _release(self, failed):
+        if self._lock is not None:
+            for each in OURS:
+                if is_private(os.path.join(self.parent, each)):
+                    with contextlib.suppress(OSError):  # there are trees in it
+                        os.rmdir(os.path.join(self.parent, each))
+            os.close(self._lock)
+            self._lock = None
+        for path in reversed(self._made) if failed else ():
+            with contextlib.suppress(OSError):  # something else is in it by now
+                os.rmdir(path)
+        tidy(self.parent)
+
+    def begin(self):
+        """An empty directory for the new tree, and a place for its tarball."""
+        os.mkdir(self.work, 0o700)
+        os.mkdir(self.tree, 0o700)
+
+    def add(self, final):
+        """Give the finished tree its name: after a power cut it is whole, or not there."""
+        syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+        if syncfs is not None and syncfs(self._lock) != 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        if os.path.isdir(final):  # damaged
+            os.rename(final, aside(self.path, final))
+        os.rename(self.tree, final)
+
+    def name(self, dest, digest, former):
+        """Let ``dest`` lead to a tree. A directory in its place goes to the path ``former`` at the same moment."""
+        link = former or os.path.join(self.path, "link")
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(link)  # of a run that was killed
+        os.symlink(target(digest), link)
+        try:
+            _exchange(link, dest) if former else os.rename(link, dest)
+        except OSError:
+            os.unlink(link)
+            raise
+
+    @staticmethod
+    def forget(dest):
+        """Take the link away, or a directory that an earlier release has made in its place."""
+        if os.path.islink(dest):
+            os.unlink(dest)
+        else:
+            os.rename(dest, aside(dest, dest))
+
+
+def refuse_foreign(parent):
+    """Raise Foreign where something else lies in the place of a store."""
+    path = os.path.join(parent, NAME)
+    if os.path.lexists(path) and (os.path.islink(path) or not os.path.isdir(path) or os.lstat(path).st_uid != 0):
+        raise Foreign(path, "is where root filesystems have to be unpacked, and was not made by this collection",
+                      "Choose another dest, or remove it by hand first.")
+
+
+def _exchange(one, other):
+    """Let two names change places at one moment: renameat2(2)."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    if rename(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""``ns-container`` as people use it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.fromscratch.containers.plugins.module_utils._paths import STATE
+from ansible_collections.fromscratch.containers.plugins.module_utils.container import install
+from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.guard import PROGRAM
+from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.options import VERBS
+
+from . import test_ns_container
+from .conftest import sh
+from .test_isolation import in_terminal
+from .test_ns_container import act, eventually, inside, launcher, pid
+
+host = test_ns_container.host  # a fixture, for each test here
+
+
+def run(*words, **options):
+    done = subprocess.run([PROGRAM, *words], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, **options)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("userns", ["auto", "host"])
+def test_exec_as_another_user_elsewhere_and_with_variables(rootfs, userns):
+    act(name="c1", rootfs=rootfs, userns=userns, env={"GIVEN": "by the container"})
+    inside("adduser -D -u 1234 worker && addgroup -g 4321 staff2 && adduser worker staff2 && mkdir -p /srv/there")
+    look = "id -u; id -g; id -G; pwd; echo $GIVEN $OTHER $PASSED; grep CapEff /proc/self/status"
+    code, said, unused = run("exec", "-u", "worker", "-w", "/srv/there", "-e", "OTHER=x y", "--env", "PASSED", "c1", "sh", "-c", look,
+                             env={**os.environ, "PASSED": "from outside"})
+    assert code == 0 and said.splitlines() == ["1234", "1234", "1234 4321", "/srv/there", "by the container x y from outside",
+                                               "CapEff:\t0000000000000000"]
+    assert run("exec", "-u", "99:98", "c1", "sh", "-c", "id -u; id -g")[1].split() == ["99", "98"]
+    for words, said in (("-u", "nobody-here"), "no such user"), (("-w", "/nowhere"), "/nowhere: No such file"), (("-u", "0:none"), "no such group"):
+        code, unused, errors = run("exec", *words, "c1", "true")
+        assert code == 125 and said in errors, errors
+
+
+def test_a_command_that_is_not_there(rootfs):
+    act(name="c1", rootfs=rootfs)
+    assert run("exec", "c1", "no-such") == (127, "", "ns-container: no-such: not found\n")
+    assert run("exec", "c1", "/etc") == (126, "", "ns-container: /etc: permission denied\n")
+    assert run("exec", "none", "true") == (125, "", "ns-container: there is no container none\n")
+    assert run("exec", "../c1", "true")[0] == 125
+
+
+def test_a_user_of_its_own(rootfs):
+    act(name="c1", rootfs=rootfs, user="1000:1001", init=False, command=["sleep", "1000"])
+    first = json.loads(Path(STATE, "c1/config.json").read_text(encoding="utf-8"))["linux"]["uidMappings"][0]["hostID"]
+    status = Path(f"/proc/{pid()}/status").read_text(encoding="utf-8")
+    assert f"Uid:\t{first + 1000}\t" in status and f"Gid:\t{first + 1001}\t" in status and "CapEff:\t0000000000000000" in status
+    assert inside("id -u") == "1000"
+
+
+def test_list_and_status(rootfs, scene):
+    act(config=[{"name": "c1", "rootfs": rootfs}, {"name": "c2", "rootfs": rootfs, "state": "stopped"}])
+    sh("ip -n c1 link add eth0 type bridge", "ip -n c1 address add 10.0.0.100/24 dev eth0")
+    one, two = json.loads(run("list", "--json")[1])
+    assert (one["name"], one["state"], one["pid"], one["addresses"], one["limits"]) == ("c1", "started", pid(), ["10.0.0.100/24"], {})
+    assert one["since"][:2] == "20" and (two["state"], two["pid"], two["since"]) == ("stopped", None, None)
+    assert [line.split()[:2] for line in run("list")[1].splitlines()] == [["NAME", "STATE"], ["c1", "started"], ["c2", "stopped"]]
+    assert run("status")[:2] == (0, f"c1 runs, process {pid()}\nc2 does not run\n")
+    assert run("status", "c1", "c2")[0] == 3
+
+
+def test_logs_and_wait(rootfs):
+    act(name="c1", rootfs=rootfs, command=["sh", "-c", "echo one; echo two; sleep 1; exit 5"])
+    assert run("logs", "c1")[1] == "one\ntwo\n" and run("logs", "-n1", "c1")[1] == "two\n"
+    assert run("wait", "c1") == (0, "5\n", "")
+    assert run("logs", "-n", "x", "c1")[0] == 125
+    act(name="c2", rootfs=rootfs, command=["sleep", "0.5"], init=False)
+    assert run("wait", "c2") == (0, "ended\n", "")
+
+
+@pytest.mark.parametrize("userns", ["auto", "host"])
+def test_cp(rootfs, tmp_path, userns):
+    act(name="c1", rootfs=rootfs, userns=userns)
+    data, victim = os.urandom(3 << 20), tmp_path / "victim"
+    (tmp_path / "file").write_bytes(data)
+    victim.write_text("of the host", encoding="ascii")
+    assert run("cp", str(tmp_path / "file"), "c1:/srv") == (0, "", "")
+    assert inside("stat -c '%u %s' /srv/file") == f"0 {len(data)}"
+    assert run("cp", "c1:/srv/file", str(tmp_path / "back"))[0] == 0 and (tmp_path / "back").read_bytes() == data
+    inside(f"ln -s {victim} /srv/link")
+    code, unused, said = run("cp", "c1:/srv/link", str(tmp_path / "stolen"))
+    assert code == 125 and "No such file" in said, "a link of the container leads to its own files"
+    run("cp", str(tmp_path / "file"), "c1:/srv/link")
+    assert victim.read_text(encoding="ascii") == "of the host"
+    for words in ("c1:/x", "c1:/y"), ("/x", "/y"), ("c1:x", "/y"):
+        assert run("cp", *words)[0] == 125
+
+
+def test_signals_reach_the_command(rootfs):
+    act(name="c1", rootfs=rootfs)
+    with subprocess.Popen(launcher("exec", "sh", "-c", "trap 'echo got it; exit 7' TERM; echo ready; while :; do sleep 0.05; done"),
+                          stdout=subprocess.PIPE, text=True) as command:
+        assert command.stdout.readline() == "ready\n"
+        command.send_signal(signal.SIGTERM)
+        assert command.stdout.read() == "got it\n" and command.wait() == 7
+
+
+def test_a_terminal_where_there_is_one(rootfs):
+    act(name="c1", rootfs=rootfs)
+    look = "tty; [ -t 0 ] && [ -t 1 ] && echo yes; echo $TERM; : >/dev/tty && echo controlling; stty size"
+    said = in_terminal(["sh", "-c", f"stty rows 33 cols 77; TERM=vt52 {PROGRAM} exec c1 sh -c '{look}'"])[0]
+    assert said.splitlines() == ["/dev/pts/0", "yes", "vt52", "controlling", "33 77"]
+    assert in_terminal([PROGRAM, "exec", "-T", "c1", "tty"])[0].strip() == "not a tty"
+    assert run("exec", "-t", "c1", "tty")[1].strip() == "/dev/pts/0"
+    eventually(lambda: inside("ls /dev/pts") == "ptmx", "it is gone")
+
+
+def test_help_manual_and_completion(rootfs, tmp_path):
+    act(name="c1", rootfs=rootfs)
+    assert run("--help")[0] == 0 and all(f"ns-container {verb}" in run("--help")[1] for verb in VERBS)
+    assert run("exec", "--help")[1].count("--workdir") == 1
+    assert run("--manual")[1] == Path(install.HOME, "ns-container.8").read_text(encoding="utf-8")
+    bash = f". {install.HOME}/completion.bash; COMP_WORDS=(ns-container {{}}); COMP_CWORD={{}}; _ns_container x '{{}}'; echo ${{{{COMPREPLY[@]}}}}"
+    for words, at, word, expected in ("st", 1, "st", "start stop status"), ("exec --w", 2, "--w", "--workdir"), ("start c", 2, "c", "c1"):
+        done = subprocess.run(["bash", "-c", bash.format(words, at, word)], capture_output=True, text=True, check=True)
+        assert done.stdout.split() == expected.split()
+    if shutil.which("man"):
+        rendered = subprocess.run(["man", "-l", f"{install.HOME}/ns-container.8"], capture_output=True, text=True, check=False)
+        assert rendered.stderr == "" and "ns-container exec" in rendered.stdout
+
+
+@pytest.mark.parametrize("words", [[], ["fly"], ["start"], ["exec", "c1"], ["exec", "-x", "c1", "true"], ["exec", "-u"], ["wait", "a", "b"],
+                                   ["list", "--json=1"]])
+def test_what_is_not_understood(rootfs, words):
+    act(name="c1", rootfs=rootfs)
+    code, unused, said = run(*words)
+    assert code == 64 and ("Try ns-container --help" in said or not words)
+
+
+def test_it_takes_root(rootfs):
+    act(name="c1", rootfs=rootfs)
+    done = subprocess.run(["/usr/bin/python3", "-I", PROGRAM, "exec", "c1", "true"], user=65534, group=65534, extra_groups=[],
+                          capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (125, "ns-container: it takes root: try sudo\n")
