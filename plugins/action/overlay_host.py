@@ -36,7 +36,7 @@ class ActionModule(ActionBase):
 
         A host that leaves holds up no others: what is wrong with it is said when its turn has come.
         """
-        predicting = self._task.check_mode
+        host, predicting = task_vars["inventory_hostname"], self._task.check_mode
         try:
             self._task.check_mode = True
             result = in_the_roles_words(self._topology(part, task_vars))
@@ -49,11 +49,11 @@ class ActionModule(ActionBase):
         if result.get("failed") and "missing" in result:
             return self._lacking(result, part["install"], install, predicting)
         if predicting or not (result.get("failed") or result.get("unmet") or result["changed"]):
-            return {**result, "pending": False}
+            return {**result, "pending": False, **_mtus(host, part, result)}
         if result.get("failed") or result.get("unmet"):
             return {"changed": False, "pending": True} if part["leaves"] else {
                 **result, "failed": True, "msg": result.get("msg") or "; ".join(result["unmet"])}
-        return {"changed": False, "pending": True}
+        return {"changed": False, "pending": True, **_mtus(host, part, result)}
 
     @staticmethod
     def _lacking(result, allowed, install, predicting):
@@ -66,3 +66,10 @@ class ActionModule(ActionBase):
 
     def _topology(self, part, task_vars):
         return self._execute_module(module_name=MODULE, module_args=part["topology"], task_vars=task_vars)
+
+
+def _mtus(host, part, result):
+    """The MTU of each network's tunnel on the host: by default what its own underlay leaves, which no other host knows."""
+    tunnels = () if part["leaves"] else result.get("observed", {}).get("vxlan_link", ())
+    return {"mtus": [{"host": host, "network": f"VNI {tunnel['vni']} of the group {part['topology']['use']}", "mtu": tunnel["mtu"]}
+                     for tunnel in tunnels]}

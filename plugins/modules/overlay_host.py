@@ -54,6 +54,11 @@ pending:
   description: Whether the host has to be changed yet. In check mode it never has.
   returned: success, without O(apply)
   type: bool
+mtus:
+  description: The C(mtu) that the tunnel of each C(network) has on this C(host), or will have.
+  returned: success, without O(apply)
+  type: list
+  elements: dict
 install:
   description: The programs and libraries that are to be installed before the host can be planned, each with its packages.
   returned: where any is missing, with O(install)

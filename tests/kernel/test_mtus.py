@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The role compares what the underlays of its hosts carry, before any host is changed. Two links of one namespace play two hosts."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.fromscratch.containers.plugins.module_utils import _netns
+
+from ..conftest import ROOT
+from . import test_alpine_rootfs as tarballs
+from .conftest import js, sh
+
+PLAY = """
+- hosts: overlay
+  gather_facts: false
+  roles: [fromscratch.containers.overlay]
+"""
+
+
+def held(netns):
+    """The names of the links and of the collection's files."""
+    return [each["ifname"] for each in js(f"ip -n {netns} -j link show")], sorted(Path("/var/lib/fromscratch").rglob("*"))
+
+
+@pytest.fixture
+def run(apart, scene, tmp_path):
+    """Runs the role on both hosts; what it has said, and whether it has succeeded."""
+    netns = scene.netns()
+    for number, mtu in (1, 1500), (2, 1400):
+        sh(f"ip -n {netns} link add enX{number} mtu {mtu} type veth peer name wire{number} mtu {mtu}",
+           f"ip -n {netns} link set wire{number} up", f"ip -n {netns} link set enX{number} up",
+           f"ip -n {netns} address add 192.0.2.{number}/32 dev enX{number}")
+    tarball = tarballs.packed(tmp_path / "rootfs.tar.gz", *tarballs.GOOD)
+    (tmp_path / "play.yml").write_text(PLAY, encoding="utf-8")
+
+    def role(*arguments, **variables):
+        hosts = {f"h{number}": {"overlay_underlay_ip": f"192.0.2.{number}"} for number in (1, 2)}
+        (tmp_path / "hosts.json").write_text(json.dumps({"overlay": {"hosts": hosts, "vars": {
+            "ansible_connection": "local", "ansible_python_interpreter": sys.executable, "overlay_install_packages": False,
+            "overlay_guard": False, "overlay_antispoof": False, "overlay_rootfs_src": str(tarball), **variables}}}), encoding="utf-8")
+        with _netns.entered(netns):
+            done = subprocess.run(
+                [Path(sys.executable).parent / "ansible-playbook", "-i", tmp_path / "hosts.json", tmp_path / "play.yml", *arguments],
+                cwd=ROOT, capture_output=True, text=True, check=False, env={
+                    **os.environ, "ANSIBLE_CONFIG": f"{ROOT}/ansible.cfg", "ANSIBLE_HOME": str(tmp_path),
+                    "ANSIBLE_REMOTE_TEMP": f"{tmp_path}/tmp", "LC_ALL": "C.UTF-8"})
+        return done.returncode == 0, done.stdout + done.stderr
+
+    role.netns = netns
+    return role
+
+
+def test_underlays_that_differ_are_refused_with_the_value_to_set(run):
+    before = held(run.netns)
+    for arguments in ("--check",), ():
+        succeeded, said = run(*arguments)
+        assert not succeeded and ("overlay_mtu: the hosts of VNI 100 of the group overlay would have different MTUs: h1 1450, h2 1350."
+                                  in " ".join(said.split())), said
+        assert "set overlay_mtu to 1350 for all of them" in " ".join(said.split()), said
+    assert held(run.netns) == before
+    succeeded, said = run("--check", overlay_mtu=1350)
+    assert succeeded, said
+    succeeded, said = run("--check", "--limit", "h1")
+    assert succeeded, said
