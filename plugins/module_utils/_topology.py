@@ -19,10 +19,12 @@ from ._units import Units
 from ._veth import VethPairs, host_end
 from ._vxlan import Vxlans
 from .container.kind import Containers
+from .container.service import manages_host
 from .rootfs.kind import Rootfses
 
 KINDS = ("alpine_rootfs", "names", "ns_container", "nftables", "forward", "veth_pair", "linux_bridge", "vxlan_link", "sysctl",
          "publish")
+LINKS = ("veth_pair", "linux_bridge", "vxlan_link")
 UNPRUNED = ("alpine_rootfs", "nftables")
 # Those without a module of their own.
 OWN_KINDS = {"names": Names, "nftables": Tables, "forward": Passages, "sysctl": Sysctls, "publish": Ports}
@@ -43,7 +45,9 @@ class Topology:
 
     def requirements(self):
         """What the host must have for all kinds together."""
-        return [need for option, kind in self.kinds.items() for need in kind.requirements(self.params[option])]
+        needs = [need for option, kind in self.kinds.items() for need in kind.requirements(self.params[option])]
+        links = [item for option in LINKS for item in self.params[option] or () if item.get("state") != "absent"]
+        return needs + ["sysctl"] * bool(links and self.params["persist"] and manages_host())  # at boot
 
     def stages(self):
         """No kind is managed that is not given."""

@@ -30,6 +30,7 @@ def play(*words, check=True, directory=ROOT, **environment):
             ["ansible-playbook", *map(str, words)], cwd=directory, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True, check=False,
             env={**os.environ, "RESULTS": results.name, "ANSIBLE_CONFIG": f"{directory}/ansible.cfg",
+                 "ANSIBLE_COLLECTIONS_PATH": f"{directory}/.collections",
                  "ANSIBLE_CALLBACK_PLUGINS": str(ROOT / "molecule/callback"), "ANSIBLE_CALLBACKS_ENABLED": "results",
                  "ANSIBLE_FORCE_COLOR": "0", **environment})
         assert done.returncode == 0 or not check, done.stdout
@@ -50,7 +51,8 @@ def sh(host, command, check=True, **options):
     """A shell command on a lab host."""
     done = subprocess.run(["nsenter", "--target", str(first_process(host)), "--all", "--", "env", "-i", "LC_ALL=C.UTF-8",
                            "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "sh", "-c", command],
-                          stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, **options)
+                          **({} if "input" in options else {"stdin": subprocess.DEVNULL}), capture_output=True, text=True,
+                          check=False, **options)
     assert done.returncode == 0 or not check, f"{host}: {command}: {done.returncode}: {done.stderr or done.stdout}"
     return done
 

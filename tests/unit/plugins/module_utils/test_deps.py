@@ -10,9 +10,11 @@ import sys
 
 import pytest
 
-from ansible_collections.fromscratch.containers.plugins.module_utils import _deps
+from ansible_collections.fromscratch.containers.plugins.module_utils import _deps, _topology
 from ansible_collections.fromscratch.containers.plugins.module_utils._errors import Problem
 from ansible_collections.fromscratch.containers.plugins.module_utils._topology import KINDS, Topology
+
+OPTIONS = (*KINDS, "validate_certs", "use_proxy", "http_agent", "timeout", "persist")
 
 
 @pytest.fixture
@@ -78,7 +80,7 @@ def test_programs_are_found_where_a_path_without_sbin_does_not_lead(monkeypatch,
 
 @pytest.mark.parametrize("option", KINDS)
 def test_each_kind_knows_what_it_needs_and_the_package_of_that(option):
-    params = dict.fromkeys([*KINDS, "validate_certs", "use_proxy", "http_agent", "timeout"])
+    params = dict.fromkeys(OPTIONS)
 
     def needed(items):
         return set(Topology({**params, option: items}).requirements())
@@ -87,3 +89,14 @@ def test_each_kind_knows_what_it_needs_and_the_package_of_that(option):
     assert present <= {*_deps.PACKAGES, "pyroute2"} and absent <= {"pyroute2"} and absent <= present
     assert bool(present) == (option not in ("alpine_rootfs", "names", "publish"))
     assert needed([{"state": "absent"}, {"state": "present", "accept": True}]) == present
+
+
+@pytest.mark.parametrize(("option", "systemd", "needed"), [
+    ("linux_bridge", True, True), ("linux_bridge", False, False), ("vxlan_link", True, True), ("veth_pair", True, True),
+    ("ns_container", True, False)])
+def test_the_boot_script_needs_sysctl_for_links(monkeypatch, option, systemd, needed):
+    monkeypatch.setattr(_topology, "manages_host", lambda: systemd)
+    params = {**dict.fromkeys(OPTIONS), "persist": True, option: [{"state": "present"}]}
+    assert ("sysctl" in Topology(params).requirements()) == needed
+    assert "sysctl" not in Topology({**params, "persist": False}).requirements()
+    assert "sysctl" not in Topology({**params, option: [{"state": "absent"}]}).requirements()
