@@ -71,7 +71,7 @@ demo-down: $(RUNS) ## take the lab away
 test: tools venv lint sanity molecule pytest ## run the checks and tests of every day; the last line is pytest's
 
 # Two at a time, as two cores can. Hosts that boot systemd share one tree of cgroups, and come after one another, in the first.
-test-all: FIRST = coverage
+test-all: FIRST = coverage distributions
 test-all: SECOND = lint docs sanity units integration package matrix properties
 test-all: tools venv ## those that take minutes, too
 	@mkdir -p build
@@ -149,7 +149,7 @@ package: tools venv ## build the collection, check it as Galaxy does, install it
 	$(call header,the lab with the package)
 	@$(AS_ROOT) scripts/apart scripts/run-package build/package/*.tar.gz
 
-distributions: tools venv ## the playbooks on a mesh of Debian 11, 12 and 13, from the first run to the teardown
+distributions: tools venv ## a mesh of Debian 11, 12 and 13 from the first run to the teardown; an upgrade
 	$(call header,distributions)
 	@$(AS_ROOT) scripts/userland bullseye bookworm trixie
 	@$(AS_ROOT) scripts/apart $(BIN)/python -m pytest -rs tests/distributions
