@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import collections
 import itertools
+import os
+import shutil
 import socket
 import struct
 import subprocess
 
 import pytest
 
-from ansible_collections.fromscratch.containers.plugins.module_utils import _netns
+from ansible_collections.fromscratch.containers.plugins.module_utils import _commands, _netns, _steps
 
 from ..overlay import part
 from .conftest import js, run_module, sh
@@ -175,3 +177,19 @@ def test_a_bridge_that_gets_another_mac_keeps_its_neighbours(mesh):
     after = js(f"ip -n {mesh.hosts[0]} -j neighbour show dev br0 nud permanent")
     assert sorted(map(str, after)) == sorted(map(str, before)) and len(after) == 8
     sh(f"ip netns exec {mesh.boxes[1]} ping -q -c1 -W3 10.0.0.7", f"ip netns exec {mesh.hosts[0]} ping -q -c1 -W3 10.0.0.20")
+
+
+@pytest.mark.parametrize("flood", [False, True])
+@pytest.mark.skipif(not os.access("/sys", os.W_OK), reason="/sys is read-only here")
+def test_what_is_shown_works_where_the_bridge_command_cannot_set_broadcasts(scene, tmp_path, flood):
+    """That of iproute2 5.10, in Debian 11."""
+    (tmp_path / "bridge").write_text(f'#!/bin/sh\ncase "$*" in *bcast_flood*) exit 255 ;; esac\nexec {shutil.which("bridge")} "$@"\n')
+    (tmp_path / "bridge").chmod(0o755)
+    netns = scene.netns()
+    sh(f"ip -n {netns} link add br0 type bridge", f"ip -n {netns} link add port0 master br0 type veth peer name end0")
+    sh(f"echo {int(not flood)} >/sys/class/net/port0/brport/broadcast_flood".join((f"ip netns exec {netns} sh -c '", "'")))
+    for line in _commands.commands([_steps.PortSet(netns, "port0", flood)]):
+        sh(f"PATH={tmp_path}:$PATH; {line}")
+    (port,) = js(f"bridge -n {netns} -d -j link show dev port0")
+    assert {port[name] for name in ("bcast_flood", "flood", "mcast_flood", "learning")} == {flood}
+    assert port["neigh_suppress"] is not flood
