@@ -14,4 +14,4 @@ highlight_language = "YAML+Jinja"
 # Labels of ansible-core's own documentation, which stay plain text: nothing is fetched while building.
 nitpicky = True
 nitpick_ignore = [("std:ref", "common_return_values"), ("std:ref", "ansible_configuration_settings"),
-                  ("envvar", "ANSIBLE_PIPELINING")]
+                  ("std:ref", "action_plugins"), ("envvar", "ANSIBLE_PIPELINING")]

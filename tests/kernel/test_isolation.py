@@ -332,7 +332,8 @@ def test_rights_over_its_own_network_stay(c1, rootfs):
         eventually(lambda: ":0050" in Path(f"/proc/{c1}/net/tcp6").read_text(encoding="ascii") + Path(
             f"/proc/{c1}/net/tcp").read_text(encoding="ascii"), "it listens")
         listening.terminate()
-    assert "0% packet loss" in inside("ping -c1 127.0.0.1")
+    if Path(rootfs, "etc/alpine-release").exists():  # Debian's busybox has no other way
+        assert "0% packet loss" in inside("ping -c1 127.0.0.1")
     assert "not permitted" in run_in("arping -c1 -w1 -I lo 127.0.0.1").stderr
     act(name="c1", rootfs=rootfs, capabilities={"add": ["net_raw"]}, **({} if mapped(c1) else {"userns": "host"}))
     assert run_in("arping -c1 -w1 -I lo 127.0.0.1").stderr.count("not permitted") == 0

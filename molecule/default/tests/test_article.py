@@ -49,8 +49,12 @@ def test_container(overlay, host, name):
 @pytest.mark.parametrize("target", ["10.0.0.100", "10.0.0.200"])
 def test_reach(host, name, target):
     container = CONTAINERS[name][0]
+    inside = f"/usr/local/lib/fromscratch/ns-container exec {container}"
+    # Debian's busybox, of which the stand-in for Alpine is made, pings by raw sockets, which containers are not granted.
+    if host.run(f"{inside} test -e /etc/alpine-release").rc:
+        inside = f"nsenter --net=/run/netns/{container}"
     assert host.run(f"ping -c 2 -i 0.2 -W 2 {target}").rc == 0
-    assert host.run(f"/usr/local/lib/fromscratch/ns-container exec {container} ping -c 2 -W 2 {target}").rc == 0
+    assert host.run(f"{inside} ping -c 2 -W 2 {target}").rc == 0
 
 
 def test_full_packets_pass(host, name):
