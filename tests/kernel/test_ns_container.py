@@ -238,6 +238,25 @@ def test_namespaces_of_its_own(rootfs):
         assert inside(f"readlink /proc/self/ns/{space}") == os.readlink(f"/proc/{pid()}/ns/{space}"), f"exec: {space}"
 
 
+def test_the_first_starts_do_not_mount_over_each_other(rootfs, monkeypatch):
+    """Each of them finds no mount on /run/netns, and would hide what another has pinned there."""
+    def mounted():
+        lines = Path("/proc/thread-self/mountinfo").read_text(encoding="ascii").splitlines()
+        return [line.split()[4] for line in lines].count(namespaces.RUN_NETNS)
+
+    mount, before = syscalls.mount, mounted()
+
+    def slowly(source, target, *rest):
+        if source == target == namespaces.RUN_NETNS:
+            time.sleep(0.1)  # for the others to come as far
+        mount(source, target, *rest)
+
+    monkeypatch.setattr(syscalls, "mount", slowly)
+    names = [f"c{number}" for number in range(1, 9)]
+    act(config=[{"name": name, "rootfs": rootfs} for name in names])
+    assert mounted() == before + 1 and all(pid(name) for name in names)
+
+
 def test_processes(rootfs):
     act(name="c1", rootfs=rootfs)
     assert len(members(pid())) == 2, "an init and the command, and nobody else"

@@ -5,13 +5,14 @@ namespace that this belongs to. Each is pinned by a mount of its file in /proc.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
 import struct
 
 from . import syscalls
-from .record import USERS
+from .record import STATE, USERS
 
 RUN_NETNS = "/run/netns"
 MADE = "/run/fromscratch/netns"  # says that the directory, or only the mount on it, was made here
@@ -100,16 +101,17 @@ def lo_up():
 
 def attach(name, namespace):
     """``ip netns attach``: pin the network namespace of that file, such as /proc/PID/ns/net, below the name."""
-    share_run_netns()
     path = f"{RUN_NETNS}/{name}"
-    if os.path.exists(path) and not exists(path):
-        os.unlink(path)  # the file of a namespace that died with the machine or with its mount
-    try:
-        pin(namespace, path)
-    except OSError:
-        unpin(path)
-        tidy()
-        raise
+    with one_at_a_time():
+        share_run_netns()
+        if os.path.exists(path) and not exists(path):
+            os.unlink(path)  # the file of a namespace that died with the machine or with its mount
+        try:
+            pin(namespace, path)
+        except OSError:
+            unpin(path)
+            take_away()
+            raise
 
 
 def remove(name):
@@ -138,6 +140,21 @@ def unpin(path):
         pass
 
 
+@contextlib.contextmanager
+def one_at_a_time():
+    """Keep other starts and stops from /run/netns: what one pins while another mounts there would be below that mount."""
+    try:
+        lock = os.open(STATE, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:  # there is no container that could be another
+        yield
+        return
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
 def share_run_netns():
     """/run/netns is a shared mount, as ``ip netns`` makes it, so that a removal reaches every mount namespace."""
     existed = os.path.isdir(RUN_NETNS)
@@ -157,6 +174,11 @@ def share_run_netns():
 
 def tidy():
     """Take the mount on /run/netns, and the directory, away with the last namespace, where they were not there before."""
+    with one_at_a_time():
+        take_away()
+
+
+def take_away():
     if not os.path.exists(MADE) or os.listdir(RUN_NETNS):
         return
     with open(MADE, encoding="ascii") as file:
