@@ -28,7 +28,9 @@ class ActionModule(ActionBase):
         with open(arguments["parts"][host], encoding="utf-8") as file:
             part = json.load(file)
         if arguments["apply"]:
-            return in_the_roles_words(self._topology(part, task_vars))
+            result = in_the_roles_words(self._topology(part, task_vars))
+            lacks = result.get("failed") and "missing" in result
+            return self._lacking(result, part["install"], False, self._task.check_mode) if lacks else result
         return self._planned(part, arguments["install"], task_vars)
 
     def _planned(self, part, install, task_vars):
@@ -41,18 +43,21 @@ class ActionModule(ActionBase):
             self._task.check_mode = True
             result = in_the_roles_words(self._topology(part, task_vars))
         except AnsibleConnectionFailure:
-            if predicting or not part["leaves"]:
+            if not part["leaves"]:
                 raise
             return {"changed": False, "pending": True}
         finally:
             self._task.check_mode = predicting
         if result.get("failed") and "missing" in result:
-            return self._lacking(result, part["install"], install, predicting)
-        if predicting or not (result.get("failed") or result.get("unmet") or result["changed"]):
+            result = self._lacking(result, part["install"], install, predicting)
+        if "install" in result:
+            return result
+        if not predicting and result.get("unmet"):
+            result = {**result, "failed": True, "msg": result.get("msg") or "; ".join(result["unmet"])}
+        if result.get("failed"):
+            return {"changed": False, "pending": True} if part["leaves"] else result
+        if predicting or not result["changed"]:
             return {**result, "pending": False, **_mtus(host, part, result)}
-        if result.get("failed") or result.get("unmet"):
-            return {"changed": False, "pending": True} if part["leaves"] else {
-                **result, "failed": True, "msg": result.get("msg") or "; ".join(result["unmet"])}
         return {"changed": False, "pending": True, **_mtus(host, part, result)}
 
     @staticmethod

@@ -51,7 +51,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 pending:
-  description: Whether the host has to be changed yet. In check mode it never has.
+  description: Whether the host has to be changed yet. In check mode it has not, but where a host that leaves cannot be planned.
   returned: success, without O(apply)
   type: bool
 mtus:
