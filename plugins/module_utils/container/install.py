@@ -41,7 +41,7 @@ from launcher.cli import main  # noqa: E402
 
 sys.exit(main(sys.argv[1:]))
 """
-LICENCE = "# SPDX-License-Identifier: GPL-3.0-or-later\n"
+LICENCE = MAIN.splitlines()[1] + "\n"
 
 
 def files():
