@@ -300,7 +300,8 @@ def _subnets_apart(hosts):
                     continue  # compared with these already
                 subnet, there = ipaddress.ip_interface(address).network, known[container["network"], version]
                 if there and subnet not in there:
-                    net, (_, other) = next(iter(there.items()))
+                    net = min(there, key=there.get)
+                    other = there[net][1]
                     yield (f"overlay_containers.address: container {container['name']} of {host.name} has {address}, and the "
                            f"network {container['network']} is {net} on {other}: all of a network are in one subnet")
                 there.setdefault(subnet, (0, host.name))

@@ -103,10 +103,10 @@ def listeners(protocol, port):
     for name in protocol, f"{protocol}6":
         path = Path(f"/proc/thread-self/net/{name}")
         for line in path.read_text(encoding="ascii").splitlines()[1:] if path.exists() else ():
-            unused, local, unused, state, *more = line.split()
-            address, unused, at = local.partition(":")
-            if int(at, 16) == port and state == WAITING[protocol]:
-                yield Listener(_address(address), more[5])
+            words = line.split()
+            address, at = words[1].split(":")
+            if int(at, 16) == port and words[3] == WAITING[protocol]:
+                yield Listener(_address(address), words[9])
 
 
 def _address(text):

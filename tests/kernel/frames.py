@@ -128,10 +128,10 @@ class Wire:
         found = []
         while True:
             try:
-                frame, (unused, unused, kind, *unused) = self._socket.recvfrom(65535)
+                frame, sender = self._socket.recvfrom(65535)
             except BlockingIOError:
                 return found
-            if kind != socket.PACKET_OUTGOING:
+            if sender[2] != socket.PACKET_OUTGOING:
                 found.append(frame)
 
     def close(self):

@@ -16,7 +16,7 @@ from ansible_collections.fromscratch.containers.plugins.module_utils import _net
 
 from ..overlay import part
 from .conftest import js, link, run_module, sh
-from .test_egress import HERE, OUTSIDE, Machine, machine, reaches  # noqa: F401 (machine is a fixture)
+from .test_egress import HERE, OUTSIDE, machine, reaches  # noqa: F401 (a fixture) # pylint: disable=unused-import
 
 pytestmark = pytest.mark.skipif(_nft.nft() is None, reason="nft is not installed")
 

@@ -111,8 +111,8 @@ def test_ipv6_for_its_own_links_where_the_host_gives_none(scene):
     for name, link in (names[0], "br0"), (names[1], "eth0"):
         sh(f"ip netns exec {name} sysctl -qw net/ipv6/conf/{link}/disable_ipv6=1")
     repaired = converge("topology", *names, **wanted)
-    assert [each["fields"][0] for each in repaired.changes] == ["addresses: 10.0.0.2/24 vs 10.0.0.2/24, fd00::2/64",
-                                                               "addresses: 10.0.0.1/24 vs 10.0.0.1/24, fd00::1/64"]
+    assert [each["fields"][0] for each in repaired.changes] == [
+        "addresses: 10.0.0.2/24 vs 10.0.0.2/24, fd00::2/64", "addresses: 10.0.0.1/24 vs 10.0.0.1/24, fd00::1/64"]
     assert addresses(names[0], "br0") == {"10.0.0.1/24", "fd00::1/64"}
 
 

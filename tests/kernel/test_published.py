@@ -15,7 +15,7 @@ from ansible_collections.fromscratch.containers.plugins.module_utils import _con
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.record import running as running_pid
 
 from .conftest import sh
-from .test_egress import HERE, SENT_TO_IPTABLES, machine  # noqa: F401 (machine is a fixture)
+from .test_egress import HERE, SENT_TO_IPTABLES, machine  # noqa: F401 (a fixture) # pylint: disable=unused-import
 
 pytestmark = pytest.mark.skipif(_nft.nft() is None, reason="nft is not installed")
 

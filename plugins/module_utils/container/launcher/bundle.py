@@ -74,7 +74,7 @@ def check(found, known, where):
             raise Refused(f"{where}: {found!r} is no list")
         for each in found:
             check(each, known[0], where)
-    elif type(found) is not known:
+    elif not isinstance(found, known) or (known is int and isinstance(found, bool)):
         raise Refused(f"{where}: {found!r} is not of the type {known.__name__}")
 
 

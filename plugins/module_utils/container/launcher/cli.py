@@ -122,11 +122,11 @@ def _status(unused, names):
     for name in names or _all():
         pid = record.running(name)
         if pid:
-            print(f"{name} runs, process {pid}")
+            sys.stdout.write(f"{name} runs, process {pid}\n")
         else:
             bundle.directory(name)
             ended = _how_it_ended(name)
-            print(f"{name} does not run" + (f": {ended}" if ended else ""))
+            sys.stdout.write(f"{name} does not run{f': {ended}' if ended else ''}\n")
             code = NOT_RUNNING
     return code if names else 0
 
@@ -151,7 +151,7 @@ def _wait(unused, names):
     from .stop import wait
     bundle.load(names[0])
     wait(names[0])
-    print((_how_it_ended(names[0]) or "ended").rpartition(" ")[2])
+    sys.stdout.write(f"{(_how_it_ended(names[0]) or 'ended').rpartition(' ')[2]}\n")
 
 
 def _logs(options, names):
@@ -187,6 +187,6 @@ def _list(options, unused):
     found = rows(_all())
     if "json" in options:
         import json
-        print(json.dumps(found, indent=2))
+        sys.stdout.write(f"{json.dumps(found, indent=2)}\n")
     else:
         sys.stdout.write(table(found))

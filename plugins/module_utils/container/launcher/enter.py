@@ -102,8 +102,9 @@ def look_up(user):
         if not (group.isdigit() or entry):
             raise Refused(f"{group}: there is no such group in the container")
         gid = int(entry[2] if entry else group)
-    members = [] if group or not found else [int(each[2]) for each in _entries("/etc/group")
-                                            if len(each) > 3 and found[0] in each[3].split(",")]
+    members = []
+    if found and not group:
+        members = [int(each[2]) for each in _entries("/etc/group") if len(each) > 3 and found[0] in each[3].split(",")]
     return uid, gid, members
 
 
