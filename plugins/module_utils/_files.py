@@ -49,8 +49,9 @@ def remove_tree(path):
     """A directory with all that is in it, however deep, but never what is mounted there. Raises Problem."""
     for each in mounts_below(path):
         raise Problem(f"{path} is not removed, since {each} is a mount point; umount it first")
-    done = subprocess.run(["rm", "-rf", "--one-file-system", "--", path], stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                          check=False)
+    # Where this run is killed, rm ends with it: the next run must not see it at work.
+    done = subprocess.run(["setpriv", "--pdeathsig", "KILL", "--", "rm", "-rf", "--one-file-system", "--", path],
+                          stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode:
         raise Problem(f"{path} cannot be removed: {done.stderr.strip()[-500:]}")
 
