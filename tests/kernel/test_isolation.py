@@ -482,11 +482,15 @@ def test_the_filter_of_system_calls_in_the_kernel():
 
 # The life of a container
 
-def test_exit_status_and_last_output(rootfs):
-    act(name="c1", rootfs=rootfs, command=["sh", "-c", "echo first; echo last words; sleep 0.5; exit 7"])
+def test_exit_status_and_last_output(rootfs, tmp_path):
+    fifo = tmp_path / "end"
+    os.mkfifo(fifo)
+    settings = {"name": "c1", "rootfs": rootfs, "binds": [{"source": str(tmp_path), "dest": "/mnt"}], "userns": "host",
+                "command": ["sh", "-c", "echo first; echo last words; read line </mnt/end; exit 7"]}
+    act(**settings)
+    fifo.write_text("end\n", encoding="utf-8")
     eventually(lambda: running_pid("c1") is None, "it has ended")
-    found = run_module("ns_container", name="c1", rootfs=rootfs, state="stopped",
-                       command=["sh", "-c", "echo first; echo last words; sleep 0.5; exit 7"]).observed[0]
+    found = run_module("ns_container", **settings, state="stopped").observed[0]
     assert (found["exit_status"], found["output"]) == (7, "first\nlast words")
     failed = run_module("ns_container", name="c1", rootfs=rootfs, command=["sh", "-c", "echo no; exit 3"])
     assert "it ended at once with status 3" in failed.msg and failed.msg.endswith("Its last output: no")
