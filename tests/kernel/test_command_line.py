@@ -118,18 +118,61 @@ def test_a_terminal_where_there_is_one(rootfs):
     eventually(lambda: inside("ls /dev/pts") == "ptmx", "it is gone")
 
 
-def test_help_manual_and_completion(rootfs, tmp_path):
+def test_help_manual_and_completion(rootfs):
     act(name="c1", rootfs=rootfs)
     assert run("--help")[0] == 0 and all(f"ns-container {verb}" in run("--help")[1] for verb in VERBS)
     assert run("exec", "--help")[1].count("--workdir") == 1
-    assert run("--manual")[1] == Path(install.HOME, "ns-container.8").read_text(encoding="utf-8")
-    bash = f". {install.HOME}/completion.bash; COMP_WORDS=(ns-container {{}}); COMP_CWORD={{}}; _ns_container x '{{}}'; echo ${{{{COMPREPLY[@]}}}}"
+    assert run("--manual")[1] == Path(install.MANUAL).read_text(encoding="utf-8")
+    bash = f". {install.COMPLETION}; COMP_WORDS=(ns-container {{}}); COMP_CWORD={{}}; _ns_container x '{{}}'; echo ${{{{COMPREPLY[@]}}}}"
     for words, at, word, expected in ("st", 1, "st", "start stop status"), ("exec --w", 2, "--w", "--workdir"), ("start c", 2, "c", "c1"):
         done = subprocess.run(["bash", "-c", bash.format(words, at, word)], capture_output=True, text=True, check=True)
         assert done.stdout.split() == expected.split()
-    if shutil.which("man"):
-        rendered = subprocess.run(["man", "-l", f"{install.HOME}/ns-container.8"], capture_output=True, text=True, check=False)
-        assert rendered.stderr == "" and "ns-container exec" in rendered.stdout
+
+
+def test_man_finds_the_manual(rootfs):
+    if not shutil.which("man"):
+        pytest.skip("man is not installed")
+    act(name="c1", rootfs=rootfs)
+    found = subprocess.run(["man", "-w", "ns-container"], capture_output=True, text=True, check=False)
+    assert os.path.samefile(found.stdout.strip() or "/", install.MANUAL), found.stderr
+    rendered = subprocess.run(["man", "ns-container"], capture_output=True, text=True, check=False)
+    assert rendered.stderr == "" and "ns-container exec" in rendered.stdout
+
+
+def test_bash_finds_the_completion(rootfs):
+    loader = "/usr/share/bash-completion/bash_completion"
+    if not os.path.exists(loader):
+        pytest.skip("bash-completion is not installed")
+    act(name="c1", rootfs=rootfs)
+    load = f". {loader}; if declare -F _comp_load >/dev/null; then _comp_load ns-container; else _completion_loader ns-container; fi; complete -p ns-container"
+    found = subprocess.run(["bash", "-c", load], capture_output=True, text=True, check=False)
+    assert "-F _ns_container ns-container" in found.stdout, found.stderr
+
+
+@pytest.mark.parametrize("link", install.LINKS)
+def test_what_is_installed_for_people_comes_back_and_goes_with_the_last_container(rootfs, link):
+    install.uninstall()  # what the tests before have left
+    before = sorted(Path("/usr/local").rglob("*"))
+    act(name="c1", rootfs=rootfs)
+    assert os.path.realpath(link) == install.LINKS[link] and os.lstat(link).st_uid == os.stat(link).st_uid == 0
+    os.unlink(link)
+    assert [each["fields"] for each in act(name="c1", rootfs=rootfs).changes] == [["bundle: off vs on"]]
+    assert os.readlink(link) == install.LINKS[link]
+    act(name="c1", state="absent")
+    assert sorted(Path("/usr/local").rglob("*")) == before
+
+
+def test_what_an_administrator_has_in_place_of_a_link_stays(rootfs):
+    install.uninstall()
+    path = Path(install.COMPLETION)
+    path.parent.mkdir(parents=True)
+    path.write_text("of an administrator", encoding="ascii")
+    try:
+        act(name="c1", rootfs=rootfs)
+        act(name="c1", state="absent")
+        assert path.read_text(encoding="ascii") == "of an administrator"
+    finally:
+        shutil.rmtree(path.parent.parent)
 
 
 @pytest.mark.parametrize("words", [[], ["fly"], ["start"], ["exec", "c1"], ["exec", "-x", "c1", "true"], ["exec", "-u"], ["wait", "a", "b"],

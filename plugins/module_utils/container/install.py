@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The launcher as a program of the host: its files, a link to it for people, and what bash and man know of it."""
+"""The launcher as a program of the host: its files, and the links by which people, man and bash find them."""
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
 
-from .._files import remove_tree, unlink, write
+from .._files import make_directory, remove_tree, unlink, write
 from .launcher import (
     bundle,
     cgroups,
@@ -29,6 +30,9 @@ from .launcher import (
 
 HOME = os.path.dirname(guard.PROGRAM)
 LINK = "/usr/local/sbin/ns-container"
+MANUAL = "/usr/local/share/man/man8/ns-container.8"
+COMPLETION = "/usr/local/share/bash-completion/completions/ns-container"
+LINKS = {LINK: guard.PROGRAM, MANUAL: f"{HOME}/ns-container.8", COMPLETION: f"{HOME}/completion.bash"}
 MODULES = (bundle, cgroups, cli, confine, copy, enter, guard, listing, mounts, namespaces, options, record, seccomp, start, stop,
            syscalls, terminal)
 # The host's own Python, without what an administrator or a virtual environment may have added to it.
@@ -49,8 +53,8 @@ def files():
     found = {f"{HOME}/launcher/__init__.py": (LICENCE, 0o644), guard.PROGRAM: (MAIN, 0o755)}
     for module in MODULES:
         found[f"{HOME}/launcher/{module.__name__.rpartition('.')[2]}.py"] = (inspect.getsource(module), 0o644)
-    found[f"{HOME}/ns-container.8"] = (options.manual(), 0o644)
-    found[f"{HOME}/completion.bash"] = (options.completion(), 0o644)
+    found[LINKS[MANUAL]] = (options.manual(), 0o644)
+    found[LINKS[COMPLETION]] = (options.completion(), 0o644)
     return found
 
 
@@ -63,31 +67,35 @@ def is_current():
                     return False
         except (OSError, ValueError):
             return False
-    return os.path.islink(LINK) and os.readlink(LINK) == guard.PROGRAM
+    return not any(map(_is_missing, LINKS))
+
+
+def _is_missing(link):
+    """Whether a link has to be made, or made anew. A file that an administrator has in its place stays."""
+    return os.readlink(link) != LINKS[link] if os.path.islink(link) else not os.path.lexists(link)
 
 
 def install():
     """Write what is missing or of another release. The program itself comes last, as it needs the others."""
     if is_current():
         return
-    for directory in HOME, f"{HOME}/launcher", os.path.dirname(LINK):
-        os.makedirs(directory, mode=0o755, exist_ok=True)
+    for directory in HOME, f"{HOME}/launcher", *map(os.path.dirname, LINKS):
+        make_directory(directory)
     for directory in HOME, f"{HOME}/launcher":
         os.chmod(directory, 0o755)
     for path, (text, mode) in sorted(files().items(), key=lambda item: item[0] == guard.PROGRAM):
         write(path, text, mode)
-    if not os.path.lexists(LINK) or (os.path.islink(LINK) and os.readlink(LINK) != guard.PROGRAM):
-        write(LINK, None, None, guard.PROGRAM)
+    for link in filter(_is_missing, LINKS):
+        write(link, None, None, LINKS[link])
 
 
 def uninstall():
-    """Take it away again, with the last container."""
-    if os.path.islink(LINK) and os.readlink(LINK) == guard.PROGRAM:
-        unlink(LINK)
+    """Take it away again, with the last container, and the directories of links that are empty then."""
+    for link, target in LINKS.items():
+        if os.path.islink(link) and os.readlink(link) == target:
+            unlink(link)
     for name in os.listdir(HOME) if os.path.isdir(HOME) else ():
-        path = f"{HOME}/{name}"
-        remove_tree(path)
-    try:
-        os.rmdir(HOME)
-    except OSError:
-        pass  # a mount point, or somebody else has something in it
+        remove_tree(f"{HOME}/{name}")
+    for directory in HOME, os.path.dirname(MANUAL), os.path.dirname(COMPLETION), os.path.dirname(os.path.dirname(COMPLETION)):
+        with contextlib.suppress(OSError):  # a mount point, or somebody else has something in it
+            os.rmdir(directory)

@@ -262,7 +262,7 @@ class Containers(Kind):
             os.makedirs(directory, mode=0o700, exist_ok=True)
         with _lock(item.name):
             if not _keeps_running(change) and running(item.name):
-                raise Problem(f"{item.key}: somebody else has started it just now, with its former settings: try again")
+                raise Problem(f"{item.key} was started concurrently with its old configuration; run the task again")
             write(f"{item.directory}/{BUNDLE}", to_bundle(item), BUNDLE_MODE)
             for path, text in _units_of(item).items() if item.service else ():
                 _write_unit(path, text)
