@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import os
 import shlex
@@ -37,6 +36,7 @@ class Rootfses(Kind):
     def __init__(self, params, ahead=None):
         super().__init__(ahead)
         self._web = Web(params)
+        self._judged = {}  # the Trees of tarballs that are on this host, by the paths that they are to have in the store
 
     def require(self):
         self._web.require()
@@ -47,7 +47,7 @@ class Rootfses(Kind):
         checksum = item.checksum or releases.known(item.version, item.arch)
         if item.source.startswith("/"):
             with opened("src", item.source) as file:
-                checksum = verified("src", item.source, sha256(file), checksum)
+                checksum = verified(item, tarball.Hashed(file).sha256(), checksum)
         elif not checksum and have and (have.version, have.arch) == (item.version, item.arch):
             checksum = have.checksum  # a release does not change; no need to ask the mirror at every run
         elif not checksum:
@@ -80,22 +80,16 @@ class Rootfses(Kind):
     def missing(self, plan):
         """Nothing; but the moment to judge a tarball that is on this host already, before anything is changed."""
         for item in (change.after for change in plan.changes if switches(change) and lacking(change.after)):
-            if releases.local_path(item.source):
-                with self._local(item) as file, fitting(item):
-                    tarball.inspect(file, store.room(os.path.dirname(item.dest)))
+            local, final = releases.local_path(item.source), store.place(item.dest, item.checksum)
+            if local and final not in self._judged:
+                with fitting(item, local) as file:
+                    self._judged[final] = tarball.inspect(file, store.room(os.path.dirname(item.dest)))
         return []
 
     def expect(self, plan):
         for item in (change.after for change in plan.changes if switches(change)):
             self.ahead.made.add(item.dest)
             self.ahead.trees[item.dest] = os.path.realpath(store.place(item.dest, item.checksum))
-
-    @contextlib.contextmanager
-    def _local(self, item):
-        """The tarball that is on the host, open, its checksum verified."""
-        with opened(option_of(item), releases.local_path(item.source)) as file:
-            verified(option_of(item), item.source, sha256(file), item.checksum)
-            yield file
 
     # Saying
 
@@ -169,21 +163,19 @@ class Rootfses(Kind):
                 if switches(change):
                     if lacking(item):
                         into.begin()
-                        self._fill(into, item)
-                        into.add(store.place(item.dest, item.checksum))
+                        final = store.place(item.dest, item.checksum)
+                        self._fill(into, item, self._judged.pop(final, None))
+                        into.add(final)
                     into.name(item.dest, item.checksum, moved(item))
                 elif change.action == DELETE and ours_at(item.dest):
                     into.forget(item.dest)
 
-    def _fill(self, into, item):
-        if releases.local_path(item.source):
-            source = self._local(item)
-        else:
-            found = self._web.save(item.source, into.tarball, OTHER_MIRROR)
-            verified("mirror", item.source, found, item.checksum)
-            source = opened("mirror", into.tarball)
-        with source as file, fitting(item):
-            tarball.unpack(file, into.tree, store.room(into.path))
+    def _fill(self, into, item, judged):
+        local = releases.local_path(item.source)
+        if not local:
+            verified(item, self._web.save(item.source, into.tarball, OTHER_MIRROR))
+        with fitting(item, local or into.tarball) as file:
+            tarball.unpack(file, into.tree, judged or tarball.Tree(store.room(into.path)))
         write_record(into.tree, item)
 
     @staticmethod
@@ -338,26 +330,26 @@ def opened(option, path, remedy="give the path of a tarball on this host"):
         yield file
 
 
-def sha256(file):
-    digest = hashlib.sha256()
-    for chunk in iter(lambda: file.read(1 << 20), b""):
-        digest.update(chunk)
-    file.seek(0)
-    return digest.hexdigest()
-
-
-def verified(option, source, found, wanted):
+def verified(item, found, wanted=None):
+    """The SHA-256 that a tarball has, which must be the one that is ``wanted``, or the item's own."""
+    wanted = wanted or item.checksum
     if wanted and found != wanted:
-        raise Problem(f"{option}: {source} has the SHA-256 {found}, and not {wanted}: it is damaged, or another "
+        raise Problem(f"{option_of(item)}: {item.source} has the SHA-256 {found}, and not {wanted}: it is damaged, or another "
                       f"tarball. Get it again; or, if you know that it is the right one, set checksum: sha256:{found}")
     return found
 
 
 @contextlib.contextmanager
-def fitting(item):
-    try:
-        yield
-    except tarball.Unfit as error:
-        remedy = ("make room, or choose another dest" if "more room" in str(error) else
+def fitting(item, path):
+    """The item's tarball, open to be read once. Raises Problem where it is unfit, or turns out to have been another."""
+    with opened(option_of(item), path) as opened_file:
+        file, unfit = tarball.Hashed(opened_file), None
+        try:
+            yield file
+        except tarball.Unfit as error:
+            unfit = error
+        verified(item, file.sha256())
+    if unfit:
+        remedy = ("make room, or choose another dest" if "more room" in str(unfit) else
                   "get it again from where it was made, or give another tarball")
-        raise Problem(f"{option_of(item)}: {item.source} {error}. Nothing was changed; {remedy}") from None
+        raise Problem(f"{option_of(item)}: {item.source} {unfit}. Nothing was changed; {remedy}")

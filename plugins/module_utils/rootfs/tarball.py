@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import hashlib
 import os
 import shutil
 import tarfile
@@ -37,6 +38,24 @@ DIRECTORY, FILE, SYMLINK, HARDLINK = "directory", "file", "symlink", "hard link"
 
 class Unfit(Exception):
     """Why a tarball cannot be unpacked, in words that go on after its name."""
+
+
+class Hashed:
+    """A file, and the SHA-256 of what has been read of it."""
+
+    def __init__(self, file):
+        self._file, self._digest = file, hashlib.sha256()
+
+    def read(self, size=-1):
+        data = self._file.read(size)
+        self._digest.update(data)
+        return data
+
+    def sha256(self):
+        """The digest of the whole file."""
+        while self.read(CHUNK):
+            pass
+        return self._digest.hexdigest()
 
 
 class Stream:
@@ -126,11 +145,11 @@ class Node:
 
 class Tree:
     """Judges members one after the other, knowing what came before. The cost of one does not grow with its depth where others have
-    come from the same directory."""
+    come from the same directory. ``judged`` is what came of each, in the order of the archive."""
 
     def __init__(self, room=None):
         self.room, self.size, self.count = room, 0, 1
-        self.root = Node(b"", None, DIRECTORY)
+        self.root, self.judged = Node(b"", None, DIRECTORY), []
         self._seen = {b"": self.root}  # directories by their paths, as members say them
 
     def add(self, member):
@@ -152,6 +171,7 @@ class Tree:
         self._measure(member, node)
         if kind == DIRECTORY:
             node.member = member
+        self.judged.append((node, target))
         return node, target
 
     def directories(self):
@@ -314,18 +334,24 @@ def _times(member):
 
 @reasons()
 def inspect(file, room=None):
-    """Raises Unfit where the tarball cannot be unpacked into ``room`` bytes. Writes nothing."""
+    """The judged Tree of a tarball. Raises Unfit where it cannot be unpacked into ``room`` bytes. Writes nothing."""
     tree = Tree(room)
     for unused, member in members(file):
         tree.add(member)
+    return tree
 
 
 @reasons()
-def unpack(file, path, room=None):
-    """Unpack into a directory that is empty and which nobody else can reach. Raises Unfit, where what is in it is to be removed."""
-    tree = Tree(room)
+def unpack(file, path, tree):
+    """Unpack into a directory that is empty and which nobody else can reach. Raises Unfit, where what is in it is to be removed.
+
+    ``tree`` is a new one, or has judged these members: the digest of the file tells whether it was these.
+    """
+    judged = iter(tuple(tree.judged))
     with Writer(path) as writer:
         for archive, member in members(file):
-            node, target = tree.add(member)
+            node, target = next(judged, None) or tree.add(member)
+            if node.kind != _kind(member):
+                raise Unfit("has changed since it was judged")
             writer.write(node, member, target, archive.extractfile(member) if node.kind == FILE else None)
         writer.finish(tree)
