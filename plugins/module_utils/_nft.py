@@ -19,6 +19,7 @@ from ._model import OWNER, Item, fact, identity, settable
 from ._operations import PATH, OperationsKind, Run, fed
 
 TABLE_PREFIX = "fromscratch"  # the name is the mark of ours: a table has no room for another
+LIST = ("nft", "--numeric-protocol", "--stateless", "list")  # a protocol's name would be that of a file that not every host has
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class Tables(OperationsKind):
 
     def complete(self, item):
         """The rules as nft lists them; None where the kernel has no tables of that family."""
-        done = run("unshare", "--net", "sh", "-ec", f"nft -f - && nft -s list table {item.place}", text=loading(item))
+        done = run("unshare", "--net", "sh", "-ec", f"nft -f - && {' '.join(LIST)} table {item.place}", text=loading(item))
         if done.returncode and item.family == "bridge" and not _knows_bridges():
             self.warnings.append(f"{item.key} is left out: the kernel of this host has no tables of that family, so that "
                                  "containers can send as each other (in the role: overlay_antispoof)")
@@ -101,7 +102,7 @@ class Tables(OperationsKind):
     def observe(self, wanted, prune):
         found = {}
         for item in wanted if nft() else ():
-            done = run("nft", "-s", "list", "table", item.family, item.name)
+            done = run(*LIST, "table", item.family, item.name)
             if done.returncode == 0:
                 owner = OWNER if item.name.startswith(TABLE_PREFIX) else "somebody else"
                 found[item.key] = replace(item, rules=_inner(done.stdout), owner=owner)

@@ -4,6 +4,7 @@ their distribution's packages."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -90,6 +91,11 @@ class _Relay(socketserver.StreamRequestHandler):
             _pump(there, self.request)
 
 
+class _Server(socketserver.ThreadingTCPServer):
+    allow_reuse_address = True
+    daemon_threads = True
+
+
 def _pump(source, sink):
     try:
         while data := source.recv(1 << 16):
@@ -98,11 +104,11 @@ def _pump(source, sink):
         pass
 
 
-def proxy(host):
-    """Lets apt and pip on a lab host, which reaches nothing but its peers, use this machine's way to packages."""
+@contextlib.contextmanager
+def packages(host):
+    """Let apt and pip on a lab host, which reaches nothing but its peers, use this machine's way to packages."""
     with entered(host):
-        server = socketserver.ThreadingTCPServer(("127.0.0.1", PORT), _Relay)
-    server.daemon_threads = True
+        server = _Server(("127.0.0.1", PORT), _Relay)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     way = f"http://127.0.0.1:{PORT}"
     root = Path("/proc", str(first_process(host)), "root")
@@ -111,7 +117,11 @@ def proxy(host):
     (root / "etc/pip.conf").write_text(f"[global]\nproxy = {way}\ncert = /etc/ssl/believed.pem\n")
     (root / "etc/ssl").mkdir(exist_ok=True)
     (root / "etc/ssl/believed.pem").write_bytes(Path(believed()).read_bytes())
-    return server
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def believed():

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ..conftest import ROOT
-from .lab import first_process, play, proxy, sh
+from .lab import first_process, packages, play, sh
 
 HOST = "demo"
 
@@ -27,10 +27,8 @@ def project(tmp_path):
     try:
         subprocess.run(["git", "-c", "safe.directory=*", "clone", "--quiet", "--no-local", ROOT, tmp_path / "project"], check=True)
         shutil.copytree(tmp_path / "project", Path("/proc", str(first_process(HOST)), "root/srv/project"), symlinks=True)
-        server = proxy(HOST)
-        yield "/srv/project"
-        server.shutdown()
-        server.server_close()
+        with packages(HOST):
+            yield "/srv/project"
     finally:
         play("-i", inventory, ROOT / "playbooks/lab.yml", "-e", "lab_state=absent")
 

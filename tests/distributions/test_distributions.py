@@ -6,26 +6,35 @@ The tests are the steps of an administrator, in that order. A release that scrip
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
 import signal
 import subprocess
+import tempfile
 
 import pytest
+import yaml
 
 from ..conftest import ROOT
-from .lab import eventually, first_process, play, proxy, sh
+from .lab import eventually, first_process, packages, play, sh
 
-INVENTORY = ROOT / "tests/distributions/inventory"
+INVENTORY = ROOT / "tests/distributions/inventory/hosts.yml"
 NUMBERS = {"bullseye": "11", "bookworm": "12", "trixie": "13"}
 CONTAINERS = {"bullseye": ("eleven", "10.0.0.111"), "bookworm": ("twelve", "10.0.0.112"), "trixie": ("thirteen", "10.0.0.113")}
 MADE = [name for name in NUMBERS if (ROOT / ".cache/userland" / name / "etc").is_dir()]
 
 
 def run(playbook, *words, **options):
-    return play("-i", INVENTORY, *(["-i", os.environ["LAB_INVENTORY"]] if "LAB_INVENTORY" in os.environ else []),
-                ROOT / playbook, *words, **options)
+    """A playbook on those hosts whose release is there."""
+    inventory = yaml.safe_load(INVENTORY.read_text(encoding="utf-8"))
+    hosts = inventory["overlay"]["hosts"]
+    inventory["overlay"]["hosts"] = {name: hosts[name] for name in MADE}
+    with tempfile.NamedTemporaryFile("w", suffix=".yml", encoding="utf-8") as fewer:
+        yaml.safe_dump(inventory, fewer)
+        fewer.flush()
+        return play("-i", fewer.name, ROOT / playbook, *words, **options)
 
 
 def changes(results):
@@ -48,15 +57,10 @@ def booted(name):
 
 
 @pytest.fixture(scope="module")
-def mesh(tmp_path_factory):
+def mesh():
     """The hosts of those releases that are there, booted."""
     if len(MADE) < 2:
         pytest.skip("NOT RUN: no two releases of Debian are in .cache/userland: run scripts/userland")
-    if len(MADE) < len(NUMBERS):
-        hosts = tmp_path_factory.mktemp("inventory") / "fewer.yml"
-        hosts.write_text(json.dumps({"overlay": {"hosts": {
-            name: {"overlay_state": "absent", "lab_address": None} for name in NUMBERS if name not in MADE}}}))
-        os.environ["LAB_INVENTORY"] = str(hosts)
     lab()
     yield MADE
     lab("absent")
@@ -98,13 +102,10 @@ def picture(name):
 
 
 def test_the_role_installs_what_is_missing_and_sets_the_hosts_up(mesh):
-    servers = [proxy(name) for name in mesh]
-    try:
+    with contextlib.ExitStack() as ways:
+        for name in mesh:
+            ways.enter_context(packages(name))
         run("site.yml")
-    finally:
-        for server in servers:
-            server.shutdown()
-            server.server_close()
     for name in mesh:
         assert sh(name, "command -v nft && python3 -c 'import pyroute2'").stdout
     reached(mesh)
@@ -124,6 +125,46 @@ def test_the_second_run_changes_nothing_nor_does_a_check_predict_anything(mesh):
     done, results = run("site.yml")
     assert changes(results) == [] and "changed=0" in done.stdout and "changed=1" not in done.stdout
     assert len(results) == len(mesh)
+
+
+@pytest.fixture
+def managed(mesh):
+    """A host that Docker and NetworkManager share with the overlay: the distribution's own packages."""
+    if "bookworm" not in mesh:
+        pytest.skip("NOT RUN: Debian 12, on which they would be installed, is not in .cache/userland")
+    if not online("bookworm"):
+        pytest.skip("NOT RUN: no mirror has the packages docker.io and network-manager")
+    return "bookworm"
+
+
+def online(name):
+    """Have a host know its distribution's packages, where a mirror has them."""
+    with packages(name):
+        return sh(name, "apt-get update --error-on=any", check=False).returncode == 0
+
+
+def test_docker_and_networkmanager_come_to_a_host_of_the_overlay(mesh, managed):
+    with packages(managed):
+        sh(managed, "DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends docker.io network-manager")
+    sh(managed, "sysctl -w net.bridge.bridge-nf-call-iptables=1")  # as Kubernetes and Docker's icc=false have it
+    assert "policy drop" in sh(managed, "nft list chain ip filter FORWARD").stdout
+    ping = f"ip netns exec {CONTAINERS[managed][0]} ping -q -c1 -W2 {CONTAINERS[mesh[-1]][1]}"
+    assert sh(managed, ping, check=False).returncode != 0, "Docker drops what is bridged"
+    predicted = changes(run("site.yml", "--check")[1])
+    assert changes(run("site.yml")[1]) == predicted
+    assert {item for host, item, unused in predicted} == {
+        "passage of br0", "file /etc/NetworkManager/conf.d/zz-fromscratch.conf", "file /var/lib/fromscratch/network"}
+    assert changes(run("site.yml")[1]) == []
+    states = dict(line.split(":") for line in sh(managed, "nmcli --terse --fields DEVICE,STATE device").stdout.splitlines())
+    assert (states["br0"], states["vxlan0"]) == ("unmanaged", "unmanaged")
+    reached(mesh)
+
+
+def test_restarts_of_docker_and_networkmanager_take_nothing_away(mesh, managed):
+    before = lasting(managed)
+    sh(managed, "systemctl restart docker.service NetworkManager.service")
+    assert lasting(managed) == before and changes(run("site.yml")[1]) == []
+    reached(mesh)
 
 
 def test_drift_is_predicted_and_repaired(mesh):
@@ -176,7 +217,9 @@ def lasting(name):
 
 
 def test_teardown_leaves_nothing(mesh):
+    if "bookworm" in mesh:
+        sh("bookworm", "systemctl stop NetworkManager.service", check=False)  # which keeps its traces in /run
     run("playbooks/teardown.yml")
     for name in mesh:
-        assert sorted(each["ifname"] for each in json.loads(sh(name, "ip -j link").stdout)) == ["enX0", "lo"]
+        assert {each["ifname"] for each in json.loads(sh(name, "ip -j link").stdout)} - {"docker0"} == {"enX0", "lo"}
         assert "fromscratch" not in sh(name, "nft list ruleset; ls /etc/systemd/system /etc/udev/rules.d; ls /var/lib/fromscratch").stdout
