@@ -20,9 +20,10 @@ import shlex
 from .._errors import Foreign, Problem
 from .._files import is_private, mounts_below, remove_tree
 from .._paths import RUN, tidy
+from ..container.launcher.record import STORE
 from ..container.state import UNKNOWN, number, trees_in_use
 
-NAME = ".store"
+NAME = STORE
 WORK = "new"  # in the store: where a tree is made
 FORMER = ".alpine_rootfs.used"  # where earlier releases moved trees that containers ran on
 TREE = re.compile(r"sha256-[0-9a-f]{64}")
@@ -192,8 +193,11 @@ class Store:
 
     def __exit__(self, kind, value, trace):
         try:
-            for each in unused(self.parent):
-                remove_tree(each)
+            with contextlib.ExitStack() as locks:
+                claimed = [each for each in unnamed(self.parent) if _claim(each, locks)]
+                for each in unused(self.parent) if claimed else ():
+                    if each in claimed:
+                        remove_tree(each)
         except (OSError, Problem):
             if kind is None:  # else the first error says more
                 raise
@@ -274,6 +278,20 @@ class Store:
             os.unlink(dest)
         else:
             os.rename(dest, aside(dest, dest))
+
+
+def _claim(tree, locks):
+    """Keep starts of containers from a tree; whether none has a use for it already: see launcher.start.hold."""
+    try:
+        opened = os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except NotADirectoryError:  # a link that a killed run has left
+        return True
+    locks.callback(os.close, opened)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def refuse_foreign(parent):

@@ -12,6 +12,7 @@ import os
 STATE = "/var/lib/fromscratch/containers"
 RUN = "/run/fromscratch/containers"
 USERS = "/run/fromscratch/users"  # user namespaces, each by the container's name
+STORE = ".store"  # beside the names of root filesystems: where their trees lie
 
 
 def boot_id():

@@ -110,7 +110,7 @@ def _prepare(name, unit):
             return
         config = load(name)
         first, count = ids(config)
-        tree = os.path.realpath(config["root"]["path"])
+        tree = hold(config["root"]["path"])
         if os.path.samestat(os.stat(tree), os.stat("/")) and annotation(config, LAYER) == "none":
             raise Refused(f"the root of {name} would be the host's")
         namespaces.provide(name, first, count)
@@ -141,6 +141,24 @@ def _prepare(name, unit):
             raise Refused(said.decode("utf-8", "replace"))
         if annotation(config, WAITS):
             _wait_until_ready(pid)
+
+
+def hold(path):
+    """The tree that a name of a root filesystem leads to. It is not swept from its store as long as this process lives: until what
+    runs on it is recorded, a shared lock, see flock(2), tells that somebody has a use for it."""
+    while True:
+        tree = os.path.realpath(path)
+        if os.path.basename(os.path.dirname(tree)) != record.STORE:
+            return tree
+        try:
+            opened = os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fcntl.flock(opened, fcntl.LOCK_SH)
+            if os.path.realpath(path) == tree and os.path.samestat(os.fstat(opened), os.stat(tree)):
+                return tree
+            os.close(opened)
+        except FileNotFoundError:
+            if os.path.realpath(path) == tree:
+                raise Refused(f"{path} leads to {tree}, which is not there: make the root filesystem anew with alpine_rootfs") from None
 
 
 def ids(config):
