@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.fromscratch.containers.plugins.module_utils._paths import RUN, STATE
-from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher import start
+from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher import enter, start
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.guard import PROGRAM
 
 from . import test_ns_container
@@ -71,6 +72,58 @@ def test_what_enters_a_container_does_not_show_the_root_of_the_host(rootfs, secr
     assert inside("cat /found") == "", "the host's files"
     programs = {line.partition(" ")[2] for line in inside("cat /exe || :").splitlines()}
     assert all(program.startswith("/memfd:ns-container") for program in programs), "a program of the host that root inside may write to"
+
+
+def shown(process):
+    """What a process shows to those who may look at it: namespaces, root, descriptors, ids and rights."""
+    def read(path):
+        return os.readlink(f"/proc/{process}/{path}")
+
+    status = dict(line.split(":\t", 1) for line in Path(f"/proc/{process}/status").read_text(encoding="ascii").splitlines())
+    rights = {key: int(status[key], 16) for key in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")}
+    same = {key: " ".join(status[key].split()) for key in ("Uid", "Gid", "Groups", "NoNewPrivs", "Seccomp")}
+    same.update({kind: read(f"ns/{kind}") for kind in os.listdir(f"/proc/{process}/ns")})
+    root = os.stat(f"/proc/{process}/root")
+    directory = Path(f"/proc/{process}/fd")
+    return rights, {**same, "root": (root.st_dev, root.st_ino)}, [os.readlink(each) for each in directory.iterdir() if int(each.name) > 2]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_enters_a_container_is_confined_from_its_first_moment(rootfs, mode):
+    """The process that the fork into the pid namespace makes is stopped there, before it does anything."""
+    act(name="c1", rootfs=rootfs, init=False, user="7:8", command=["sleep", "1000"], **MODES[mode])
+    fork, own = os.fork, os.readlink("/proc/self/ns/pid")
+
+    def stopped_inside():
+        child = fork()
+        if child == 0 and os.readlink("/proc/self/ns/pid") != own:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return child
+
+    caller = fork()
+    if caller == 0:
+        os.fork = stopped_inside
+        code = 1
+        with contextlib.suppress(BaseException):
+            code = enter.run("c1", ["sleep", "0"])
+        os._exit(code)
+
+    def state(process):
+        with contextlib.suppress(OSError):
+            return Path(f"/proc/{process}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]
+
+    eventually(lambda: any(state(each) == "T" for each in members(pid())), "it has come")
+    entered = next(each for each in members(pid()) if state(each) == "T")
+    try:
+        (rights, same, descriptors), (allowed, wanted, unused) = shown(entered), shown(pid())
+        assert same == wanted
+        assert not {key: hex(found & ~allowed[key]) for key, found in rights.items() if found & ~allowed[key]}, "more rights than process 1"
+        assert all(each.startswith(("pipe:", "socket:")) for each in descriptors), descriptors
+        assert os.stat(f"/proc/{entered}/fd").st_uid == 0, "who can be looked into belongs to a user of the container"
+    finally:
+        os.kill(entered, signal.SIGCONT)
+        code = os.waitpid(caller, 0)[1]
+    assert code == 0
 
 
 @pytest.fixture
