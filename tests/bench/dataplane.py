@@ -50,7 +50,7 @@ class Way:
         self.throughput.append(done["end"]["sum_received"]["bits_per_second"] / 1e9)
         done = subprocess.run([*enter, "ping", "-q", "-f", "-c", str(ECHOES), self.address], capture_output=True, text=True,
                               check=True).stdout
-        self.echoes.append(1000 / float(re.search(r"= [\d.]+/([\d.]+)/", done)[1]))
+        self.echoes.append(ECHOES * 1000 / int(re.search(r"(\d+)ms$", done, re.M)[1]))
 
 
 class ByHand(Way):
