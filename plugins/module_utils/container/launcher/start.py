@@ -158,7 +158,8 @@ def hold(path):
             os.close(opened)
         except FileNotFoundError:
             if os.path.realpath(path) == tree:
-                raise Refused(f"{path} leads to {tree}, which is not there: make the root filesystem anew with alpine_rootfs") from None
+                raise Refused(f"{path} leads to {tree}, which is not there: make the root filesystem anew with "
+                              "alpine_rootfs") from None
 
 
 def ids(config):
