@@ -126,11 +126,11 @@ class Connection(ConnectionBase):
 
     def exec_command(self, cmd, in_data=None, sudoable=True):
         self._connect()
-        refusals = f"{self._name} does not run", f"there is no container {self._name}"
+        refusals = f"ns-container: {self._name} does not run", f"ns-container: there is no container {self._name}"
         code, out, err = self._host.run(
             f"[ -x {PROGRAM} ] || {{ echo {shlex.quote(refusals[0])} >&2; exit {REFUSED}; }}; "
             f"{PROGRAM} exec --no-tty {shlex.join([self._name, '/bin/sh', '-c', to_native(cmd)])}", in_data)
-        if code == REFUSED and to_native(err).rstrip().endswith(refusals):
+        if code == REFUSED and to_native(err).rstrip().rpartition("\n")[2].startswith(refusals):
             raise AnsibleConnectionFailure(f"Container {self._name} does not run on {self._host.name}: "
                                            "start it with fromscratch.containers.ns_container")
         return code, out, err

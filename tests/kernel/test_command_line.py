@@ -18,7 +18,7 @@ from ansible_collections.fromscratch.containers.plugins.module_utils.container.l
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.options import VERBS
 
 from . import test_ns_container
-from .conftest import sh
+from .conftest import run_module, sh
 from .test_isolation import in_terminal
 from .test_ns_container import act, eventually, inside, launcher, pid
 
@@ -47,10 +47,30 @@ def test_exec_as_another_user_elsewhere_and_with_variables(rootfs, userns):
 
 def test_a_command_that_is_not_there(rootfs):
     act(name="c1", rootfs=rootfs)
-    assert run("exec", "c1", "no-such") == (127, "", "ns-container: no-such: not found\n")
-    assert run("exec", "c1", "/etc") == (126, "", "ns-container: /etc: permission denied\n")
-    assert run("exec", "none", "true") == (125, "", "ns-container: there is no container none\n")
+    inside("echo something >/text; chmod 755 /text; echo '#!/no/such/shell' >/script; chmod 755 /script")
+    for code, name, words in ((127, "no-such", "not found: give the path"), (126, "/etc", "permission denied: give the path"),
+                              (126, "/text", "not a program of this machine"), (127, "/script", "a script needs its interpreter")):
+        found = run("exec", "c1", name)
+        assert found[:2] == (code, "") and found[2].startswith(f"ns-container: {name}: ") and words in found[2], found
+    assert run("exec", "none", "true") == (125, "", "ns-container: there is no container none: ns-container list shows those that there are\n")
     assert run("exec", "../c1", "true")[0] == 125
+
+
+@pytest.mark.parametrize("options, words", [
+    ({"ulimits": {"nofile": 1 << 40}}, "setrlimit RLIMIT_NOFILE 1099511627776:1099511627776: not allowed to raise maximum limit: choose lower"),
+    ({"tmpfs": ["/x:flavour=sweet"]}, "fsconfig flavour=sweet: Invalid argument, of the tmpfs tmpfs at /x with nosuid,nodev,flavour=sweet: change"),
+    ({"workdir": "/no/where"}, "chdir /no/where: No such file or directory: choose a directory")])
+def test_a_start_that_fails_says_at_what_and_what_to_do(rootfs, options, words):
+    found = run_module("ns_container", name="c1", rootfs=rootfs, **options)
+    assert found.failed and f"container c1: starting it failed: {words}" in found.msg, found.msg
+
+
+def test_a_bundle_that_says_what_cannot_be(rootfs):
+    act(name="c1", rootfs=rootfs, state="stopped")
+    bundle = Path(STATE, "c1/config.json")
+    bundle.write_text(bundle.read_text(encoding="utf-8").replace("CAP_CHOWN", "CAP_FLY"), encoding="utf-8")
+    code, unused, said = run("start", "c1")
+    assert code == 125 and "config.json says what cannot be" in said and "run the playbook again" in said
 
 
 def test_a_user_of_its_own(rootfs):

@@ -184,7 +184,7 @@ def test_by_exec_while_it_starts(c1):
     record.write_text(f"{os.getpid()}\n{stat[19]}\n{was.split()[2]}\n", encoding="ascii")
     found = subprocess.run([PROGRAM, "exec", "c1", "true"], check=False, capture_output=True, text=True)
     record.write_text(was, encoding="ascii")
-    assert (found.returncode, found.stderr) == (125, "ns-container: c1 is only just starting\n")
+    assert (found.returncode, found.stderr) == (125, "ns-container: c1 is only just starting: try again\n")
 
 
 def test_exec_leaks_neither_files_nor_terminal(c1, secret):

@@ -736,7 +736,7 @@ def test_by_hand(rootfs, tmp_path):
     assert run(*launcher("stop")) == (0, "", "") and run(*launcher("stop")) == (0, "", "")
     assert run(*launcher("status")) == (3, "c1 does not run: ended with status 143\n", "")
     assert run(*launcher("wait")) == (0, "143\n", "")
-    assert run(*launcher("exec", "true")) == (125, "", "ns-container: c1 does not run\n")
+    assert run(*launcher("exec", "true")) == (125, "", "ns-container: c1 does not run: start it with ns-container start c1\n")
     for words in launcher("start"), [LINK, "start", "c1"], launcher("restart"):
         with open(tmp_path / "out", "w+", encoding="utf-8") as out:
             done = subprocess.run(words, cwd=f"{STATE}/c1", stdin=subprocess.DEVNULL, stdout=out, stderr=out, check=False,

@@ -16,6 +16,7 @@ LAYER = f"{ANNOTATION}layer"  # none, disk or tmpfs: what the container writes t
 STOP_TIMEOUT = f"{ANNOTATION}stop-timeout"  # seconds between SIGTERM and SIGKILL
 WAITS = f"{ANNOTATION}init-is-a-shell"  # process 1 is ready when it catches SIGTERM
 DEVICES = f"{ANNOTATION}devices"  # nodes: /dev has nodes of its own, which work everywhere; else they work in /dev alone
+ANEW = "run the playbook again, which writes it anew"
 
 _NUMBER, _TEXT, _YES, _TEXTS = int, str, bool, [str]
 _IDS = [{"containerID": _NUMBER, "hostID": _NUMBER, "size": _NUMBER}]
@@ -40,9 +41,18 @@ class Refused(Exception):
     """Something that cannot be done, in words: which, where, and what to do about it."""
 
 
+def words(error):
+    """What went wrong: the call, what it was about, and why."""
+    if isinstance(error, Refused):
+        return str(error)
+    if isinstance(error, OSError):
+        return f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
+    return f"config.json says what cannot be ({error!r}): {ANEW}"
+
+
 def directory(name):
     if not name or "/" in name or name.startswith("."):
-        raise Refused(f"{name!r} is no name of a container")
+        raise Refused(f"{name!r} is no name of a container: ns-container list shows those that there are")
     return f"{STATE}/{name}"
 
 
@@ -53,9 +63,9 @@ def load(name):
         with open(path, "rb") as file:
             found = json.load(file)
     except (FileNotFoundError, NotADirectoryError):
-        raise Refused(f"there is no container {name}") from None
+        raise Refused(f"there is no container {name}: ns-container list shows those that there are") from None
     except ValueError as error:
-        raise Refused(f"{path} is not the bundle of a container ({error}): run the playbook again") from None
+        raise Refused(f"{path} is not the bundle of a container ({error}): {ANEW}") from None
     check(found, KNOWN, path)
     return found
 
@@ -64,18 +74,18 @@ def check(found, known, where):
     """Refuse what is not in the table of what is known."""
     if isinstance(known, dict):
         if not isinstance(found, dict):
-            raise Refused(f"{where}: {found!r} is no object")
+            raise Refused(f"{where}: {found!r} is no object: {ANEW}")
         for key, value in found.items():
             if key not in known and None not in known:
                 raise Refused(f"{where}: {key!r} is not known here: remove it, or start the container by another runtime")
             check(value, known.get(key, known.get(None)), f"{where}: {key}")
     elif isinstance(known, list):
         if not isinstance(found, list):
-            raise Refused(f"{where}: {found!r} is no list")
+            raise Refused(f"{where}: {found!r} is no list: {ANEW}")
         for each in found:
             check(each, known[0], where)
     elif not isinstance(found, known) or (known is int and isinstance(found, bool)):
-        raise Refused(f"{where}: {found!r} is not of the type {known.__name__}")
+        raise Refused(f"{where}: {found!r} is not of the type {known.__name__}: {ANEW}")
 
 
 def annotation(config, key, default=""):

@@ -40,7 +40,8 @@ def confine(name, resources):
         return
     point = mount_point()
     if point is None:
-        raise OSError(f"{', '.join(sorted(wanted))}: limits need cgroup v2, which is not mounted here")
+        raise OSError(f"{', '.join(sorted(wanted))}: limits need cgroup v2, which is not mounted here: mount it, as systemd does, "
+                      "or leave the limits out")
     group = f"{point}/{PARENT}/{name}"
     remove(name)  # with the limits of one that ended by itself
     os.makedirs(group, exist_ok=True)
@@ -81,5 +82,7 @@ def _write(path, text):
     descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(descriptor, text.encode())
+    except OSError as error:
+        raise OSError(error.errno, f"write {text} to {path}: {error.strerror}") from None
     finally:
         os.close(descriptor)

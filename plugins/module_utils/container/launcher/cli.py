@@ -7,26 +7,26 @@ import os
 import sys
 
 from . import bundle, record
-from .bundle import Refused
+from .bundle import Refused, words
 from .options import help_text, parse
 
 USAGE, NOT_RUNNING, NOT_POSSIBLE = 64, 3, 125
 TEMPLATE = "/etc/systemd/system/ns-container@.service"
 
 
-def main(words):
+def main(line):
     try:
-        if not words or words[0] in ("--help", "-h", "help"):
+        if not line or line[0] in ("--help", "-h", "help"):
             sys.stdout.write(help_text())
-            return 0 if words else USAGE
-        if words[1:2] in (["--help"], ["-h"]):
-            sys.stdout.write(help_text(words[0]))
+            return 0 if line else USAGE
+        if line[1:2] in (["--help"], ["-h"]):
+            sys.stdout.write(help_text(line[0]))
             return 0
-        if words[0] == "--manual":
+        if line[0] == "--manual":
             from .options import manual
             sys.stdout.write(manual())
             return 0
-        verb, options, arguments = parse(words)
+        verb, options, arguments = parse(line)
     except (Refused, KeyError) as error:
         sys.stderr.write(f"ns-container: {error}\nTry ns-container --help.\n")
         return USAGE
@@ -40,7 +40,7 @@ def main(words):
     except BrokenPipeError:
         return 1
     except OSError as error:
-        sys.stderr.write(f"ns-container: {verb}: {error}\n")
+        sys.stderr.write(f"ns-container: {verb}: {words(error)}\n")
         return NOT_POSSIBLE
 
 
@@ -76,7 +76,7 @@ def _start(options, names):
         return _systemctl("start", names)
     failures = start.start_all(names, "unit" in options)
     if failures:
-        raise Refused("; ".join(f"{name}: {words}" for name, words in failures.items()))
+        raise Refused("; ".join(f"{name}: {text}" for name, text in failures.items()))
     return 0
 
 
@@ -157,16 +157,16 @@ def _wait(unused, names):
 def _logs(options, names):
     name, lines = names[0], options.get("lines", ["all"])[-1]
     if lines != "all" and not lines.isdigit():
-        raise Refused(f"logs: {lines!r} is no number of lines")
+        raise Refused(f"logs: {lines!r} is no number of lines: give one, or all")
     path = f"{bundle.directory(name)}/log"
     if os.path.isdir("/run/systemd/system"):
-        words = ["journalctl", "--unit", _unit(name), "--output", "cat", "--lines", lines, *["--follow"] * ("follow" in options)]
+        command = ["journalctl", "--unit", _unit(name), "--output", "cat", "--lines", lines, *["--follow"] * ("follow" in options)]
     elif not os.path.exists(path):
-        raise Refused(f"there is no log of {name}")
+        raise Refused(f"there is no log of {name}: it begins with its first start, see ns-container list")
     else:
-        words = ["tail", "-n", "+1" if lines == "all" else lines, *["-F"] * ("follow" in options), path]
+        command = ["tail", "-n", "+1" if lines == "all" else lines, *["-F"] * ("follow" in options), path]
     sys.stdout.flush()
-    os.execvp(words[0], words)  # noqa: S606
+    os.execvp(command[0], command)  # noqa: S606
 
 
 def _cp(unused, paths):

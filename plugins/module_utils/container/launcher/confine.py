@@ -10,6 +10,7 @@ import resource
 import signal
 
 from . import syscalls
+from .bundle import Refused
 from .seccomp import program
 
 CAPABILITIES = (  # capabilities(7), by the kernel's numbers
@@ -48,7 +49,11 @@ def bits(names):
 def limit(rlimits):
     for each in rlimits:
         pair = (-1 if each[kind] == UNLIMITED else each[kind] for kind in ("soft", "hard"))
-        resource.setrlimit(RLIMITS[each["type"][len("RLIMIT_"):]], tuple(pair))
+        try:
+            resource.setrlimit(RLIMITS[each["type"][len("RLIMIT_"):]], tuple(pair))
+        except (OSError, ValueError) as error:  # Python's for EPERM and EINVAL
+            raise Refused(f"setrlimit {each['type']} {each['soft']}:{each['hard']}: {error}: choose lower ulimits; of nofile, "
+                          "sysctl fs.nr_open is the highest") from None
 
 
 def become_root_of(users):

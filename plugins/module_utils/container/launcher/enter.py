@@ -14,7 +14,7 @@ import os
 import signal
 
 from . import cgroups, confine, record, syscalls
-from .bundle import Refused, load, mapped
+from .bundle import Refused, load, mapped, words
 from .start import NotRun, find_program, user_of
 
 ORDER = (("ipc", syscalls.CLONE_NEWIPC), ("uts", syscalls.CLONE_NEWUTS), ("net", syscalls.CLONE_NEWNET),
@@ -24,17 +24,24 @@ TIOCGPTPEER, TIOCSPTLCK, TIOCSCTTY = 0x5441, 0x40045431, 0x540E  # ioctl_tty(2)
 NOT_POSSIBLE, NOT_EXECUTABLE, NOT_FOUND, BY_SIGNAL = 125, 126, 127, 128  # exit statuses, as other tools have them
 
 
+class Stopped(Refused):
+    """A container that does not run."""
+
+    def __init__(self, name):
+        super().__init__(f"{name} does not run: start it with ns-container start {name}")
+
+
 def running(name):
     """The pid of a container's process 1. Raises Refused."""
     pid = record.running(name)
     if pid is None:
-        raise Refused(f"{name} does not run")
+        raise Stopped(name)
     try:
         starting = os.path.samestat(os.stat(f"/proc/{pid}/root"), os.stat("/"))
     except OSError:
-        raise Refused(f"{name} does not run") from None
+        raise Stopped(name) from None
     if starting:
-        raise Refused(f"{name} is only just starting")
+        raise Refused(f"{name} is only just starting: try again")
     return pid
 
 
@@ -48,7 +55,7 @@ def confined(name, config, process, user, act, *kept):
                for kind, flag in ORDER if os.path.exists(f"/proc/{pid}/ns/{kind}")]
     users = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC) if mapped(config) else None
     if record.running(name) != pid:  # else the descriptors may be those of somebody else
-        raise Refused(f"{name} does not run")
+        raise Stopped(name)
     caller = os.getpid()
     child = os.fork()
     if child:
@@ -81,10 +88,10 @@ def confined(name, config, process, user, act, *kept):
             os._exit(NOT_POSSIBLE)
         code = act()
     except NotRun as error:
-        code = NOT_EXECUTABLE if error.number == errno.EACCES else NOT_FOUND
+        code = NOT_FOUND if error.number == errno.ENOENT else NOT_EXECUTABLE
         os.write(kept[0], str(error).encode("utf-8", "replace"))
-    except (Refused, OSError) as error:
-        os.write(kept[0], str(error).encode("utf-8", "replace"))
+    except Exception as error:
+        os.write(kept[0], words(error).encode("utf-8", "replace"))
     finally:
         os._exit(code)
 
@@ -94,13 +101,13 @@ def look_up(user):
     name, unused, group = user.partition(":")
     found = _entry("/etc/passwd", name)
     if not (name.isdigit() or found):
-        raise Refused(f"{name}: there is no such user in the container")
+        raise Refused(f"{name}: there is no such user in /etc/passwd of the container: give one of those, or a number")
     uid = int(found[2] if found else name)
     gid = int(found[3]) if found else 0
     if group:
         entry = _entry("/etc/group", group)
         if not (group.isdigit() or entry):
-            raise Refused(f"{group}: there is no such group in the container")
+            raise Refused(f"{group}: there is no such group in /etc/group of the container: give one of those, or a number")
         gid = int(entry[2] if entry else group)
     members = []
     if found and not group:
@@ -144,7 +151,7 @@ def spawn(args, env, cwd, terminal, report):
             confine.default_signals()
             os.execve(program, args, dict(each.split("=", 1) for each in env))  # noqa: S606
         except OSError as error:
-            os.write(report, f"{args[0]}: {error.strerror}".encode("utf-8", "replace"))
+            os.write(report, str(NotRun(args[0], error.errno)).encode("utf-8", "replace"))
             os._exit(NOT_FOUND if error.errno == errno.ENOENT else NOT_EXECUTABLE)
         finally:
             os._exit(NOT_POSSIBLE)
@@ -162,7 +169,7 @@ def _terminal_of_the_container(terminal):
     import socket
     inner = os.open("/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
     if os.fstat(inner).st_rdev != os.makedev(5, 2):
-        raise Refused("/dev/pts/ptmx in the container makes no terminals")
+        raise Refused("/dev/pts/ptmx in the container makes no terminals: run the command without one (-T)")
     fcntl.ioctl(inner, TIOCSPTLCK, b"\0\0\0\0")
     line = fcntl.ioctl(inner, TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY)
     with socket.socket(fileno=terminal) as out:

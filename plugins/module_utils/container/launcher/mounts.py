@@ -49,8 +49,6 @@ def file_system(kind, options, source=None, owner=0):
                 syscalls.fsconfig(context, syscalls.FSCONFIG_SET_FLAG, key)
         syscalls.fsconfig(context, syscalls.FSCONFIG_CMD_CREATE)
         return syscalls.fsmount(context, attributes)
-    except OSError as error:
-        raise Refused(f"a {kind} with the options {','.join(options)}: {error.strerror}") from None
     finally:
         os.close(context)
 
@@ -93,7 +91,7 @@ class Root:
         except FileNotFoundError:
             return None
         except NotADirectoryError:
-            raise Refused(f"{path} in {self.tree}: a part of it is no directory") from None
+            raise Refused(f"{path} in {self.tree}: a part of it is no directory: choose another place to mount at") from None
         except OSError as error:
             raise self._refusal(path, error) from None
 
@@ -104,7 +102,7 @@ class Root:
             try:
                 syscalls.openat2(self.descriptor, part, os.O_PATH, BELOW)
             except OSError:
-                return Refused(f"/{part} in {self.tree} is a symbolic link: nothing is mounted there")
+                return Refused(f"/{part} in {self.tree} is a symbolic link: nothing is mounted there, so name what it leads to")
         return Refused(f"{path} in {self.tree}: {error.strerror}")
 
     def mount_point(self, path, directory, replace_link=False):
@@ -121,11 +119,12 @@ class Root:
                 self._make(here, part, last and not directory)
                 there = self.open(so_far)
                 if there is None:
-                    raise Refused(f"{so_far} in {self.tree} goes away while it is made")
+                    raise Refused(f"{so_far} in {self.tree} goes away while it is made: look for who else writes there")
             os.close(here)
             here = there
         if stat.S_ISDIR(os.fstat(here).st_mode) != directory:
-            raise Refused(f"{path} in {self.tree} is {'no' if directory else 'a'} directory")
+            raise Refused(f"{path} in {self.tree} is {'no' if directory else 'a'} directory: a file is mounted on a file, and a "
+                          "directory on a directory")
         return here
 
     def _in_layer(self, directory):

@@ -16,7 +16,7 @@ import signal
 import time
 
 from . import cgroups, confine, guard, mounts, namespaces, record, syscalls
-from .bundle import DEVICES, LAYER, WAITS, Refused, annotation, directory, load, mapped
+from .bundle import DEVICES, LAYER, WAITS, Refused, annotation, directory, load, mapped, words
 
 LOCKED = 60  # seconds to wait for another start of the same container
 WORKERS = 4  # for each processor: a start waits for the kernel most of its time
@@ -48,7 +48,7 @@ def start_all(names, unit=False):
             del running[reader]
             os.close(reader)
             if os.waitpid(pid, 0)[1] and name not in failures:
-                failures[name] = "the process that starts it was killed"
+                failures[name] = "the process that starts it was killed: try again, and see with dmesg whether the kernel did"
     return failures
 
 
@@ -66,16 +66,10 @@ def prepare_and_exit(name, writer, unit):
         confine.default_signals()
         _prepare(name, unit)
         code = 0
-    except (Refused, OSError) as error:
-        os.write(writer, _words(error).encode("utf-8", "replace"))
+    except Exception as error:
+        os.write(writer, words(error).encode("utf-8", "replace"))
     finally:
         os._exit(code)
-
-
-def _words(error):
-    """What went wrong, as the kernel says it."""
-    return str(error) if isinstance(error, Refused) else f"{error.strerror or error}" + (
-        f": {error.filename}" if error.filename else "")
 
 
 class Lock:
@@ -112,7 +106,7 @@ def _prepare(name, unit):
         first, count = ids(config)
         tree = hold(config["root"]["path"])
         if os.path.samestat(os.stat(tree), os.stat("/")) and annotation(config, LAYER) == "none":
-            raise Refused(f"the root of {name} would be the host's")
+            raise Refused(f"the root of {name} would be the host's: choose a directory of its own as rootfs, or another layer")
         namespaces.provide(name, first, count)
         _directories(name, config, first)
         if not unit:
@@ -158,8 +152,7 @@ def hold(path):
             os.close(opened)
         except FileNotFoundError:
             if os.path.realpath(path) == tree:
-                raise Refused(f"{path} leads to {tree}, which is not there: make the root filesystem anew with "
-                              "alpine_rootfs") from None
+                raise Refused(f"{path} leads to {tree}, which is not there: make it anew with alpine_rootfs") from None
 
 
 def ids(config):
@@ -242,10 +235,8 @@ def process_1(name, config, tree, tells, told):
             os._exit(1)  # who would have recorded it is gone
         syscalls.prctl(syscalls.PR_SET_PDEATHSIG, 0)
         execute(program, config["process"]["args"], config["process"]["env"])
-    except Refused as error:
-        os.write(tells, str(error).encode("utf-8", "replace"))
-    except OSError as error:
-        os.write(tells, _words(error).encode("utf-8", "replace"))
+    except Exception as error:
+        os.write(tells, words(error).encode("utf-8", "replace"))
     finally:
         os._exit(1)
 
@@ -291,14 +282,18 @@ def mount_file_systems(config, root, users):
     nodes = annotation(config, DEVICES) == "nodes"
     for each in config["mounts"]:
         path, options, kind = each["destination"], each["options"], each["type"]
-        if kind == "bind":
-            bind(root, each, users)
-        elif path == "/dev":
-            root.mount(mounts.devices(options if nodes else [*options, "nodev"], root.owner, nodes), path)
-        else:
-            root.mount(mounts.file_system(kind, options, each["source"], root.owner), path)
-            if path == "/dev/pts" and not nodes:
-                mounts.show_nodes(root)
+        try:
+            if kind == "bind":
+                bind(root, each, users)
+            elif path == "/dev":
+                root.mount(mounts.devices(options if nodes else [*options, "nodev"], root.owner, nodes), path)
+            else:
+                root.mount(mounts.file_system(kind, options, each["source"], root.owner), path)
+                if path == "/dev/pts" and not nodes:
+                    mounts.show_nodes(root)
+        except OSError as error:
+            raise Refused(f"{words(error)}, of the {kind} {each['source']} at {path} with {','.join(options)}: change what is "
+                          "mounted there, or leave it out") from None
     linux = config["linux"]
     settings = open_settings(root, linux.get("sysctl", {}))
     mounts.hide(root, linux.get("maskedPaths", []))
@@ -322,7 +317,7 @@ def open_settings(root, sysctls):
     found = {}
     for key, value in sysctls.items():
         if not key.startswith("net."):
-            raise Refused(f"linux.sysctl: {key} is the whole host's")
+            raise Refused(f"linux.sysctl: {key} is the whole host's: leave it out, or set it on the host")
         there = root.open("/proc/sys/" + key.replace(".", "/"), os.O_WRONLY)
         if there is not None:
             found[there] = value
@@ -353,7 +348,7 @@ def find_program(name, env, cwd):
     try:
         os.chdir(cwd)
     except OSError as error:
-        raise Refused(f"{cwd}: {error.strerror}") from None
+        raise Refused(f"chdir {cwd}: {error.strerror}: choose a directory that is there as workdir") from None
     if "/" in name:
         candidates = [name]
     else:
@@ -370,8 +365,13 @@ def find_program(name, env, cwd):
 class NotRun(Refused):
     """A program that cannot be run: ``number`` as errno(3) has it."""
 
+    REMEDIES = {
+        errno.EACCES: "permission denied: give the path of a file that may be executed",
+        errno.ENOENT: "not found: give the path of a program inside, or add its directory to PATH; a script needs its interpreter",
+        errno.ENOEXEC: "not a program of this machine, nor a script that begins with #!"}
+
     def __init__(self, name, number):
-        super().__init__(f"{name}: {'permission denied' if number == errno.EACCES else 'not found'}")
+        super().__init__(f"{name}: {self.REMEDIES.get(number, os.strerror(number))}")
         self.number = number
 
 

@@ -24,7 +24,8 @@ def stop(name, seconds=None):
             if not _ends(process, seconds):
                 _signal(process, signal.SIGKILL)
                 if not _ends(process, KILLED):
-                    raise Refused(f"{name}: process {record.running(name)} does not die")
+                    raise Refused(f"{name}: process {record.running(name)} does not die of SIGKILL: see what it waits for with ps "
+                                  "-o wchan")
         finally:
             os.close(process)
     record.remove(name)

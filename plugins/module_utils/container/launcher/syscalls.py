@@ -66,12 +66,17 @@ def _bytes(path):
     return os.fsencode(path)
 
 
+def _named(prefix, flags):
+    """The names of the flags that are set."""
+    return "|".join(name for name, value in globals().items() if name.startswith(prefix) and value & flags)
+
+
 def unshare(flags):
-    _checked(_libc.unshare(flags), "unshare", f"{flags:#x}")
+    _checked(_libc.unshare(flags), "unshare", _named("CLONE_", flags))
 
 
 def setns(namespace, flags=0):
-    _checked(_libc.setns(namespace, flags), "setns", f"{flags:#x}")
+    _checked(_libc.setns(namespace, flags), "setns", _named("CLONE_", flags))
 
 
 def mount(source, target, kind, flags, data=None):
@@ -100,8 +105,8 @@ def move_mount(mounted, target, path=""):
 
 def mount_setattr(mounted, recursive, to_set, users=0):
     attributes = struct.pack("4Q", to_set, 0, 0, users)
-    _syscall(MOUNT_SETATTR, "mount_setattr", f"{to_set:#x}", mounted, b"", AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0),
-             attributes, len(attributes))
+    _syscall(MOUNT_SETATTR, "mount_setattr", _named("MOUNT_ATTR_", to_set), mounted, b"",
+             AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0), attributes, len(attributes))
 
 
 def fsopen(kind):
@@ -113,7 +118,7 @@ def fsconfig(context, command, key=None, value=None):
 
 
 def fsmount(context, attributes):
-    return _syscall(FSMOUNT, "fsmount", f"{attributes:#x}", context, FSMOUNT_CLOEXEC, attributes)
+    return _syscall(FSMOUNT, "fsmount", _named("MOUNT_ATTR_", attributes), context, FSMOUNT_CLOEXEC, attributes)
 
 
 def openat2(directory, path, flags, resolve, mode=0):
