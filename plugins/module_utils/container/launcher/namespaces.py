@@ -58,8 +58,8 @@ def provide(name, first=None, count=None):
         code = os.read(here[0], 16)
         if code != b"made":
             number = int(code or errno.EPERM)
-            raise OSError(number, f"unshare of the namespaces of {name}: {os.strerror(number)}: see {NESTED}, and max_net_namespaces "
-                                  "beside it")
+            raise OSError(number, f"unshare of the namespaces of {name}: {os.strerror(number)}: see {NESTED}, and "
+                                  "max_net_namespaces beside it")
         if first is not None:
             for kind in "uid", "gid":
                 with open(f"/proc/{pid}/{kind}_map", "w", encoding="ascii") as file:
