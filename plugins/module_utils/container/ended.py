@@ -6,22 +6,14 @@ from __future__ import annotations
 import re
 
 from . import service
-from .launcher.record import STATE
+from .launcher.record import end_of_log
 
 LOG_END = 1 << 16  # bytes of its log that are looked at: it is the container's, who may have made it as long as it likes
 OUTPUT = 2000  # characters of the last output that an error shows
 
 
 def _lines(name, by_systemd):
-    if by_systemd:
-        return service.journal(name)
-    try:
-        with open(f"{STATE}/{name}/log", "rb") as file:
-            end = file.seek(0, 2)
-            file.seek(max(0, end - LOG_END))
-            return file.read(LOG_END).decode("utf-8", "replace")
-    except OSError:
-        return ""
+    return service.journal(name) if by_systemd else end_of_log(name, LOG_END) or ""
 
 
 def output(name, by_systemd):

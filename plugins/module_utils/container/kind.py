@@ -26,7 +26,7 @@ from .launcher.bundle import Refused
 from .launcher.guard import PROGRAM
 from .launcher.record import RUN, STATE, USERS, running
 from .launcher.start import Lock, start_all
-from .launcher.stop import stop
+from .launcher.stop import stop_all
 from .recorded import BUNDLE, files_of_a_script, read, recorded, tidy_after_scripts
 from .spec import LIMITS, ON_ROOTFS_CHANGE, OPTIONS, RANGE, RESTARTED, STARTED, STOPPED, Container, container, to_bundle
 
@@ -204,8 +204,9 @@ class Containers(Kind):
         self._by_systemd("stop", items)
         failures = [f"{item.key}: stopping it failed: {ended.output(item.name, True)}"
                     for item in items if item.service and running(item.name)]
-        failures += _stop_together([item for item in items if not item.service])
-        _raise_all(failures)
+        by_hand = {item.name: item for item in items if not item.service}
+        told = stop_all({name: 10 if item.stop_timeout is None else item.stop_timeout for name, item in by_hand.items()})
+        _raise_all(failures + [f"{by_hand[name].key}: stopping it failed: {text}" for name, text in told.items()])
 
     def _start(self, items):
         self._by_systemd("start", items)
@@ -293,31 +294,6 @@ def _lock(name):
             yield
     except Refused as error:
         raise Problem(str(error)) from None
-
-
-def _stop_together(items):
-    """Stopping is waiting, so all wait at once; what went wrong, in words."""
-    children = []
-    for item in items:
-        reader, writer = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            try:
-                stop(item.name, item.stop_timeout if item.stop_timeout is not None else 10)
-            except (Refused, OSError) as error:
-                os.write(writer, str(error).encode("utf-8", "replace"))
-            finally:
-                os._exit(0)
-        os.close(writer)
-        children.append((item, reader, pid))
-    failures = []
-    for item, reader, pid in children:
-        with open(reader, "rb") as file:
-            said = file.read().decode("utf-8", "replace")
-        os.waitpid(pid, 0)
-        if said:
-            failures.append(f"{item.key}: stopping it failed: {said}")
-    return failures
 
 
 def _units_of(item):

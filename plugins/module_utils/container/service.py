@@ -15,7 +15,7 @@ UNITS = "/etc/systemd/system"
 TEMPLATE = f"{UNITS}/ns-container@.service"
 SLICE = r"system-ns\x2dcontainer.slice"  # which systemd makes for the instances of the template, and leaves
 WANTS = f"{UNITS}/multi-user.target.wants"
-NO, ON_FAILURE, ALWAYS = "no", "on-failure", "always"
+NO = "no"
 
 TEMPLATE_TEXT = f"""\
 # Made by {OWNER}. What one container has more stands in a directory ns-container@NAME.service.d.
@@ -90,19 +90,21 @@ def systemctl(*words):
         raise Problem(f"systemctl {' '.join(words[:2])} failed: {done.stderr.strip()}")
 
 
+def _shown(name, *properties):
+    """What systemd knows of the units that the name stands for, a dict for each."""
+    told = subprocess.run(["systemctl", "show", f"--property={','.join(properties)}", unit(name)], stdin=subprocess.DEVNULL,
+                          capture_output=True, text=True, check=False).stdout
+    return [dict(line.split("=", 1) for line in block.splitlines()) for block in told.split("\n\n")]
+
+
 def not_loaded():
     """Units of containers whose files have changed since systemd read them, as a run leaves them that was killed in between."""
-    told = subprocess.run(["systemctl", "show", "--property=Id,NeedDaemonReload", unit("*")], stdin=subprocess.DEVNULL,
-                          capture_output=True, text=True, check=False).stdout
-    shown = (dict(line.split("=", 1) for line in block.splitlines()) for block in told.split("\n\n"))
-    return {each["Id"] for each in shown if each.get("NeedDaemonReload") == "yes"}
+    return {each["Id"] for each in _shown("*", "Id", "NeedDaemonReload") if each.get("NeedDaemonReload") == "yes"}
 
 
 def exit_status(name):
     """How the main process of the container has ended, as systemd knows it; None where none has."""
-    told = subprocess.run(["systemctl", "show", "--property=ExecMainStatus,ExecMainCode", unit(name)], stdin=subprocess.DEVNULL,
-                          capture_output=True, text=True, check=False).stdout
-    shown = dict(line.split("=", 1) for line in told.splitlines())
+    shown = _shown(name, "ExecMainStatus", "ExecMainCode")[0]
     return int(shown["ExecMainStatus"]) if shown.get("ExecMainCode", "0") != "0" else None
 
 

@@ -74,19 +74,20 @@ def _start(options, names):
         bundle.load(name)
     if _by_systemd(options):
         return _systemctl("start", names)
-    failures = start.start_all(names, "unit" in options)
-    if failures:
-        raise Refused("; ".join(f"{name}: {text}" for name, text in failures.items()))
-    return 0
+    return _failed(start.start_all(names, "unit" in options))
 
 
 def _stop(options, names):
     if _by_systemd(options):
         return _systemctl("stop", names)
-    from .stop import stop
-    for name in names:
-        stop(name, 10 if _former(name) else None)
-    return 0
+    from .stop import patience, stop_all
+    return _failed(stop_all({name: 10 if _former(name) else patience(name) for name in names}))
+
+
+def _failed(failures):
+    """Raise Refused where something went wrong, given by name."""
+    if failures:
+        raise Refused("; ".join(f"{name}: {text}" for name, text in failures.items()))
 
 
 def _restart(options, names):
@@ -138,13 +139,11 @@ def _all():
 
 def _how_it_ended(name):
     """What the init has said last, or that it has ended; nothing of one that has not been started, or has its log elsewhere."""
-    try:
-        with open(f"{bundle.directory(name)}/log", "rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
-            last = file.read().decode("utf-8", "replace").splitlines()[-1:]
-    except OSError:
+    text = record.end_of_log(name, 4096)
+    if text is None:
         return ""
-    return last[0] if last and last[0].startswith("ended with status ") else "ended"
+    last = (text.splitlines() or [""])[-1]
+    return last if last.startswith("ended with status ") else "ended"
 
 
 def _wait(unused, names):

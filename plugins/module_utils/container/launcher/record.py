@@ -75,6 +75,16 @@ def write(name, pid, tree):
     os.rename(f"{path}.new", path)
 
 
+def end_of_log(name, size):
+    """The last bytes of what a container has written, as text; None where there is no log."""
+    try:
+        with open(f"{STATE}/{name}/log", "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - size))
+            return file.read(size).decode("utf-8", "replace")
+    except OSError:
+        return None
+
+
 def remove(name):
     try:
         os.unlink(f"{RUN}/{name}")

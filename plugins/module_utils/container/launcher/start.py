@@ -27,16 +27,20 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def start_all(names, unit=False):
-    """Start containers, many at a time, each by a process of its own; what went wrong, in words, by name."""
+    """Start containers, as many at a time as the processors can; what went wrong, in words, by name."""
+    return together(names, WORKERS * (os.cpu_count() or 1), lambda name, writer: prepare_and_exit(name, writer, unit))
+
+
+def together(names, workers, act):
+    """Call ``act`` for each name in a process of its own, which it ends; what it has written to the pipe, by name."""
     waiting, running, failures = list(names), {}, {}
-    workers = WORKERS * (os.cpu_count() or 1)
     while waiting or running:
         while waiting and len(running) < workers:
             name = waiting.pop(0)
             reader, writer = os.pipe()
             pid = os.fork()
             if pid == 0:
-                prepare_and_exit(name, writer, unit)
+                act(name, writer)
             os.close(writer)
             running[reader] = name, pid
         for reader in select.select(list(running), [], [])[0]:
@@ -48,7 +52,7 @@ def start_all(names, unit=False):
             del running[reader]
             os.close(reader)
             if os.waitpid(pid, 0)[1] and name not in failures:
-                failures[name] = "the process that starts it was killed: try again, and see with dmesg whether the kernel did"
+                failures[name] = "the process at work on it was killed: try again, and see with dmesg whether the kernel did"
     return failures
 
 

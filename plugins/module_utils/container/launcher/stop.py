@@ -8,15 +8,33 @@ import select
 import signal
 
 from . import cgroups, record
-from .bundle import STOP_TIMEOUT, Refused, annotation, load
+from .bundle import STOP_TIMEOUT, Refused, annotation, load, words
+from .start import together
 
 KILLED = 60  # seconds that a process may take to die that was killed
+AT_ONCE = 250  # processes that wait, each behind a pipe
 
 
-def stop(name, seconds=None):
+def stop_all(seconds):
+    """Stop containers, many at once, as it is waiting, each after its own ``seconds``; what went wrong, in words, by name."""
+    def act(name, writer):
+        try:
+            stop(name, seconds[name])
+        except Exception as error:
+            os.write(writer, words(error).encode("utf-8", "replace"))
+        finally:
+            os._exit(0)
+
+    return together(seconds, AT_ONCE, act)
+
+
+def patience(name):
+    """The seconds that a container has to end by itself."""
+    return int(annotation(load(name), STOP_TIMEOUT, "10"))
+
+
+def stop(name, seconds):
     """Stop a container; one that does not run is fine. Raises Refused."""
-    if seconds is None:
-        seconds = int(annotation(load(name), STOP_TIMEOUT, "10"))
     process = opened(name)
     if process is not None:
         try:
