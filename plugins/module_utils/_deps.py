@@ -20,6 +20,7 @@ MINIMUM = (0, 7, 2)
 PACKAGES = {
     "chroot": ("coreutils", "coreutils"),
     "conntrack": ("conntrack", "conntrack-tools"),
+    "crun": ("crun", "crun"),
     "flock": ("util-linux", "util-linux-core"),
     "ip": ("iproute2", "iproute"),
     "mount": ("mount", "util-linux-core"),
@@ -27,6 +28,7 @@ PACKAGES = {
     "nsenter": ("util-linux", "util-linux-core"),
     "pivot_root": ("util-linux", "util-linux"),
     "prlimit": ("util-linux", "util-linux"),
+    "runc": ("runc", "runc"),
     "script": ("bsdutils", "util-linux-script"),
     "setpriv": ("util-linux", "util-linux"),
     "setsid": ("util-linux", "util-linux"),

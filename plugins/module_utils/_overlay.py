@@ -24,7 +24,7 @@ OPTIONAL = ("mtu", "device", "dns", "bridge_address", "bridge_addresses")  # a n
 LEARNING, STATIC = "learning", "static"
 CONTAINER_OPTIONS = ("rootfs", "command", "env", "hostname", "workdir", "layer", "binds", "tmpfs", "read_only",
                      "privileged", "capabilities", "no_new_privs", "seccomp", "userns", "ulimits", "recreate", "init",
-                     "user", "stop_timeout", "restart", "memory", "cpus", "pids")
+                     "user", "stop_timeout", "runtime", "restart", "memory", "cpus", "pids")
 
 
 @dataclass
@@ -354,8 +354,8 @@ def _items(hosts, here, settings):
                         "bridge": network.bridge, **peers, **_given(vars(network), "mtu", "device")})
         files = _names(hosts, network)
         names += files
-        containers += [{"rootfs": settings["overlay_rootfs"], **_given(each, "name", *CONTAINER_OPTIONS), **_binds(each, files)}
-                       for each in members]
+        shared = {key: settings[f"overlay_{key}"] for key in ("rootfs", "runtime") if settings[f"overlay_{key}"]}
+        containers += [{**shared, **_given(each, "name", *CONTAINER_OPTIONS), **_binds(each, files)} for each in members]
         sysctls += [{"device": network.bridge, "name": "arp_ignore"}] * (len(here.networks) > 1)
         sysctls += [{"device": network.bridge, "name": "forwarding"}] * network.egress
         passages.append({"bridge": network.bridge, "accept": settings["overlay_bridge_netfilter"] == "accept",

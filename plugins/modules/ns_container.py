@@ -176,6 +176,15 @@ options:
       - V(catatonit), V(tini) or an absolute path is such a program of the host, linked statically, that is shown to the container.
     type: str
     default: "true"
+  runtime: &runtime
+    description:
+      - The program that makes the container out of its bundle, with V(ns-container) that of this collection itself.
+      - V(crun), V(runc) or an absolute path is such a program of the host. It starts the container and runs commands in it; all
+        else, C(ns-container) with its log, status and copies among it, is as ever. A program whose name begins with C(crun) leaves
+        cgroups to this collection, all others make a cgroup for each container.
+      - It has to make containers out of namespaces of this kernel, as a file is copied by entering them.
+    type: str
+    default: ns-container
   stop_timeout: &stop_timeout
     description: Seconds between SIGTERM and SIGKILL, from 0 to 3600.
     type: int
@@ -231,6 +240,7 @@ options:
       ulimits: *ulimits
       recreate: *recreate
       init: *init
+      runtime: *runtime
       stop_timeout: *stop_timeout
       restart: *restart
       memory: *memory

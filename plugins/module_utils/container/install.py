@@ -21,6 +21,7 @@ from .launcher import (
     namespaces,
     options,
     record,
+    runtime,
     seccomp,
     start,
     stop,
@@ -33,8 +34,8 @@ LINK = "/usr/local/sbin/ns-container"
 MANUAL = "/usr/local/share/man/man8/ns-container.8"
 COMPLETION = "/usr/local/share/bash-completion/completions/ns-container"
 LINKS = {LINK: guard.PROGRAM, MANUAL: f"{HOME}/ns-container.8", COMPLETION: f"{HOME}/completion.bash"}
-MODULES = (bundle, cgroups, cli, confine, copy, enter, guard, listing, mounts, namespaces, options, record, seccomp, start, stop,
-           syscalls, terminal)
+MODULES = (bundle, cgroups, cli, confine, copy, enter, guard, listing, mounts, namespaces, options, record, runtime, seccomp, start,
+           stop, syscalls, terminal)
 # The host's own Python, without what an administrator or a virtual environment may have added to it.
 MAIN = f"""#!/usr/bin/python3 -I
 # SPDX-License-Identifier: GPL-3.0-or-later

@@ -14,10 +14,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from .._errors import Invalid
-from .._files import number
+from .._files import mounts_below, number
 from . import service
 from .launcher import cgroups
 from .launcher.record import STATE
+from .launcher.runtime import is_crun
 from .launcher.seccomp import known_here
 from .recorded import recorded
 from .spec import RANGE
@@ -169,6 +170,15 @@ def _first_ids():
             first = recorded(name)[0].first_uid
             if first:
                 yield name, first
+
+
+def refuse_binds(item, userns):
+    """Raises Invalid for what a runtime would leave out without a word: crun before 1.9 does, in a user namespace."""
+    for bind in item.binds if userns and is_crun(item.runtime) else ():
+        below = [each for each in mounts_below(bind.source) if each != os.path.realpath(bind.source)]
+        if below and not bind.read_only:
+            raise Invalid("binds.source", bind.source, f"{below[0]} is mounted below it, and crun may leave that out in a user "
+                                                       "namespace: set userns to host, or another runtime")
 
 
 def refuse_limits(item, by_systemd):

@@ -20,15 +20,15 @@ from .._paths import tidy
 from .._plan import DELETE, RECREATE
 from ..rootfs import store
 from . import ended, install, service
-from .isolation import Isolation, refuse_limits
-from .launcher import cgroups, namespaces, record
+from .isolation import Isolation, refuse_binds, refuse_limits
+from .launcher import cgroups, namespaces, record, runtime
 from .launcher.bundle import Refused
 from .launcher.guard import PROGRAM
 from .launcher.record import RUN, STATE, USERS, running
 from .launcher.start import Lock, start_all
 from .launcher.stop import stop_all
 from .recorded import BUNDLE, files_of_a_script, read, recorded, tidy_after_scripts
-from .spec import LIMITS, ON_ROOTFS_CHANGE, OPTIONS, RANGE, RESTARTED, STARTED, STOPPED, Container, container, to_bundle
+from .spec import LIMITS, ON_ROOTFS_CHANGE, OPTIONS, RANGE, RESTARTED, RUNTIMES, STARTED, STOPPED, Container, container, to_bundle
 
 UNIT_MODE, BUNDLE_MODE = 0o644, 0o600
 OLDEST_LINUX = 5, 12  # the first that has mount_setattr(2)
@@ -51,6 +51,10 @@ class Containers(Kind):
     def __init__(self, ahead=None):
         super().__init__(ahead)
         self._isolation = Isolation()
+
+    def requirements(self, options):
+        runtimes = {each.get("runtime") for each in options if each.get("state") != "absent"}
+        return [*super().requirements(options), *sorted(runtimes.intersection(RUNTIMES))]
 
     def observe(self, wanted, prune):
         names = [item.name for item in wanted]
@@ -105,12 +109,14 @@ class Containers(Kind):
         self.warnings += refuse_limits(item, by_systemd)
         apart, told = self._isolation.of(item)
         self.warnings += told
+        refuse_binds(item, apart["userns"])
         if item.layer == "none" and not item.read_only and (
                 item.rootfs in self.ahead.trees or store.is_store_tree(item.rootfs)):
             raise Invalid("layer", item.layer, f"{item.rootfs} is shared, and nobody writes to it: set read_only to true, or "
                                                "take a directory of your own")
-        if item.init.startswith("/") and not os.access(item.init, os.X_OK):
-            raise Invalid("init", item.init, "there is no such program on the host: install it, or leave the option out")
+        for option, path in ("init", item.init), ("runtime", item.runtime):
+            if path.startswith("/") and not os.access(path, os.X_OK):
+                raise Invalid(option, path, "there is no such program on the host: install it, or leave the option out")
         return item.with_(service=by_systemd, enabled=item.state != STOPPED if by_systemd else None,
                           rootfs_id=store.tree_of(item.rootfs, self.ahead) if item.recreate == ON_ROOTFS_CHANGE else None, **apart)
 
@@ -240,7 +246,9 @@ class Containers(Kind):
         tidy(USERS)
         cgroups.remove(item.name)  # of one that ended by itself
         record.remove(item.name)
+        runtime.forget(item.name)
         remove_tree(item.directory)
+        tidy(runtime.HOME)
         tidy(STATE)
         tidy(RUN)
         _write_unit(service.drop_in(item.name), None)

@@ -10,6 +10,7 @@ from .._errors import Problem
 from .._model import OWNER
 from .launcher.guard import PROGRAM
 from .launcher.record import RUN, STATE
+from .spec import OWN_RUNTIME
 
 UNITS = "/etc/systemd/system"
 TEMPLATE = f"{UNITS}/ns-container@.service"
@@ -71,6 +72,7 @@ def drop_in_text(container):
     lines += [f"MemoryMax={container.memory}", "MemorySwapMax=0"] if container.memory else []
     lines += [f"CPUQuota={container.cpus:.0%}"] if container.cpus else []
     lines += [f"TasksMax={container.pids}"] if container.pids else []
+    lines += ["Delegate=yes"] if container.runtime not in (None, OWN_RUNTIME) else []  # it may make cgroups below
     return "\n".join([f"# Made by {OWNER}.", "[Service]", *lines]) + "\n" if lines else None
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple, Optional, Tuple
 from .. import _argspec as rule
 from .._errors import Invalid
 from .._model import OWNER, Item, fact, fixed, identity, settable, told
-from .launcher.bundle import DEVICES, LAYER, STOP_TIMEOUT, WAITS
+from .launcher.bundle import DEVICES, LAYER, PATH, RUNTIME, STOP_TIMEOUT, WAITS
 from .launcher.confine import CAPABILITIES as ALL_CAPABILITIES
 from .launcher.confine import RLIMITS
 from .launcher.confine import UNLIMITED as NO_LIMIT
@@ -19,7 +19,6 @@ from .launcher.record import STATE, USERS
 from .launcher.seccomp import profile
 
 STARTED, STOPPED, RESTARTED = "started", "stopped", "restarted"
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 AUTO, HOST = "auto", "host"
 ON_ROOTFS_CHANGE = "on_rootfs_change"
 # What podman leaves to root in a container. All others are out of reach for good.
@@ -30,6 +29,7 @@ ULIMITS = tuple(sorted(each.lower() for each in RLIMITS))
 RANGE = 65536  # user ids of a container
 SHELL, NO_INIT = "shell", "none"
 INITS = ("catatonit", "tini")  # static programs of the host
+OWN_RUNTIME, RUNTIMES = "ns-container", ("crun", "runc")
 INIT_INSIDE = "/dev/init"
 SETTINGS = "fromscratch.settings"  # an annotation: what the bundle was made from
 # What is the whole host's in /proc and /sys: Docker hides the first ones, and the second can only be read.
@@ -98,6 +98,7 @@ class Container(Item):
     user: Optional[str] = fixed()
     ulimits: Optional[Tuple[str, ...]] = fixed()
     init: Optional[str] = fixed()
+    runtime: Optional[str] = fixed()
     stop_timeout: Optional[int] = settable()
     restart: Optional[str] = settable()
     memory: Optional[str] = settable()
@@ -159,6 +160,7 @@ OPTIONS = {
     "ulimits": {"type": "dict", "default": {}},
     "recreate": {"type": "str", "choices": [ON_ROOTFS_CHANGE]},
     "init": {"type": "str", "default": "true"},
+    "runtime": {"type": "str", "default": OWN_RUNTIME},
     "stop_timeout": {"type": "int", "default": 10},
     "restart": {"type": "str", "choices": ["no", "on-failure", "always"], "default": "no"},
     "memory": {"type": "str"},
@@ -191,6 +193,7 @@ def container(options):
         seccomp=options["seccomp"] and not privileged, userns={AUTO: True, HOST: False, None: None}[options["userns"]],
         ulimits=tuple(_ulimit(str(name).lower(), value) for name, value in sorted(options["ulimits"].items())),
         recreate=options["recreate"] or "", init=_init(options["init"]), user=_user(options["user"]),
+        runtime=_runtime(options["runtime"]),
         **{key: options[key] for key in ("layer", "read_only", "privileged", "restart", "no_new_privs")})
     memory = [each.partition(":")[0] for each in wanted.tmpfs]
     rule.refuse_duplicates("binds and tmpfs", [each.dest for each in wanted.binds] + memory)
@@ -224,6 +227,14 @@ def _init(value):
     if value in INITS or value.startswith("/"):
         return rule.path("init", value if value.startswith("/") else f"/usr/bin/{value}")
     raise Invalid("init", value, f"it is true, false, {' or '.join(INITS)}, or the path of such a program on the host")
+
+
+def _runtime(value):
+    if value in (OWN_RUNTIME, *RUNTIMES):
+        return value
+    if not value.startswith("/"):
+        raise Invalid("runtime", value, f"it is {', '.join((OWN_RUNTIME, *RUNTIMES))}, or the path of such a program on the host")
+    return rule.path("runtime", value)
 
 
 def _user(value):
@@ -277,6 +288,7 @@ def from_settings(found):
         values[name] = tuple(values[name] or ())
     for name in LIMITS:
         values[name] = values[name] or UNLIMITED
+    values["runtime"] = values["runtime"] or OWN_RUNTIME
     values["binds"] = tuple(Bind(*each) for each in values["binds"])
     return Container(owner=OWNER, **values)
 
@@ -292,6 +304,7 @@ def to_bundle(container):
     uid, unused, gid = container.user.partition(":")
     capabilities = [f"CAP_{each.upper()}" for each in container.capabilities]
     annotations = {LAYER: container.layer, STOP_TIMEOUT: str(container.stop_timeout)}
+    annotations.update({RUNTIME: container.runtime} if container.runtime != OWN_RUNTIME else {})
     annotations.update({WAITS: "yes"} if container.init == SHELL else {})
     annotations.update({DEVICES: "nodes"} if container.privileged else {})
     annotations[SETTINGS] = json.dumps({name: getattr(container, name) for name in RECORDED})

@@ -13,10 +13,13 @@ from .record import STATE
 
 ANNOTATION = "fromscratch."
 LAYER = f"{ANNOTATION}layer"  # none, disk or tmpfs: what the container writes to
+RUNTIME = f"{ANNOTATION}runtime"  # crun, runc or a path: what runs it in the place of this program
 STOP_TIMEOUT = f"{ANNOTATION}stop-timeout"  # seconds between SIGTERM and SIGKILL
 WAITS = f"{ANNOTATION}init-is-a-shell"  # process 1 is ready when it catches SIGTERM
 DEVICES = f"{ANNOTATION}devices"  # nodes: /dev has nodes of its own, which work everywhere; else they work in /dev alone
 ANEW = "run the playbook again, which writes it anew"
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 _NUMBER, _TEXT, _YES, _TEXTS = int, str, bool, [str]
 _IDS = [{"containerID": _NUMBER, "hostID": _NUMBER, "size": _NUMBER}]

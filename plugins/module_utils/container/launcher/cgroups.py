@@ -55,16 +55,20 @@ def confine(name, resources):
     _write(f"{group}/cgroup.procs", "0")
 
 
+def own(pid="self"):
+    """The cgroup of a process, as a path below the mount point without a slash at its end."""
+    with open(f"/proc/{pid}/cgroup", encoding="utf-8") as file:
+        return next((line.split(":", 2)[2].rstrip("/\n") for line in file if line.startswith("0:")), "")
+
+
 def join(pid):
     """Put this process into the cgroup of another."""
-    point = mount_point()
-    with open(f"/proc/{pid}/cgroup", encoding="utf-8") as file:
-        groups = [line.rstrip("\n").split(":", 2)[2] for line in file if line.startswith("0:")]
-    if point and groups and not groups[0].startswith("/.."):
+    point, group = mount_point(), own(pid)
+    if point and not group.startswith("/.."):
         try:
-            _write(f"{point}{groups[0]}/cgroup.procs", "0")
+            _write(f"{point}{group}/cgroup.procs", "0")
         except OSError:
-            if not groups[0].endswith("/init.scope"):  # a systemd inside has made groups below
+            if not group.endswith("/init.scope"):  # a systemd inside has made groups below
                 raise
 
 

@@ -14,7 +14,7 @@ import os
 import signal
 
 from . import cgroups, confine, record, syscalls
-from .bundle import Refused, load, mapped, words
+from .bundle import RUNTIME, Refused, annotation, load, mapped, words
 from .start import NotRun, find_program, user_of
 
 ORDER = (("ipc", syscalls.CLONE_NEWIPC), ("uts", syscalls.CLONE_NEWUTS), ("net", syscalls.CLONE_NEWNET),
@@ -196,7 +196,8 @@ def run(name, args, env=(), user=None, cwd=None, terminal=None):
     process = {**config["process"], "rlimits": config["process"].get("rlimits", [])}
     given = {each.split("=", 1)[0] for each in env}
     env = [*(each for each in process["env"] if each.split("=", 1)[0] not in given), *env]
-    streams = Streams(terminal)
+    runtime = annotation(config, RUNTIME)
+    streams = Streams(terminal, bool(runtime))
     told, tells = os.pipe()
     if streams.terminal and "TERM" not in given and os.environ.get("TERM"):
         env.append(f"TERM={os.environ['TERM']}")
@@ -205,6 +206,8 @@ def run(name, args, env=(), user=None, cwd=None, terminal=None):
         streams.inside()
         return spawn(args, env, cwd or "/", streams.theirs if streams.terminal else None, tells)
 
+    if runtime:
+        return _by_runtime(name, config, {**process, "args": args, "env": env, "cwd": cwd or "/"}, user, streams)
     child = confined(name, config, process, user, act, tells, *streams.for_the_child())
     os.close(tells)
     try:
@@ -215,6 +218,37 @@ def run(name, args, env=(), user=None, cwd=None, terminal=None):
     if said:
         raise Ended(said, code)
     return code
+
+
+def _by_runtime(name, config, process, user, streams):
+    """The same by the program that the bundle names."""
+    import json
+
+    from . import runtime
+    told, tells = os.pipe()
+
+    def look():
+        find_program(process["args"][0], process["env"], process["cwd"])
+        os.write(tells, json.dumps({"uid": os.getuid(), "gid": os.getgid(), "additionalGids": os.getgroups()}).encode())
+        return 0
+
+    # Names of users, and what cannot be run, are the container's to tell.
+    child = confined(name, config, process, user, look, tells)
+    os.close(tells)
+    code, said = status(os.waitpid(child, 0)[1]), os.read(told, 65536).decode("utf-8", "replace")
+    if code:
+        raise Ended(said, code)
+    log = os.memfd_create("log")
+    child = runtime.execute(name, config, {**process, "user": json.loads(said)}, streams, log)
+    try:
+        code = streams.relay(child)
+    finally:
+        streams.restore()
+    said = "\n".join(runtime.errors(log))  # which it has told on its standard error as well
+    if streams.terminal and runtime.is_crun(annotation(config, RUNTIME)):
+        os.write(1, said.encode())  # crun takes for an error what a command leaves at its terminal that ends soon
+        return code
+    return (NOT_EXECUTABLE if "format error" in said.lower() else NOT_POSSIBLE) if code and said else code
 
 
 class Ended(Refused):

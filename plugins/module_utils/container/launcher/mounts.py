@@ -70,6 +70,15 @@ def copy_of(directory, path, options=(), users=None):
     return mounted
 
 
+def bound(each, users):
+    """What an entry of the bundle binds, as a descriptor, and whether it is a directory."""
+    source = os.open(each["source"], os.O_PATH | os.O_CLOEXEC)
+    made = copy_of(source, "", each["options"], users if "idmap" in each["options"] else None)
+    directory = os.path.isdir(f"/proc/self/fd/{source}")
+    os.close(source)
+    return made, directory
+
+
 def attach(mounted, target):
     """Put a mount at a mount point, both of them descriptors, and let go of both."""
     syscalls.move_mount(mounted, target)

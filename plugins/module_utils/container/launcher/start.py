@@ -16,14 +16,13 @@ import signal
 import time
 
 from . import cgroups, confine, guard, mounts, namespaces, record, syscalls
-from .bundle import DEVICES, LAYER, WAITS, Refused, annotation, directory, load, mapped, words
+from .bundle import DEVICES, LAYER, PATH, RUNTIME, WAITS, Refused, annotation, directory, load, mapped, words
 
 LOCKED = 60  # seconds to wait for another start of the same container
 WORKERS = 4  # for each processor: a start waits for the kernel most of its time
 READY = 2  # seconds that the init has to be ready for signals
 NAMESPACES = {"mount": syscalls.CLONE_NEWNS, "uts": syscalls.CLONE_NEWUTS, "ipc": syscalls.CLONE_NEWIPC,
               "cgroup": syscalls.CLONE_NEWCGROUP}
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def start_all(names, unit=False):
@@ -114,31 +113,49 @@ def _prepare(name, unit):
         namespaces.provide(name, first, count)
         _directories(name, config, first)
         if not unit:
-            cgroups.confine(name, config["linux"].get("resources", {}))
             _standard_streams(name, first)
         else:
             os.dup2(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC), 0)
-        told, tells = os.pipe(), os.pipe()
-        syscalls.unshare(syscalls.CLONE_NEWPID)  # for the next child alone
-        pid = os.fork()
-        if pid == 0:
-            for each in told[0], tells[1], lock.descriptor:
-                os.close(each)
-            process_1(name, config, tree, told[1], tells[0])
-        os.close(told[1])
-        os.close(tells[0])
-        said = os.read(told[0], 65536)
-        if said == b"ready":
-            record.write(name, pid, tree)
-            os.write(tells[1], b"go")
-            said = os.read(told[0], 65536)
-        if said:
-            os.waitpid(pid, 0)
+        try:
+            pid = (_by_runtime if annotation(config, RUNTIME) else _by_itself)(name, config, tree, unit, lock)
+        except Refused:
             record.remove(name)
             cgroups.remove(name)
-            raise Refused(said.decode("utf-8", "replace"))
+            raise
         if annotation(config, WAITS):
             _wait_until_ready(pid)
+
+
+def _by_itself(name, config, tree, unit, lock):
+    """Fork process 1, which goes on once it is recorded; its pid. Raises Refused."""
+    if not unit:
+        cgroups.confine(name, config["linux"].get("resources", {}))
+    told, tells = os.pipe(), os.pipe()
+    syscalls.unshare(syscalls.CLONE_NEWPID)  # for the next child alone
+    pid = os.fork()
+    if pid == 0:
+        for each in told[0], tells[1], lock.descriptor:
+            os.close(each)
+        process_1(name, config, tree, told[1], tells[0])
+    os.close(told[1])
+    os.close(tells[0])
+    said = os.read(told[0], 65536)
+    if said == b"ready":
+        record.write(name, pid, tree)
+        os.write(tells[1], b"go")
+        said = os.read(told[0], 65536)
+    if said:
+        os.waitpid(pid, 0)
+        raise Refused(said.decode("utf-8", "replace"))
+    return pid
+
+
+def _by_runtime(name, config, tree, unit, unused):
+    """The same by the program that the bundle names."""
+    from . import runtime
+    pid = runtime.start(name, config, unit, lambda users: mount_root(name, config, tree, users))
+    record.write(name, pid, tree)
+    return pid
 
 
 def hold(path):
@@ -308,11 +325,7 @@ def mount_file_systems(config, root, users):
 
 
 def bind(root, each, users):
-    source = os.open(each["source"], os.O_PATH | os.O_CLOEXEC)
-    own = "idmap" in each["options"]
-    made = mounts.copy_of(source, "", each["options"], users if own else None)
-    folder = os.path.isdir(f"/proc/self/fd/{source}")
-    os.close(source)
+    made, folder = mounts.bound(each, users)
     root.mount(made, each["destination"], folder, replace_link=not folder)
 
 

@@ -7,7 +7,7 @@ import os
 import select
 import signal
 
-from . import cgroups, record
+from . import cgroups, record, runtime
 from .bundle import STOP_TIMEOUT, Refused, annotation, load, words
 from .start import together
 
@@ -47,6 +47,7 @@ def stop(name, seconds):
         finally:
             os.close(process)
     record.remove(name)
+    runtime.forget(name)
     cgroups.remove(name)
 
 

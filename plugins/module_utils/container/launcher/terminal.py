@@ -14,9 +14,10 @@ PASSED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.S
 
 
 class Streams:
-    """``terminal`` is whether the command gets a terminal: by default where standard input and output are one."""
+    """``terminal`` is whether the command gets a terminal: by default where standard input and output are one. ``none`` is whether
+    it gets no file of the caller's at all, as who would make it the command's user's own."""
 
-    def __init__(self, terminal=None):
+    def __init__(self, terminal=None, none=False):
         for stream in 0, 1, 2:
             try:
                 os.fstat(stream)
@@ -32,7 +33,7 @@ class Streams:
             self.ours, self.theirs = ours, theirs.detach()
         else:
             for stream, found in enumerate(at_terminal):
-                if found:
+                if found or none:
                     reader, writer = os.pipe()
                     self.pipes[stream] = (writer, reader) if stream == 0 else (reader, writer)
 
@@ -44,6 +45,21 @@ class Streams:
         for stream, (unused, theirs) in self.pipes.items():
             os.dup2(theirs, stream)
             os.close(theirs)
+
+    def terminal_of_the_host(self):
+        """In a process that gives the command a terminal itself: take one that this relays to in place of the caller's."""
+        import fcntl
+        import socket
+        import termios
+        import tty
+        self.inner, line = os.openpty()
+        self._size()
+        tty.setraw(line)
+        with socket.socket(fileno=self.theirs) as out:
+            socket.send_fds(out, [b"x"], [self.inner])
+        for stream in 0, 1, 2:
+            os.dup2(line, stream)
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
     def relay(self, child):
         """Pass on what comes, and signals, until the process has ended; its exit status."""
@@ -62,8 +78,10 @@ class Streams:
                 ways = {0: self.inner, self.inner: 1}
                 self._raw()
         else:
-            for stream, (ours, unused) in self.pipes.items():
-                ways.update({0: ours} if stream == 0 else {ours: stream})
+            ways = {ours: stream for stream, (ours, unused) in self.pipes.items() if stream}
+            if 0 in self.pipes:  # by itself, as the command may read what it likes, and when
+                import threading
+                threading.Thread(target=self._feed, daemon=True).start()
         if not ways:
             return status(os.waitpid(child, 0)[1])
         ended = os.pidfd_open(child)
@@ -86,14 +104,20 @@ class Streams:
             data = b""
         if not data:
             del ways[source]
-            if source == 0 and target == self.inner:
+            if source == 0:
                 os.write(target, b"\x04")  # what ends the input of who reads from a terminal
-            elif source == 0:
-                os.close(target)
             return
         with contextlib.suppress(BrokenPipeError):
             while data:
                 data = data[os.write(target, data):]
+
+    def _feed(self):
+        target = self.pipes[0][0]
+        with contextlib.suppress(OSError):
+            while data := os.read(0, 65536):
+                while data:
+                    data = data[os.write(target, data):]
+        os.close(target)
 
     def _signal(self, number):
         with contextlib.suppress(ProcessLookupError):

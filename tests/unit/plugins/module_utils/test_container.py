@@ -109,7 +109,8 @@ def test_every_setting_is_in_the_bundle():
         "rootfs": "/other", "command": ["x"], "env": {"A": "b"}, "hostname": "other", "workdir": "/x", "layer": "none",
         "binds": [{"source": "/a", "dest": "/b", "read_only": False}], "tmpfs": ["/x"], "read_only": True, "user": "5",
         "privileged": True, "init": "false", "stop_timeout": 5, "capabilities": {"add": ["lease"], "drop": []},
-        "no_new_privs": False, "userns": True, "seccomp": False, "ulimits": {"core": 0}, "memory": "1M", "cpus": 1, "pids": 9}
+        "no_new_privs": False, "userns": True, "seccomp": False, "ulimits": {"core": 0}, "memory": "1M", "cpus": 1, "pids": 9,
+        "runtime": "crun"}
     # Those that are left stand in the unit, or say when to make it anew.
     assert set(changed) == set(spec.OPTIONS) - {"name", "state", "restart", "recreate"}
     for option, value in changed.items():
