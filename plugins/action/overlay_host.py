@@ -5,10 +5,12 @@
 from __future__ import annotations
 
 import json
+import os
 
 from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 
+from ansible_collections.fromscratch.containers.plugins.module_utils._shared import REMEDY
 from ansible_collections.fromscratch.containers.plugins.plugin_utils._words import in_the_roles_words
 
 MODULE = "fromscratch.containers.topology"
@@ -31,9 +33,9 @@ class ActionModule(ActionBase):
             result = in_the_roles_words(self._topology(part, task_vars))
             lacks = result.get("failed") and "missing" in result
             return self._lacking(result, part["install"], False, self._task.check_mode) if lacks else result
-        return self._planned(part, arguments["install"], task_vars)
+        return self._planned(part, arguments, task_vars)
 
-    def _planned(self, part, install, task_vars):
+    def _planned(self, part, arguments, task_vars):
         """What a real run will do, in check mode the prediction itself.
 
         A host that leaves holds up no others: what is wrong with it is said when its turn has come.
@@ -49,11 +51,13 @@ class ActionModule(ActionBase):
         finally:
             self._task.check_mode = predicting
         if result.get("failed") and "missing" in result:
-            result = self._lacking(result, part["install"], install, predicting)
+            result = self._lacking(result, part["install"], arguments["install"], predicting)
         if "install" in result:
             return result
         if not predicting and result.get("unmet"):
             result = {**result, "failed": True, "msg": result.get("msg") or "; ".join(result["unmet"])}
+        if not result.get("failed") and not part["leaves"]:
+            result = {**result, **_met_elsewhere(host, result.get("left_behind", ()), arguments["parts"][host], part["carriers"])}
         if result.get("failed"):
             return {"changed": False, "pending": True} if part["leaves"] else result
         if predicting or not result["changed"]:
@@ -78,3 +82,20 @@ def _mtus(host, part, result):
     tunnels = () if part["leaves"] else result.get("observed", {}).get("vxlan_link", ())
     return {"mtus": [{"host": host, "network": f"VNI {tunnel['vni']} of the group {part['topology']['use']}", "mtu": tunnel["mtu"]}
                      for tunnel in tunnels]}
+
+
+def _met_elsewhere(host, left, path, carriers):
+    """The failure where what is left on the host has an address that the inventory gives to another host.
+
+    Only here both are known. It is a refusal, since what is sent to the address would go to either of the two.
+    """
+    if not any(each["vnis"] for each in left):
+        return {}
+    with open(os.path.join(os.path.dirname(path), carriers), encoding="utf-8") as file:
+        known = json.load(file)
+    met = [f"{address}, which is that of {owner} on {other}, {each['item']} still has on {host} (VNI {vni})"
+           for each in left for vni in each["vnis"] for address in each["addresses"]
+           for other, owner in [known.get(str(vni), {}).get(address, (host, None))] if other != host]
+    return {"failed": True, "msg": (
+        f"overlay_bridge_address or overlay_containers.address: {'; '.join(met)}. "
+        f"An earlier run left it, and the inventory names it no more for {host}: {REMEDY}")} if met else {}

@@ -32,11 +32,14 @@ class ActionModule(ActionBase):
         # Ansible removes the directory at the end of the run, and lets nobody else look into it.
         directory = tempfile.mkdtemp(prefix="overlay-", dir=constants.DEFAULT_LOCAL_TMP)
         parts = {}
-        for overlay, hosts in overlays:
+        for number, (overlay, hosts) in enumerate(overlays):
+            carriers = f"carriers-{number}"  # beside the parts
+            with open(os.path.join(directory, carriers), "w", encoding="utf-8") as file:
+                json.dump(overlay.carriers(), file)
             for host in hosts:
                 parts[host] = os.path.join(directory, str(len(parts)))
                 with open(parts[host], "w", encoding="utf-8") as file:
-                    file.write(_pings(overlay, host) if arguments["pings"] else _part(overlay, host))
+                    file.write(_pings(overlay, host) if arguments["pings"] else _part(overlay, host, carriers))
         left_out = sorted({host for overlay, unused in overlays for host in overlay.present}.difference(
             task_vars["ansible_play_hosts_all"])) if arguments["pings"] else ()
         return {"changed": False, "parts": parts, **({"warnings": [
@@ -67,10 +70,10 @@ class ActionModule(ActionBase):
         return found
 
 
-def _part(overlay, host):
+def _part(overlay, host, carriers):
     settings = overlay.settings[host]
     return json.dumps({"topology": topology(settings, overlay.part(host)), "leaves": settings["overlay_state"] == "absent",
-                       "install": settings["overlay_install_packages"]})
+                       "install": settings["overlay_install_packages"], "carriers": carriers})
 
 
 def _pings(overlay, host):

@@ -50,6 +50,10 @@ class Kind:
         """The items found, by key: those wanted, and with ``prune`` all others of the kind."""
         raise NotImplementedError
 
+    def left(self, named):
+        """The items of ours that none of these is, and that the plans so far do not take away."""
+        return []
+
     def missing(self, plan):
         """What the plan needs that is not there yet, in words. A real run refuses; check mode warns."""
         return []

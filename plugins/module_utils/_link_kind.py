@@ -122,6 +122,16 @@ class LinkKind(Kind):
         return [self.find(namespace, netns, link) for link in list(namespace.links.values())
                 if link.kind == self.item.kind and link.alias == OWNER] if namespace else []
 
+    def left(self, named):
+        keys, gone = {item.key for item in named}, self.ahead.gone
+        found = [self.whole(have) for netns in sorted({item.netns for item in named} | {None}, key=str)
+                 for have in self.ours_in(netns) if have.key not in keys]
+        return [have for have in found if not any(("link", *place) in gone or ("netns", place[0]) in gone for place in have.places)]
+
+    def whole(self, item):
+        """An item found by its name alone, with all that is known of it."""
+        return item
+
     def steps(self, plan):
         """What goes, goes first: another item may want its name or its VNI. To recreate is to delete and to create."""
         going = [change.before for change in plan.changes if change.action in (DELETE, RECREATE)]

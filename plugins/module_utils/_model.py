@@ -75,6 +75,7 @@ class Item:
 
     word = "item"
     words: ClassVar = {}  # the fields that are words of ``ip link ... type KIND``
+    mac_on_bridge: ClassVar = None  # the field of the MAC that others on its bridge see
 
     @property
     def realms(self):
@@ -131,6 +132,7 @@ class Bridge(Item):
     word = kind = "bridge"
     words: ClassVar = {"stp": "stp_state", "priority": "priority", "forward_delay": "forward_delay", "hello_time": "hello_time",
                        "max_age": "max_age", "ageing_time": "ageing_time", "vlan_filtering": "vlan_filtering"}
+    mac_on_bridge: ClassVar = "mac"
 
     name: str = identity()
     netns: Optional[str] = identity()
@@ -228,6 +230,7 @@ class VethPair(Item):
 
     word = "veth_pair"
     kind = "veth"
+    mac_on_bridge: ClassVar = "inner_mac"
 
     name: str = identity()
     netns: Optional[str] = identity()

@@ -49,6 +49,11 @@ def exists(netns):
     return inode(netns) is not None
 
 
+def names():
+    """All names that pin a namespace."""
+    return sorted(filter(exists, os.listdir(RUN_NETNS))) if os.path.isdir(RUN_NETNS) else []
+
+
 def same(one, other):
     """Whether two namespace files pin the same namespace."""
     first, second = os.stat(path_of(one)), os.stat(path_of(other))

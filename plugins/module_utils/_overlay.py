@@ -117,6 +117,14 @@ class Overlay:
         """(namespace or "-" for the host itself, from, to, address) for all that a host and its containers have to reach."""
         return list(_pings(*self._seen_by(name))) if name in self.present else []
 
+    def carriers(self):
+        """By VNI and address, the host that carries it, and what there."""
+        found = {}
+        for host in self.present.values():
+            for network, address, owner in _carried(host):
+                found.setdefault(host.networks[network].vni, {})[address] = host.name, owner
+        return found
+
     def _seen_by(self, name):
         hosts = self.present if name in self.present else {**self.present, name: self._leaving[name]}
         return hosts, hosts[name]
@@ -318,19 +326,21 @@ def _overlapping_egress(host):
                        f"{shared[0]}, so that answers from outside could not tell them apart")
 
 
+def _carried(host):
+    """(network, address, whose it is in words) of all that is on the overlay of a host."""
+    for network in host.networks.values():
+        yield from ((network.name, address.split("/")[0], f"the bridge of {host.name}") for address in network.addresses)
+    for each in host.containers:
+        yield from ((each["network"], address.split("/")[0], f"container {each['name']}") for address in each["addresses"])
+
+
 def _taken_twice(hosts):
     owners = {}
-    for host in hosts.values():
-        carried = [(network.name, address, f"the bridge of {host.name}")
-                   for network in host.networks.values() for address in network.addresses]
-        carried += [(each["network"], address, f"container {each['name']}")
-                    for each in host.containers for address in each["addresses"]]
-        for network, address, owner in carried:
-            key = network, address.split("/")[0]
-            if key in owners:
-                yield (f"overlay_bridge_address or overlay_containers.address: the address {key[1]} in the network {network} is "
-                       f"that of {owners[key]} and of {owner}: give each its own")
-            owners[key] = owner
+    for network, address, owner in (each for host in hosts.values() for each in _carried(host)):
+        if (network, address) in owners:
+            yield (f"overlay_bridge_address or overlay_containers.address: the address {address} in the network {network} is "
+                   f"that of {owners[network, address]} and of {owner}: give each its own")
+        owners[network, address] = owner
 
 
 def _items(hosts, here, settings):

@@ -13,15 +13,15 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
-from itertools import chain
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
-from . import _deps
+from . import _deps, _left
 from ._argspec import argument_spec, items_of, spread
 from ._errors import Invalid, Problem
 from ._plan import diff
+from ._shared import refuse_shared_addresses, refuse_shared_names
 
 
 @contextmanager
@@ -134,9 +134,11 @@ def run_all(module, kinds, requirements, stages, gathered=by_option):
         for stage in stages():
             stage.look()
             planned.append(stage)
-        _refuse_shared_names([item for stage in planned for item in stage.items if hasattr(item, "netns")])
-        _refuse_shared_addresses(chain.from_iterable(stage.items for stage in planned))
-        result = _converge(module, planned, gathered)
+        named, left = [item for stage in planned for item in stage.items], _left.left_of(planned)
+        refuse_shared_names([item for item in named if hasattr(item, "netns")])
+        refuse_shared_addresses(planned, left)
+        told = _left.told(named, left)
+        result = {**_converge(module, planned, gathered, _left.warnings(named, left)), **({"left_behind": told} if told else {})}
     except Problem as problem:
         module.fail_json(msg=str(problem), **problem.details)
     except OSError as error:
@@ -153,30 +155,7 @@ def _require_root():
                       "set become: true")
 
 
-def _refuse_shared_names(links):
-    """A namespace has one link of a name, of whichever kind, and a link is the port of one bridge."""
-    names, ports = {}, {}
-    for item in links:
-        for place in item.places:
-            if names.setdefault(place, item.key) != item.key:
-                raise Invalid("name", place[1], f"{item.key} and {names[place]} would both have it")
-        for port in getattr(item, "ports", None) or ():
-            if ports.setdefault((item.netns, port), item.key) != item.key:
-                raise Invalid("ports", port, f"it is to be a port of {item.key} and of {ports[item.netns, port]}")
-
-
-def _refuse_shared_addresses(items):
-    """Networks may overlap, but no address may stand twice on one bridge or in one namespace."""
-    seen = set()
-    for item in items:
-        for address in sorted(getattr(item, "addresses", None) or ()):
-            places = {(address.split("/")[0], realm) for realm in item.realms}
-            if places & seen:
-                raise Invalid("addresses", address, f"{item.key} and another item are both given it")
-            seen |= places
-
-
-def _converge(module, stages, gathered):
+def _converge(module, stages, gathered, warnings):
     planned = [stage for stage in stages if stage.plan]
     # In the order of doing: what goes, from the last stage to the first; what comes, from the first to the last.
     doing = [(stage, stage.plan.going, stage.commands[0]) for stage in reversed(planned)]
@@ -187,7 +166,7 @@ def _converge(module, stages, gathered):
               "diff": {when: {key: shown for stage in stages for key, shown in getattr(stage.plan, when)().items()}
                        for when in ("before", "after")}}
     missing = [each for stage in stages for each in stage.missing]
-    for each in (each for stage in stages for each in stage.kind.warnings):
+    for each in [*(each for stage in stages for each in stage.kind.warnings), *warnings]:
         module.warn(each)
     if module.check_mode:
         # Another task of the play may provide it first, which check mode cannot see.

@@ -65,8 +65,6 @@ class Topology:
             stage = Stage(self.kinds[option], options, option in WHOLE or (self.params["prune"] and option not in UNPRUNED), option)
             yield stage
             items[option] = stage.items
-            if option == "vxlan_link" and "nftables" in given and not self.params["prune"]:
-                self._warn_of_unguarded(stage)
         if persist:
             tunnels = [item for item in items.get("vxlan_link", ()) if item.netns is None]
             devices = sorted({rule.plain_interface_name("vxlan_link.local", item.device) for item in tunnels})
@@ -76,22 +74,20 @@ class Topology:
                 "".join(loading(item) for item in items.get("nftables", ()))), False)
             yield Stage(Units(self.ahead), _boot.units(commands), False)
 
-    def _warn_of_unguarded(self, stage):
-        """The rules are about what the task names: what it no longer names takes frames from anybody."""
-        named = {item.name for item in stage.sought if item.netns is None}
-        stage.kind.warnings += [f"The tunnel {link.name} with the VNI {link.vni} is left of an earlier run, and no rule of this "
-                                "task keeps strangers out of it: have it removed by prune (overlay_prune), or name it"
-                                for link in stage.kind.ours_in(None) if link.name not in named]
-
 
 def _plugged(given):
     """The options, a veth pair of a bridge that comes later in the same task as a port of that bridge: both are there by then."""
     bridges = {(each["name"], each["netns"]): each for each in given.get("linux_bridge", ()) if each["state"] == "present"}
+    ports = {(port, netns): name for (name, netns), bridge in bridges.items() for port in bridge["ports"] or ()}
     for pair in given.get("veth_pair", ()):
-        bridge = bridges.get((pair["bridge"], pair["netns"])) if pair["state"] == "present" and pair["bridge"] else None
-        if bridge and (pair["name"] or pair["container"] or pair["namespace"]):
+        if pair["state"] != "present" or not (pair["name"] or pair["container"] or pair["namespace"]):
+            continue
+        bridge = bridges.get((pair["bridge"], pair["netns"])) if pair["bridge"] else None
+        if bridge:
             bridge["ports"] = [*(bridge["ports"] or ()), *{host_end(pair)}.difference(bridge["ports"] or ())]
             pair.update(bridge=None, plugged=pair["bridge"])
+        elif not pair["bridge"]:
+            pair.update(plugged=ports.get((host_end(pair), pair["netns"])))
     return given
 
 

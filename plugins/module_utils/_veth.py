@@ -8,6 +8,8 @@ the ends found are not each other's, or one is gone, what is ours of it is delet
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from . import _argspec as rule
 from . import _netns, _steps
 from ._errors import Invalid, Problem
@@ -160,6 +162,17 @@ class VethPairs(LinkKind):
         """The host end by itself, for pruning and as the first half of a pair."""
         return VethPair(name=link.name, netns=netns, inner_name=None, owner=link.alias, joined=False,
                         mac=link.mac, bridge=namespace.name_of(link.master) or "", ends=((netns, link.name),))
+
+    def whole(self, item):
+        """With the inner end, where the namespace that it is in has a name."""
+        here = self.links.namespace(item.netns)
+        outer = here.links[item.name]
+        for name in _netns.names() if outer.peer_netns is not None else ():
+            if here.id_of(name) == outer.peer_netns:
+                item, there = replace(item, inner_netns=name), self.links.namespace(name)
+                inner = next((link.name for link in there.links.values() if link.index == outer.peer), None) if there else None
+                return self._pair(replace(item, inner_name=inner), item) if inner else item
+        return item
 
     def deleted(self, item):
         return [_steps.LinkDel(netns, name) for netns, name in item.ends]

@@ -25,8 +25,9 @@ from . import _argspec as rule
 from . import _steps
 from ._errors import Foreign, Invalid
 from ._link_kind import LinkKind, leads_nowhere, tunnel_mtu, underlay_device
-from ._model import FdbEntry, Vxlan, derived_mac
+from ._model import OWNER, FdbEntry, Vxlan, derived_mac
 from ._plan import CREATE, DELETE, RECREATE
+from ._shared import REMEDY
 
 ALL_ZERO = "00:00:00:00:00:00"
 
@@ -188,11 +189,11 @@ class Vxlans(LinkKind):
                 if link.data.get("collect_metadata"):
                     self._refuse_twin(vxlan, key, "every VNI")
                 if link.data.get("id") == vxlan.vni:
-                    self._refuse_twin(vxlan, key, f"VNI {vxlan.vni}")
+                    self._refuse_twin(vxlan, key, f"VNI {vxlan.vni}", link.alias == OWNER)
 
-    def _refuse_twin(self, vxlan, twin, what):
-        raise Foreign(twin, f"already receives {what} on UDP port {vxlan.port}",
-                      f"Give {vxlan.name} another vni or port, or remove the other.")
+    def _refuse_twin(self, vxlan, twin, what, left=False):
+        remedy = f"Where an earlier run left it, {REMEDY}." if left else "Or remove the other."
+        raise Foreign(twin, f"already receives {what} on UDP port {vxlan.port}", f"Give {vxlan.name} another vni or port. {remedy}")
 
     def changed(self, change):
         vxlan = change.after

@@ -10,6 +10,8 @@ short_description: Plan or set up what one host of an overlay holds
 description:
   - Runs M(fromscratch.containers.topology) with the part of the host that M(fromscratch.containers.overlay_plan) has worked out,
     and names the variable of the role P(fromscratch.containers.overlay#role) where the host finds an option wrong.
+  - Planning fails where earlier runs have left something on the host that has an address which the inventory now gives to
+    another host of the same network, be that in the run or not.
 version_added: 0.1.0
 author:
   - The fromscratch.containers engineers (@fromscratch)

@@ -13,6 +13,8 @@ description:
   - Then all that has to go is removed, VXLAN links first; and all that has to come is made, root file systems first.
   - Does the same as the modules one after the other, in the time of one; and where a later one could not do its part,
     nothing has been changed by the earlier ones.
+  - Refuses what cannot work beside that which an earlier task has made and this one does not name, such as a veth pair with the
+    address of another at the same bridge, unless O(prune) removes that. What can, but may not be meant so, it warns of.
 version_added: 0.1.0
 author:
   - The fromscratch.containers engineers (@fromscratch)
@@ -258,6 +260,13 @@ observed:
     - By option, the items as they are in the end, in the order of the task; in check mode, as they would be.
   returned: success
   type: dict
+left_behind:
+  description:
+    - Bridges and veth pairs with an address that this collection has made and the task does not name, each as C(item), with its
+      C(addresses) and the C(vnis) of the tunnels at its bridge.
+  returned: success, where there is any
+  type: list
+  elements: dict
 """
 
 from ansible.module_utils.basic import AnsibleModule

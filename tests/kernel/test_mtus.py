@@ -40,14 +40,14 @@ def run(apart, scene, tmp_path):
     tarball = tarballs.packed(tmp_path / "rootfs.tar.gz", *tarballs.GOOD)
     (tmp_path / "play.yml").write_text(PLAY, encoding="utf-8")
 
-    def role(*arguments, **variables):
-        hosts = {f"h{number}": {"overlay_underlay_ip": f"192.0.2.{number}"} for number in (1, 2)}
+    def role(*arguments, own=None, playbook=tmp_path / "play.yml", **variables):
+        hosts = {f"h{number}": {"overlay_underlay_ip": f"192.0.2.{number}", **(own or {}).get(number, {})} for number in (1, 2)}
         (tmp_path / "hosts.json").write_text(json.dumps({"overlay": {"hosts": hosts, "vars": {
             "ansible_connection": "local", "ansible_python_interpreter": sys.executable, "overlay_install_packages": False,
             "overlay_guard": False, "overlay_antispoof": False, "overlay_rootfs_src": str(tarball), **variables}}}), encoding="utf-8")
         with _netns.entered(netns):
             done = subprocess.run(
-                [Path(sys.executable).parent / "ansible-playbook", "-i", tmp_path / "hosts.json", tmp_path / "play.yml", *arguments],
+                [Path(sys.executable).parent / "ansible-playbook", "-i", tmp_path / "hosts.json", playbook, *arguments],
                 cwd=ROOT, capture_output=True, text=True, check=False, env={
                     **os.environ, "ANSIBLE_CONFIG": f"{ROOT}/ansible.cfg", "ANSIBLE_HOME": str(tmp_path),
                     "ANSIBLE_REMOTE_TEMP": f"{tmp_path}/tmp", "LC_ALL": "C.UTF-8"})

@@ -20,7 +20,7 @@ ACTIONS = {path.stem for path in (PLUGINS / "action").glob("*.py")}  # their mod
 MODULES = sorted(path for path in (PLUGINS / "modules").glob("*.py") if path.stem not in ACTIONS)
 SOURCES = sorted(PLUGINS.rglob("*.py"))
 
-PURE = {"_model", "_errors", "_plan", "_steps", "_commands", "_argspec"}
+PURE = {"_model", "_errors", "_plan", "_steps", "_commands", "_argspec", "_shared", "_left"}
 # A module names its kind of thing, which alone knows the kernel.
 KINDS = {"_bridge", "_vxlan", "_veth", "container", "rootfs", "_nft", "_forward", "_names", "_sysctl"}
 FOR_MODULES = {"_run", "_argspec"}
