@@ -20,7 +20,7 @@ from ansible_collections.fromscratch.containers.plugins.module_utils.container.l
 from . import test_ns_container
 from .conftest import run_module, sh
 from .test_isolation import in_terminal
-from .test_ns_container import act, eventually, inside, launcher, pid
+from .test_ns_container import UNTIL_TOLD, act, end, eventually, inside, launcher, pid
 
 host = test_ns_container.host  # a fixture, for each test here
 
@@ -93,11 +93,13 @@ def test_list_and_status(rootfs, scene):
 
 
 def test_logs_and_wait(rootfs):
-    act(name="c1", rootfs=rootfs, command=["sh", "-c", "echo one; echo two; sleep 1; exit 5"])
+    act(name="c1", rootfs=rootfs, command=["sh", "-c", f"echo one; echo two; {UNTIL_TOLD}; exit 5"])
     assert run("logs", "c1")[1] == "one\ntwo\n" and run("logs", "-n1", "c1")[1] == "two\n"
+    end()
     assert run("wait", "c1") == (0, "5\n", "")
     assert run("logs", "-n", "x", "c1")[0] == 125
-    act(name="c2", rootfs=rootfs, command=["sleep", "0.5"], init=False)
+    act(name="c2", rootfs=rootfs, command=["sh", "-c", UNTIL_TOLD], init=False)
+    end("c2")
     assert run("wait", "c2") == (0, "ended\n", "")
 
 

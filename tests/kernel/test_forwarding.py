@@ -112,7 +112,7 @@ def test_learning_copies_what_it_does_not_know(mesh):
         seen = mesh.wire(command)
         assert seen[2, kind] and seen[3, kind] == seen[2, kind], command
     seen = mesh.wire(ASK)
-    assert seen[2, ARP] == seen[3, ARP] == 1 and (3, IPV4) not in seen
+    assert seen[2, ARP] == seen[3, ARP] >= 1 and (3, IPV4) not in seen  # it is asked again where the answer takes its time
 
 
 def test_from_one_to_the_other_and_back(mesh):

@@ -22,7 +22,20 @@ from ansible_collections.fromscratch.containers.plugins.module_utils.container.l
 
 from . import test_ns_container
 from .conftest import run_module, sh
-from .test_ns_container import MARKER, act, bundle, eventually, inside, log, members, pid, run_in, status_of
+from .test_ns_container import (
+    MARKER,
+    UNTIL_TOLD,
+    act,
+    bundle,
+    end,
+    eventually,
+    inside,
+    log,
+    members,
+    pid,
+    run_in,
+    status_of,
+)
 
 host = test_ns_container.host  # a fixture, for each test here
 
@@ -482,13 +495,10 @@ def test_the_filter_of_system_calls_in_the_kernel():
 
 # The life of a container
 
-def test_exit_status_and_last_output(rootfs, tmp_path):
-    fifo = tmp_path / "end"
-    os.mkfifo(fifo)
-    settings = {"name": "c1", "rootfs": rootfs, "binds": [{"source": str(tmp_path), "dest": "/mnt"}], "userns": "host",
-                "command": ["sh", "-c", "echo first; echo last words; read line </mnt/end; exit 7"]}
+def test_exit_status_and_last_output(rootfs):
+    settings = {"name": "c1", "rootfs": rootfs, "command": ["sh", "-c", f"echo first; echo last words; {UNTIL_TOLD}; exit 7"]}
     act(**settings)
-    fifo.write_text("end\n", encoding="utf-8")
+    end()
     eventually(lambda: running_pid("c1") is None, "it has ended")
     found = run_module("ns_container", **settings, state="stopped").observed[0]
     assert (found["exit_status"], found["output"]) == (7, "first\nlast words")

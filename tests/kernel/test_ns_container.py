@@ -33,8 +33,8 @@ CAPABILITY = {name: number for number, name in enumerate(
     "net_broadcast net_admin net_raw ipc_lock ipc_owner sys_module sys_rawio sys_chroot sys_ptrace sys_pacct sys_admin "
     "sys_boot sys_nice sys_resource sys_time sys_tty_config mknod lease audit_write audit_control setfcap".split())}
 
-
 MARKER = "/.root-of-a-test"
+UNTIL_TOLD = "until [ -e /end ]; do sleep 0.05; done"  # a command that ends when the test wants it to: see end()
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +54,11 @@ def act(**options):
     if options.get("state") != "restarted":
         assert not again.failed and (again.changed, again.changes, again.commands) == (False, [], []), again
     return made
+
+
+def end(name="c1"):
+    """Have the command end that waits for it; what says so may end with it."""
+    subprocess.run([PROGRAM, "exec", name, "touch", "/end"], check=False)
 
 
 def pid(name="c1"):
@@ -473,7 +478,8 @@ def test_a_command_that_ends_at_once(rootfs, init, command, words):
 
 def test_absent_after_the_command_ended_by_itself(host, rootfs):
     empty = host.picture()
-    act(name="c1", rootfs=rootfs, command=["sleep", "0.5"])
+    act(name="c1", rootfs=rootfs, command=["sh", "-c", UNTIL_TOLD])
+    end()
     eventually(lambda: running_pid("c1") is None, "the command ends")
     act(name="c1", state="absent")
     assert host.picture() == empty

@@ -313,7 +313,6 @@ def test_teardown_leaves_nothing(overlay, one):
         run.wait()
         one.run("pkill -KILL -f AnsiballZ_")
         overlay.play("playbooks/teardown.yml")
-        after = look()
-        for view in VIEWS:
-            assert after[view] == before[view], (seconds, view)
+        # systemd removes a cgroup when it likes.
+        eventually(lambda: look() == before, f"all is gone of what a run made in {seconds} s")
     overlay.play("site.yml")
