@@ -38,13 +38,14 @@ PACKAGES = {
 }
 PATHS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-try:
-    import pyroute2
-except ImportError:
-    pyroute2 = None
-    PYROUTE2_TRACEBACK = traceback.format_exc()
-else:
-    PYROUTE2_TRACEBACK = None
+
+def import_failure():
+    """The traceback of an import of pyroute2; None where it can be imported. Only who needs it waits for it."""
+    try:
+        import pyroute2  # noqa: F401
+    except ImportError:
+        return traceback.format_exc()
+    return None
 
 
 def pyroute2_version():
@@ -53,6 +54,7 @@ def pyroute2_version():
         from importlib.metadata import version
         found = version(PYROUTE2)
     except Exception:  # the metadata may be missing while the package works
+        import pyroute2
         found = getattr(getattr(pyroute2, "config", None), "version", None)
     return tuple(int(part) for part in re.findall(r"\d+", found)[:3]) if found else None
 
@@ -62,11 +64,12 @@ def require(names):
     told = {name: _wrong_with(name) for name in set(names)}
     missing = sorted(name for name, why in told.items() if why)
     if missing:
+        failure = import_failure() if PYROUTE2 in missing else None
         packages = [(name, *PACKAGES.get(name, ("python3-pyroute2", None))) for name in missing]
         raise Problem(
             "This host lacks what the task needs: " + "; ".join(told[name] for name in missing),
             missing=[{"name": name, "deb": deb, "rpm": rpm} for name, deb, rpm in packages],
-            **({"exception": PYROUTE2_TRACEBACK} if PYROUTE2 in missing and pyroute2 is None else {}))
+            **({"exception": failure} if failure else {}))
 
 
 def _wrong_with(name):
@@ -74,9 +77,11 @@ def _wrong_with(name):
     if name != PYROUTE2:
         return None if found(name) else without(name)
     wanted = ".".join(map(str, MINIMUM))
-    version = pyroute2 and pyroute2_version()
-    if pyroute2 is not None and (version is None or version >= MINIMUM):
-        return None
+    version = None
+    if import_failure() is None:
+        version = pyroute2_version()
+        if version is None or version >= MINIMUM:
+            return None
     old = f", and {'.'.join(map(str, version))} is too old" if version else ""
     return (f"the Python library pyroute2 {wanted} or newer{old} (the package python3-pyroute2 from Debian 12 or Ubuntu 24.04 on; "
             "pip install pyroute2 elsewhere)")

@@ -317,7 +317,20 @@ def to_bundle(container):
             "capabilities": {"bounding": capabilities, "permitted": capabilities, "effective": capabilities},
             "rlimits": [_rlimit(each) for each in container.ulimits]},
         "mounts": list(_mounts(container)), "linux": _linux(container), "annotations": annotations}
-    return json.dumps(bundle, indent=2) + "\n"
+    return _text(bundle, 2) + "\n"
+
+
+def _text(value, levels, indent=""):
+    """JSON with a line for each part, down to some levels; below these, it is written all at once, which is much faster."""
+    parts = []
+    if levels and isinstance(value, dict):
+        parts = [f"{json.dumps(key)}: {_text(part, levels - 1, indent + '  ')}" for key, part in value.items()]
+    elif levels and isinstance(value, list):
+        parts = list(map(json.dumps, value))
+    if not parts:
+        return json.dumps(value)
+    begin, end = "{}" if isinstance(value, dict) else "[]"
+    return f"{begin}\n" + ",\n".join(f"{indent}  {part}" for part in parts) + f"\n{indent}{end}"
 
 
 def _rlimit(text):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import gc
 import os
 import select
 import signal
@@ -39,6 +40,7 @@ def together(names, workers, act):
             reader, writer = os.pipe()
             pid = os.fork()
             if pid == 0:
+                gc.disable()  # it would look at, and so copy, all the memory of who has forked
                 act(name, writer)
             os.close(writer)
             running[reader] = name, pid
