@@ -36,8 +36,8 @@ COMPLETION = "/usr/local/share/bash-completion/completions/ns-container"
 LINKS = {LINK: guard.PROGRAM, MANUAL: f"{HOME}/ns-container.8", COMPLETION: f"{HOME}/completion.bash"}
 MODULES = (bundle, cgroups, cli, confine, copy, enter, guard, listing, mounts, namespaces, options, record, runtime, seccomp, start,
            stop, syscalls, terminal)
-# The host's own Python, without what an administrator or a virtual environment may have added to it.
-MAIN = f"""#!/usr/bin/python3 -I
+# The host's own Python and its standard library alone, without what an administrator or a virtual environment may have added.
+MAIN = f"""#!/usr/bin/python3 -IS
 # SPDX-License-Identifier: GPL-3.0-or-later
 import sys
 

@@ -56,4 +56,4 @@ def own_program(config, words, env, *kept):
     for each in kept:
         os.set_inheritable(each, True)
     python = os.readlink("/proc/self/exe")
-    os.execve(sealed_copy(python), [python, "-I", PROGRAM, *words], env)  # noqa: S606
+    os.execve(sealed_copy(python), [python, "-IS", PROGRAM, *words], env)  # noqa: S606
