@@ -20,7 +20,12 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 FORMER = "170234b"
 PROGRAM = "/usr/local/lib/fromscratch/ns-container"
 RUNS = 5
-FLOOR = ["/usr/bin/python3", "-I", "-c", "import ctypes, json"]
+FLOOR = ["/usr/bin/python3", "-I", "-c", "import ctypes, json"]  # what no launcher in Python can fall below
+
+
+def git(*words, check=True):
+    """The checkout may be that of the user who has called sudo."""
+    return subprocess.run(["git", "-c", f"safe.directory={ROOT}", *words], cwd=ROOT, check=check, capture_output=True)
 
 
 def timed(command, **options):
@@ -46,8 +51,7 @@ class Release:
         self.arguments, self.home, self.rootfs, self.count = Path(directory, "arguments.json"), Path(directory), rootfs, count
         target = self.home / "ansible_collections" / "fromscratch" / "containers"
         target.mkdir(parents=True)
-        archive = subprocess.run(["git", "archive", commit, "plugins"], cwd=ROOT, check=True, capture_output=True).stdout
-        subprocess.run(["tar", "-x", "-C", target], input=archive, check=True)
+        subprocess.run(["tar", "-x", "-C", target], input=git("archive", commit, "plugins").stdout, check=True)
 
     def run(self, state):
         options = {"state": state, **({"rootfs": self.rootfs} if state != "absent" else {})}
@@ -73,7 +77,9 @@ def kept():
 
 
 def main():
-    commit, count = [*sys.argv[1:], FORMER, "100"][:2] if len(sys.argv) != 2 else (sys.argv[1], "100")
+    commit, count = [*sys.argv[1:], *[FORMER, "100"][len(sys.argv) - 1:]]
+    if git("cat-file", "-e", commit, check=False).returncode:
+        raise SystemExit(f"{commit} is not there to compare with, as in a shallow clone: git fetch --unshallow")
     tarball = subprocess.run([ROOT / "scripts/find-rootfs", "--local"], check=True, capture_output=True, text=True).stdout.strip()
     with tempfile.TemporaryDirectory() as directory:
         rootfs = f"{directory}/rootfs"
