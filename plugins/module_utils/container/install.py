@@ -20,6 +20,7 @@ from .launcher import (
     mounts,
     namespaces,
     options,
+    parallel,
     record,
     runtime,
     seccomp,
@@ -34,8 +35,8 @@ LINK = "/usr/local/sbin/ns-container"
 MANUAL = "/usr/local/share/man/man8/ns-container.8"
 COMPLETION = "/usr/local/share/bash-completion/completions/ns-container"
 LINKS = {LINK: guard.PROGRAM, MANUAL: f"{HOME}/ns-container.8", COMPLETION: f"{HOME}/completion.bash"}
-MODULES = (bundle, cgroups, cli, confine, copy, enter, guard, listing, mounts, namespaces, options, record, runtime, seccomp, start,
-           stop, syscalls, terminal)
+MODULES = (bundle, cgroups, cli, confine, copy, enter, guard, listing, mounts, namespaces, options, parallel, record, runtime,
+           seccomp, start, stop, syscalls, terminal)
 # The host's own Python and its standard library alone, without what an administrator or a virtual environment may have added.
 MAIN = f"""#!/usr/bin/python3 -IS
 # SPDX-License-Identifier: GPL-3.0-or-later

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import gc
 import os
-import select
 import signal
 import time
 
 from . import cgroups, confine, guard, mounts, namespaces, record, syscalls
 from .bundle import DEVICES, LAYER, PATH, RUNTIME, WAITS, Refused, annotation, directory, load, mapped, words
+from .parallel import together
 
 LOCKED = 60  # seconds to wait for another start of the same container
 WORKERS = 4  # for each processor: a start waits for the kernel most of its time
@@ -29,32 +28,6 @@ NAMESPACES = {"mount": syscalls.CLONE_NEWNS, "uts": syscalls.CLONE_NEWUTS, "ipc"
 def start_all(names, unit=False):
     """Start containers, as many at a time as the processors can; what went wrong, in words, by name."""
     return together(names, WORKERS * (os.cpu_count() or 1), lambda name, writer: prepare_and_exit(name, writer, unit))
-
-
-def together(names, workers, act):
-    """Call ``act`` for each name in a process of its own, which it ends; what it has written to the pipe, by name."""
-    waiting, running, failures = list(names), {}, {}
-    while waiting or running:
-        while waiting and len(running) < workers:
-            name = waiting.pop(0)
-            reader, writer = os.pipe()
-            pid = os.fork()
-            if pid == 0:
-                gc.disable()  # it would look at, and so copy, all the memory of who has forked
-                act(name, writer)
-            os.close(writer)
-            running[reader] = name, pid
-        for reader in select.select(list(running), [], [])[0]:
-            said = os.read(reader, 65536)
-            name, pid = running[reader]
-            if said:
-                failures[name] = failures.get(name, "") + said.decode("utf-8", "replace")
-                continue
-            del running[reader]
-            os.close(reader)
-            if os.waitpid(pid, 0)[1] and name not in failures:
-                failures[name] = "the process at work on it was killed: try again, and see with dmesg whether the kernel did"
-    return failures
 
 
 def prepare_and_exit(name, writer, unit):

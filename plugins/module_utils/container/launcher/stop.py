@@ -9,7 +9,7 @@ import signal
 
 from . import cgroups, record, runtime
 from .bundle import STOP_TIMEOUT, Refused, annotation, load, words
-from .start import together
+from .parallel import together
 
 KILLED = 60  # seconds that a process may take to die that was killed
 AT_ONCE = 250  # processes that wait, each behind a pipe
