@@ -83,10 +83,8 @@ def remove(name):
 
 
 def _write(path, text):
-    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
-        os.write(descriptor, text.encode())
+        with open(path, "r+b", buffering=0) as file:
+            file.write(text.encode())
     except OSError as error:
         raise OSError(error.errno, f"write {text} to {path}: {error.strerror}") from None
-    finally:
-        os.close(descriptor)

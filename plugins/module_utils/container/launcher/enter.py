@@ -16,10 +16,10 @@ import signal
 from . import cgroups, confine, record, syscalls
 from .bundle import RUNTIME, Refused, annotation, load, mapped, words
 from .start import NotRun, find_program, user_of
+from .terminal import PASSED, Streams
 
 ORDER = (("ipc", syscalls.CLONE_NEWIPC), ("uts", syscalls.CLONE_NEWUTS), ("net", syscalls.CLONE_NEWNET),
          ("cgroup", syscalls.CLONE_NEWCGROUP), ("pid", syscalls.CLONE_NEWPID), ("mnt", syscalls.CLONE_NEWNS))
-PASSED = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
 TIOCGPTPEER, TIOCSPTLCK, TIOCSCTTY = 0x5441, 0x40045431, 0x540E  # ioctl_tty(2)
 NOT_POSSIBLE, NOT_EXECUTABLE, NOT_FOUND, BY_SIGNAL = 125, 126, 127, 128  # exit statuses, as other tools have them
 
@@ -120,17 +120,12 @@ def _entry(path, name):
 
 
 def _entries(path):
-    try:
-        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:  # the container may have made a FIFO of it
+        with open(path, "rb", buffering=0, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            text = file.read(1 << 20) or b""
     except OSError:
         return []
-    try:
-        text = os.read(file, 1 << 20).decode("utf-8", "replace")
-    except OSError:
-        return []
-    finally:
-        os.close(file)
-    return [line.split(":") for line in text.splitlines()]
+    return [line.split(":") for line in text.decode("utf-8", "replace").splitlines()]
 
 
 def spawn(args, env, cwd, terminal, report):
@@ -139,8 +134,7 @@ def spawn(args, env, cwd, terminal, report):
     program = find_program(args[0], env, cwd)
     if terminal is not None:
         _terminal_of_the_container(terminal)
-    passed = [getattr(signal, each) for each in PASSED]
-    signal.pthread_sigmask(signal.SIG_BLOCK, passed)
+    signal.pthread_sigmask(signal.SIG_BLOCK, PASSED)
     child = os.fork()
     if child == 0:
         try:
@@ -156,9 +150,9 @@ def spawn(args, env, cwd, terminal, report):
         finally:
             os._exit(NOT_POSSIBLE)
     os.close(report)
-    for each in passed:
+    for each in PASSED:
         signal.signal(each, lambda number, unused: os.kill(child, number))
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, passed)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED)
     if terminal is not None:
         for stream in 0, 1, 2:  # who reads the other end sees its end with that of the command
             os.close(stream)
@@ -191,7 +185,6 @@ def run(name, args, env=(), user=None, cwd=None, terminal=None):
 
     A terminal of the caller is nothing for the container: it gets one of its own, or a pipe, and this relays.
     """
-    from .terminal import Streams
     config = load(name)
     process = {**config["process"], "rlimits": config["process"].get("rlimits", [])}
     given = {each.split("=", 1)[0] for each in env}
