@@ -109,6 +109,20 @@ def test_a_container_is_a_service(one):
     assert "Restart=no" in one.check_output("systemctl show --property Restart ns-container@one-a.service")
 
 
+@pytest.mark.parametrize("where, container, runtime", [("one", "one-c", "crun"), ("two", "two-a", "runc")])
+def test_a_container_of_another_runtime_is_a_service_as_well(overlay, where, container, runtime):
+    host = overlay.hosts[where]
+    unit = f"ns-container@{container}.service"
+    assert f'"fromscratch.runtime": "{runtime}"' in host.check_output(f"cat /run/fromscratch/runtimes/{container}/config.json")
+    for unused in range(2):
+        pid = show(host, unit, "MainPID")["MainPID"]
+        assert host.check_output(f"ns-container status {container}") == f"{container} runs, process {pid}"
+        assert f"/{unit}" in host.check_output(f"tail -n 1 /proc/{pid}/cgroup")
+        assert host.check_output(f"ns-container exec {container} id -u") == "0"
+        host.check_output(f"ns-container restart {container}")
+    assert show(host, unit, "ActiveState")["ActiveState"] == "active"
+
+
 def test_a_container_that_was_stopped_by_hand_is_started(overlay, one):
     one.check_output("systemctl stop ns-container@one-a")
     assert one.run("/usr/local/lib/fromscratch/ns-container status one-a").rc == 3
