@@ -31,12 +31,14 @@ host = test_ns_container.host  # a fixture, for each test here
 
 
 @pytest.fixture(params=spec.RUNTIMES, autouse=True)
-def other(request, monkeypatch):
+def other(request, monkeypatch, host):
     """The runtime of all containers of a test that does not name one."""
     if not shutil.which(request.param):
         pytest.skip(f"{request.param} is not installed")
     monkeypatch.setitem(spec.OPTIONS["runtime"], "default", request.param)
-    return request.param
+    yield request.param
+    monkeypatch.undo()
+    run_module("ns_container", config=[], prune=True)  # runc's cgroups are not the test's own
 
 
 def handed(name="c1"):
