@@ -58,14 +58,23 @@ class Overlay:
         """The JSON that a command prints on a host."""
         return json.loads(self.hosts[name].check_output(command) or "[]")
 
+    def refused(self, playbook, *options):
+        """Run a playbook of the project, which must fail; what it said, on one line."""
+        done = self._run(playbook, options, {})
+        assert done.returncode != 0, done.stdout + done.stderr
+        return " ".join((done.stdout + done.stderr).split())
+
+    def _run(self, playbook, options, environment):
+        return subprocess.run(["ansible-playbook", "-i", self.inventory, str(ROOT / playbook), *options], cwd=ROOT,
+                              env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), **environment},
+                              capture_output=True, text=True, check=False)
+
     def play(self, playbook, *options):
         """Run a playbook of the project; what the collection's modules returned."""
         with tempfile.NamedTemporaryFile("r") as results:
-            environment = {**os.environ, "RESULTS": results.name, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-                           "ANSIBLE_CALLBACK_PLUGINS": str(ROOT / "molecule/callback"),
-                           "ANSIBLE_CALLBACKS_ENABLED": "results"}
-            done = subprocess.run(["ansible-playbook", "-i", self.inventory, str(ROOT / playbook), *options], cwd=ROOT,
-                                  env=environment, capture_output=True, text=True, check=False)
+            done = self._run(playbook, options, {
+                "RESULTS": results.name, "ANSIBLE_CALLBACK_PLUGINS": str(ROOT / "molecule/callback"),
+                "ANSIBLE_CALLBACKS_ENABLED": "results"})
             assert done.returncode == 0, done.stdout + done.stderr
             found = [json.loads(line) for line in results]
         return sorted(found, key=lambda each: (each["task"], each["host"]))

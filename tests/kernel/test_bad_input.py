@@ -539,7 +539,7 @@ def inventory(place):
             "containers": [{"name": "c1", "address": "10.0.0.100/24", "rootfs": place.good["ns_container"]["rootfs"],
                             "binds": [{"source": "/etc", "dest": "/srv/etc"}]}]}
     hosts = {"good": good, **{f"bad{at}": wrong(good, row) for at, row in enumerate(ROLE)}}
-    hosts["fine"] = {**good, "containers": [], "networks": [{"name": "blue", "bridge": "br-fine"}]}
+    hosts["fine"] = {**good, "containers": [], "networks": [{"name": "blue", "bridge": "br-fine", "bridge_address": "10.0.0.9/24"}]}
     hosts = {name: {"group": f"of_{name}", **values} for name, values in hosts.items()}
     peer = {"underlay_ip": "192.0.2.2", "bridge_address": "10.0.0.2/24", "networks": good["networks"]}
     return {"all": {
