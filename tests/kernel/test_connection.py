@@ -63,12 +63,12 @@ def test_modules(play, pipelining, host):
 
 def test_a_container_without_python(play):
     results = play("alpine", raw("busybox; echo wrong >&2; exit 3"), raw("kill -TERM $$"), raw("kill -KILL $$"),
-                   raw("echo \"a  b\" 'c\"d' ü $HOME `echo x`"), raw("/no/such/program"), raw("yes 0123456789 | head -c 3000000"),
+                   raw("echo \"a  b\" 'c\"d' ü $HOME `echo x`"), raw("/no/such/program"), raw("yes 0123456789 | head -c 300000"),
                    raw("cat </dev/stdin | wc -c"), {"ansible.builtin.ping": {}})
     assert results[0]["rc"] == 3 and "BusyBox" in results[0]["stdout"] and results[0]["stderr"].strip() == "wrong"
     assert (results[1]["rc"], results[2]["rc"]) == (143, 137), "as a shell reports signals"
     assert results[3]["stdout"].strip() == "a  b c\"d ü /root x"
-    assert results[4]["rc"] == 127 and len(results[5]["stdout"]) == 3000000 and results[6]["stdout"].strip() == "0"
+    assert results[4]["rc"] == 127 and len(results[5]["stdout"]) == 300000 and results[6]["stdout"].strip() == "0"
     assert results[7]["failed"] and "unreachable" not in results[7], "without Python, modules fail and the host is there"
 
 
@@ -183,13 +183,13 @@ def test_raw_through_a_host(away):
     text = "a  b 'c' \"d\" $HOME `x` \\\\ * ü\n# two\tlines; exit 1 &"
     containers = {"near": "near", "web": "web", "web-ops": "web", "nested": "web", "here": "alpine"}
     found = away([*containers], raw("hostname; id -u; echo wrong >&2; exit 3"), raw("kill -KILL $$"), raw("exit 125"), raw("cat | wc -c"),
-                 raw(f"printf %s {shlex.quote(text)}"), raw("yes 0123456789 | head -c 3000000"), raw("tty; ls /proc/self/fd | wc -l"))
+                 raw(f"printf %s {shlex.quote(text)}"), raw("yes 0123456789 | head -c 300000"), raw("tty; ls /proc/self/fd | wc -l"))
     for host, name in containers.items():
         said, killed, status, read, quoted, long, files = found[host]
         assert (said["rc"], said["stdout"], said["stderr"]) == (3, f"{name}\n0\n", "wrong\n"), host
         assert (killed["rc"], status["rc"]) == (137, 125), "neither is a lost connection"
         assert read["stdout"].strip() == "0", "nothing is to be read"
-        assert quoted["stdout"] == text and len(long["stdout"]) == 3000000
+        assert quoted["stdout"] == text and len(long["stdout"]) == 300000
         assert files["stdout_lines"] == ["not a tty", "4"], "no terminal and no descriptor of the host"
 
 
