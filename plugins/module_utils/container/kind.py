@@ -25,7 +25,7 @@ from .launcher import cgroups, namespaces, record, runtime
 from .launcher.bundle import Refused
 from .launcher.guard import PROGRAM
 from .launcher.record import RUN, STATE, USERS, running
-from .launcher.start import Lock, start_all
+from .launcher.start import Lock
 from .launcher.stop import stop_all
 from .recorded import BUNDLE, files_of_a_script, read, recorded, tidy_after_scripts
 from .spec import LIMITS, ON_ROOTFS_CHANGE, OPTIONS, RANGE, RESTARTED, RUNTIMES, STARTED, STOPPED, Container, container, to_bundle
@@ -216,7 +216,7 @@ class Containers(Kind):
 
     def _start(self, items):
         self._by_systemd("start", items)
-        found = start_all([item.name for item in items if not item.service])
+        found = service.start_by_hand([item.name for item in items if not item.service])
         for rootfs in self._left:
             store.release(rootfs)
         if items:

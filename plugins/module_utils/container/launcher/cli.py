@@ -85,16 +85,16 @@ def _stop(options, names):
 
 
 def _failed(failures):
-    """Raise Refused where something went wrong, given by name."""
-    if failures:
-        raise Refused("; ".join(f"{name}: {text}" for name, text in failures.items()))
+    """Say what went wrong, given by name, a line for each."""
+    for name, text in failures.items():
+        sys.stderr.write(f"ns-container: {name}: {text}\n")
+    return NOT_POSSIBLE if failures else 0
 
 
 def _restart(options, names):
     if _by_systemd(options):
         return _systemctl("restart", names)
-    _stop(options, names)
-    return _start(options, names)
+    return _stop(options, names) or _start(options, names)
 
 
 def _exec(options, arguments):
