@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.fromscratch.containers.plugins.module_utils.container import kind
-from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher import namespaces
+from ansible_collections.fromscratch.containers.plugins.module_utils.container import kind, service
+from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher import namespaces, start
 
 from . import test_ns_container
 from .conftest import run_module, sh
@@ -60,7 +60,13 @@ def names(rootfs, tmp_path):
     return dest, change
 
 
-def test_a_tree_stays_that_is_swept_while_a_container_starts_on_it(names, monkeypatch):
+@pytest.fixture
+def forked(monkeypatch):
+    """Starts are forks of this process, in which functions stand in for others, and not those of the launcher."""
+    monkeypatch.setattr(service, "start_by_hand", start.start_all)
+
+
+def test_a_tree_stays_that_is_swept_while_a_container_starts_on_it(names, forked, monkeypatch):
     dest, change = names
     before(monkeypatch, namespaces, "provide", change)  # in the process that starts it
     former = os.path.realpath(dest)
@@ -72,7 +78,7 @@ def test_a_tree_stays_that_is_swept_while_a_container_starts_on_it(names, monkey
     assert inside("cat /version") == "1" and not os.path.exists(former), "nobody runs on it any more"
 
 
-def test_a_tree_that_went_before_a_start_could_hold_it(names, monkeypatch):
+def test_a_tree_that_went_before_a_start_could_hold_it(names, forked, monkeypatch):
     dest, change = names
     flock, todo = fcntl.flock, [change]
 
