@@ -8,6 +8,7 @@ of operations and both start from that, what is shown is what is done.
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import shlex
 import subprocess
@@ -46,7 +47,7 @@ class WriteFile:
     def commands(self):
         path, beside = shlex.quote(self.path), shlex.quote(begun(self.path))
         if self.in_place:
-            return [shlex.join(["install", "-d", os.path.dirname(self.path)]),
+            return [made(os.path.dirname(self.path)),
                     fed(f"(umask 077 && cat >{path})", self.content),
                     f"chmod {self.mode:04o} {path}"]
         return [fed(f"install -D -m {self.mode:04o} /dev/stdin {beside}", self.content), f"mv -T {beside} {path}"]
@@ -64,7 +65,7 @@ class SwitchLink:
         write(self.path, None, None, self.target)
 
     def commands(self):
-        return [shlex.join(["install", "-d", os.path.dirname(self.path)]),
+        return [made(os.path.dirname(self.path)),
                 shlex.join(["ln", "-sfn", self.target, begun(self.path)]),
                 shlex.join(["mv", "-T", begun(self.path), self.path])]
 
@@ -80,9 +81,7 @@ class RemoveFile:
         tidy(os.path.dirname(self.path))
 
     def commands(self):
-        empty = tidied(os.path.dirname(self.path))
-        return [shlex.join(["rm", "-rf", self.path, *interrupted(self.path)]),
-                *[f"{shlex.join(['rmdir', *empty])} 2>/dev/null || : # those that are empty"] * bool(empty)]
+        return [shlex.join(["rm", "-rf", self.path, *interrupted(self.path)]), *emptied(os.path.dirname(self.path))]
 
 
 @dataclass(frozen=True)
@@ -101,6 +100,18 @@ class Run:
         return [shlex.join(self.argv)]
 
 
+@dataclass(frozen=True)
+class Attempt(Run):
+    """Run a program that may well have nothing to do, and fails then."""
+
+    def apply(self):
+        with contextlib.suppress(Problem):
+            super().apply()
+
+    def commands(self):
+        return [f"{shlex.join(self.argv)} 2>/dev/null || :"]
+
+
 class OperationsKind(Kind):
     """A kind whose plans are lists of operations."""
 
@@ -114,6 +125,18 @@ class OperationsKind(Kind):
     def apply(self, plan):
         for operation in self.operations(plan):
             operation.apply()
+
+
+def made(directory):
+    """The command that makes a directory and those above it, as far as they are missing."""
+    quoted = shlex.quote(directory)
+    return f"test -d {quoted} || install -d {quoted}"
+
+
+def emptied(directory):
+    """The commands that remove a directory and those above it, as far as they are our own and empty."""
+    found = tidied(directory)
+    return [f"{shlex.join(['rmdir', *found])} 2>/dev/null || : # those that are empty"] * bool(found)
 
 
 def fed(command, content):

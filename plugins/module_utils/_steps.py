@@ -76,8 +76,11 @@ class SysctlSet:
 
 @dataclass(frozen=True)
 class LinkDel:
+    """``goes`` by itself, it may be, with the namespace of its other end."""
+
     netns: Optional[str]
     name: str
+    goes: bool = False
 
 
 @dataclass(frozen=True)

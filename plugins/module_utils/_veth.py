@@ -175,7 +175,8 @@ class VethPairs(LinkKind):
         return item
 
     def deleted(self, item):
-        return [_steps.LinkDel(netns, name) for netns, name in item.ends]
+        goes = not item.joined and any(gone[0] == "netns" for gone in self.ahead.gone)
+        return [_steps.LinkDel(netns, name, goes) for netns, name in item.ends]
 
     def needs(self, change):
         pair = change.after

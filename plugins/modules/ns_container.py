@@ -301,7 +301,7 @@ changes:
       type: list
       elements: str
 commands:
-  description: The commands that do the same, once the container's bundle is written.
+  description: The commands that do the same, those that write the program C(ns-container) and the container's bundle among them.
   returned: success
   type: list
   elements: str

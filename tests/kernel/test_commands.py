@@ -15,32 +15,48 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.fromscratch.containers.plugins.module_utils import _boot, _managers, _netns, _nft, _use
+from ansible_collections.fromscratch.containers.plugins.module_utils.container import install, service
+from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.record import RUN, USERS, running
 
+from ..conftest import ROOT
 from .conftest import js, run_module, sh
 from .faces import different, lasting
 
 HERE = "198.51.100.2"
-TREES = ("/etc/systemd", "/etc/udev", "/etc/NetworkManager", "/var/lib/fromscratch", "/run/fromscratch")
-COVERED = ("/etc", "/usr/bin", "/usr/sbin")
+TREES = ("/etc/systemd", "/etc/udev", "/etc/NetworkManager", "/var/lib/fromscratch", "/run/fromscratch", "/usr/local")
+COVERED = ("/etc", "/usr/bin", "/usr/sbin", "/usr/local")
 CALLS = Path("/run/systemd/calls")
 
 SYSTEMCTL = """\
 #!/bin/sh
-# systemctl VERB [OPTION] [UNIT]
-for unit; do :; done
+# systemctl [--quiet] VERB [OPTION] [UNIT...]
+[ "$1" != --quiet ] || shift
+verb=$1
 active=/run/systemd/active
+units=/etc/systemd/system
 mkdir -p "$active"
-case $1 in
-    is-active) exec test -e "$active/$unit" ;;
-    show) [ ! -e "$active/$unit" ] || echo ActiveState=active; exit ;;
-esac
-echo "$*" >>/run/systemd/calls
-case $1 in
-    start)
-        ! test -e "$active/$unit" || exit 0
-        sh -c "$(sed -n s/^ExecStart=//p "/etc/systemd/system/$unit")" && touch "$active/$unit" ;;
-    stop) rm -f "$active/$unit" ;;
-esac
+case $verb in is-active|show) ;; *) echo "$*" >>/run/systemd/calls ;; esac
+shift
+says() {
+    sed -n "s/^$1=//p" "$units/$template" | sed "s/%i/$instance/"
+}
+for unit; do
+    case $unit in -*) continue ;; esac
+    template=$(echo "$unit" | sed s/@.*service/@.service/)
+    instance=${unit#*@}
+    instance=${instance%.service}
+    case $verb in
+        is-active) test -e "$active/$unit" || exit ;;
+        show) [ ! -e "$active/$unit" ] || echo ActiveState=active ;;
+        start)
+            test -e "$active/$unit" || { sh -c "$(says ExecStart)" </dev/null >/dev/null 2>&1 && touch "$active/$unit" || exit; } ;;
+        stop)
+            case $unit in *@*) sh -c "$(says ExecStop)" ;; esac
+            rm -f "$active/$unit" ;;
+        enable) ln -s "$units/$template" "$units/multi-user.target.wants/$unit" ;;
+        disable) rm "$units/multi-user.target.wants/$unit" ;;
+    esac
+done
 """
 
 pytestmark = pytest.mark.skipif(_nft.nft() is None, reason="nft is not installed")
@@ -54,7 +70,8 @@ class Machine:
         for tree in COVERED:
             upper, work = f"/run/layers{tree}/upper", f"/run/layers{tree}/work"
             sh(f"mkdir -p {upper} {work}", f"mount -t overlay -o lowerdir={tree},upperdir={upper},workdir={work} none {tree}")
-        sh("mkdir -p /etc/systemd/network /etc/systemd/system/multi-user.target.wants /etc/udev/rules.d /etc/NetworkManager/conf.d")
+        sh("mkdir -p /etc/systemd/network /etc/systemd/system/multi-user.target.wants /etc/udev/rules.d /etc/NetworkManager/conf.d",
+           f"rm -rf {install.HOME}")  # a mount point of scripts/apart
         if systemd:
             Path("/run/systemd/system").mkdir(parents=True)
             self.program("/usr/bin/systemctl", SYSTEMCTL)
@@ -85,14 +102,18 @@ class Machine:
         def content(path, status):
             if stat.S_ISLNK(status.st_mode):
                 return os.readlink(path)
-            return path.read_bytes() if stat.S_ISREG(status.st_mode) else None
+            if path.parent == Path(RUN):  # the process, its start and its tree
+                return running(path.name) is not None, path.read_text(encoding="ascii").splitlines()[3]
+            silent = path.parent == Path(USERS) or path.name == "log"  # whose shell may or may not say that it was terminated
+            return path.read_bytes() if stat.S_ISREG(status.st_mode) and not silent else None
 
         # A mount's name has a number of its own in the record of what was mounted.
         found = {str(path): (oct(os.lstat(path).st_mode), content(path, os.lstat(path)))
-                 for tree in TREES for path in sorted([Path(tree), *Path(tree).rglob("*")]) if os.path.lexists(path)}
+                 for tree in TREES for path in sorted([Path(tree), *Path(tree).rglob("*")])
+                 if os.path.lexists(path) and "__pycache__" not in path.parts}
         settings = {str(path): path.read_text(encoding="ascii") for path in sorted(Path("/proc/sys/net/ipv4/conf").glob("*/*"))
                     if path.name in ("forwarding", "arp_ignore", "rp_filter")}
-        links = {("here" if name == self.name else name): value for name, value in lasting(self.name, "box").items()}
+        links = {("here" if name == self.name else name): value for name, value in lasting(self.name, "box", "c1", "c2").items()}
         return {"files": found, "settings": settings, "links": links, "rules": sh("nft -s list ruleset"),
                 "active": sh("ls /run/systemd/active", check=False), "calls": CALLS.read_text(encoding="ascii") if CALLS.exists() else "",
                 "neighbours": js("ip -j neighbour show nud permanent")}
@@ -123,7 +144,7 @@ GUARD = 'chain filter_in {{\ntype filter hook input priority -10; policy accept;
 
 
 def wanted(**changes):
-    """All kinds of a host, but containers and their root filesystems."""
+    """All kinds of a host, but containers and their root filesystems, and published ports, which are looked at only."""
     return {
         "persist": True,
         "use": "overlay",
@@ -178,6 +199,73 @@ def test_the_commands_of_all_kinds_do_the_same(machines, systemd):
                 assert done.returncode == 0, (number, line, done.stderr)
             found = machine.picture()
             assert found == expected, (number, different(expected, found))
+
+
+@pytest.fixture(scope="module")
+def tarball():
+    found = subprocess.run([ROOT / "scripts/find-rootfs", "--local"], capture_output=True, text=True, check=False)
+    if found.returncode:
+        pytest.skip(found.stderr.strip())
+    return found.stdout.strip()
+
+
+ROOTFS = "/var/lib/fromscratch/rootfs/alpine"
+NASTY = {"HERE": "EOF", "QUOTES": "it's \"$HOME\" `id` \\", "LINES": "a\nEOF\nb"}
+
+
+def with_containers(tarball, *containers, **changes):
+    """The article's host: a root filesystem, containers on it, and their links."""
+    return {
+        "persist": True, "use": "overlay",
+        "alpine_rootfs": [{"dest": ROOTFS, "src": tarball}],
+        "ns_container": [{"rootfs": ROOTFS, **each} for each in containers],
+        "veth_pair": [{"container": each["name"], "addresses": [f"10.0.0.{at}/24"], "underlay": HERE, "bridge": "br0"}
+                      for at, each in enumerate(containers, 100)],
+        "linux_bridge": [{"name": "br0", "addresses": ["10.0.0.1/24"], "underlay": HERE}], **changes}
+
+
+@pytest.mark.parametrize("systemd", [False, True], ids=["plain", "systemd"])
+def test_the_commands_of_containers_do_the_same_on_a_host_that_has_nothing(machines, tarball, monkeypatch, systemd):
+    """No program, no bundle and no root filesystem is copied there beforehand: the tarball alone is on both."""
+    monkeypatch.setattr(service, "runs_in_unit", lambda name, pid: systemd)  # a program stands in for systemd
+    c1, c2 = {"name": "c1"}, {"name": "c2", "state": "stopped"}
+    steps = (with_containers(tarball, c1, c2),
+             with_containers(tarball, {**c1, "env": NASTY, "restart": "always" if systemd else "no", "hostname": "other"}, c2),
+             with_containers(tarball, c1, {**c2, "state": "started", "userns": "host"}),
+             with_containers(tarball, {**c1, "state": "stopped"}, ns_container=[
+                 {"name": "c1", "rootfs": ROOTFS, "state": "stopped"}, {"name": "c2", "state": "absent"}]),
+             absent(with_containers(tarball, c1)))
+    machine, applied = machines(systemd), []
+    with _netns.entered(machine.name):
+        before = machine.picture()
+        for number, step in enumerate(steps):
+            predicted, made = run_module("topology", check=True, **step), run_module("topology", **step)
+            assert not made.failed, (number, made.msg)
+            faces = [{face: getattr(each, face) for face in ("changes", "commands", "diff")} for each in (predicted, made)]
+            assert made.changed and faces[0] == faces[1], (number, different(*faces))
+            again = run_module("topology", **step)
+            assert (again.changed, again.changes, again.commands) == (False, [], []), number
+            applied.append((made.commands, machine.picture()))
+        assert {**applied[-1][1], "calls": ""} == {**before, "calls": ""}, different(before, applied[-1][1])
+    machine = machines(systemd)
+    with _netns.entered(machine.name):
+        for number, (commands, expected) in enumerate(applied):
+            for line in commands:
+                done = subprocess.run(["sh", "-e"], input=line + "\n", capture_output=True, text=True, check=False)
+                assert done.returncode == 0, (number, line, done.stderr)
+            found = machine.picture()
+            assert found == expected, (number, different(expected, found))
+
+
+def test_what_an_administrator_has_beside_the_unit_of_a_container_stays(machines, tarball, monkeypatch):
+    monkeypatch.setattr(service, "runs_in_unit", lambda name, pid: True)
+    with _netns.entered(machines(True).name):
+        options = {"name": "c1", "rootfs": ROOTFS, "restart": "always"}
+        assert not run_module("topology", alpine_rootfs=[{"dest": ROOTFS, "src": tarball}], ns_container=[options]).failed
+        ours = Path(service.drop_in("c1"))
+        (ours.parent / "override.conf").touch()
+        assert ours.exists() and run_module("ns_container", name="c1", state="absent").changed
+        assert os.listdir(ours.parent) == ["override.conf"]
 
 
 def test_one_script_of_all_commands(machines):

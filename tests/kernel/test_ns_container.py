@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.fromscratch.containers.plugins.module_utils._paths import RUN, STATE
-from ansible_collections.fromscratch.containers.plugins.module_utils.container import isolation, kind, spec
+from ansible_collections.fromscratch.containers.plugins.module_utils.container import install, isolation, spec
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.install import LINK
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher import namespaces, record, start, syscalls
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.guard import PROGRAM
@@ -27,6 +27,7 @@ from ansible_collections.fromscratch.containers.plugins.module_utils.container.s
 
 from .conftest import addresses, link, run_module, sh
 
+INSTALLED = ("completion.bash", "launcher", "ns-container", "ns-container.8")
 FACES = ("changed", "changes", "commands", "diff")
 CAPABILITY = {name: number for number, name in enumerate(
     "chown dac_override dac_read_search fowner fsetid kill setgid setuid setpcap linux_immutable net_bind_service "
@@ -159,20 +160,21 @@ def test_act_again_check_change_absent(host, rootfs):
     assert predicted.changed and host.picture() == empty, "check mode changed something"
     made = act(name="c1", rootfs=rootfs)
     assert [(each["item"], each["action"]) for each in made.changes] == [("container c1", "create")]
-    assert made.commands == [line("start")]
+    assert made.commands[-1] == line("start") and all(path in "".join(made.commands) for path in [*install.files(), f"{STATE}/c1/config.json"])
     assert made.observed[0]["state"] == "started" and made.observed[0]["rootfs"] == rootfs
     first = pid()
 
     changed = act(name="c1", rootfs=rootfs, hostname="other")
     assert "hostname: c1 vs other" in changed.changes[0]["fields"] and changed.changes[0]["action"] == "recreate"
-    assert changed.commands == [line("stop"), line("start")]
+    assert [changed.commands[at] for at in (0, -1)] == [line("stop"), line("start")] and len(changed.commands) == 4, "the bundle is written"
     assert changed.diff["before"]["container c1"]["hostname"] == "c1"
     assert changed.diff["after"]["container c1"]["hostname"] == "other"
     assert pid() != first and gone(first) and inside("hostname") == "other"
 
     last = act(name="c1", state="absent")
-    assert last.commands == [line("stop"), "ip netns delete c1", "umount /run/fromscratch/users/c1",
-                             "rm /run/fromscratch/users/c1", f"rm -r {STATE}/c1"]
+    assert [each for each in last.commands if "empty" not in each] == [
+        line("stop"), "ip netns delete c1", "umount /run/fromscratch/users/c1", "rm /run/fromscratch/users/c1", f"rm -rf {RUN}/c1",
+        f"rm -r {STATE}/c1", f"rm -rf {' '.join([*install.LINKS, *(f'{install.HOME}/{name}' for name in INSTALLED)])}"]
     assert host.picture() == empty, "something was left behind"
 
 
@@ -585,7 +587,7 @@ def test_a_file_edited_by_hand(rootfs, path):
     first, content = pid(), Path(path).read_bytes()
     sh(f"echo ' ' >>{path}")
     repaired = act(name="c1", rootfs=rootfs)
-    assert repaired.changes[0]["action"] == "update" and repaired.commands == []
+    assert repaired.changes[0]["action"] == "update" and [os.path.basename(path) in line for line in repaired.commands] == [True, True]
     assert repaired.changes[0]["fields"] == ["bundle: off vs on"]
     assert Path(path).read_bytes() == content and pid() == first
 
@@ -817,8 +819,8 @@ def test_without_systemd_another_limit_takes_a_restart(rootfs, monkeypatch):
     """Its cgroup is made when it starts."""
     monkeypatch.setattr(isolation, "without_controller", lambda options: [])
     act(name="c1", rootfs=rootfs)
-    assert run_module("ns_container", check=True, name="c1", rootfs=rootfs, pids=20).commands == [
-        line("stop"), line("start")]
+    commands = run_module("ns_container", check=True, name="c1", rootfs=rootfs, pids=20).commands
+    assert [commands[at] for at in (0, -1)] == [line("stop"), line("start")]
 
 
 def test_a_kernel_that_makes_no_user_namespaces_does_not_let_a_start_wait_for_ever(rootfs, monkeypatch):
@@ -869,14 +871,6 @@ def test_binds_come_from_the_outside_in_and_each_has_its_options(rootfs, tmp_pat
     finally:
         act(name="c1", state="absent")
         sh(f"umount '{outer}/below it'")
-
-
-def test_what_an_administrator_has_beside_the_unit_stays(tmp_path):
-    path = tmp_path / "unit.d" / "container.conf"
-    kind._write_unit(str(path), "ours\n")
-    (path.parent / "override.conf").touch()
-    kind._write_unit(str(path), None)
-    assert os.listdir(path.parent) == ["override.conf"]
 
 
 def test_two_starts_at_once(rootfs):

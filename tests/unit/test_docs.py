@@ -90,8 +90,10 @@ def wanted(kinds, module, options):
 
 
 def rendered(kinds, module, options):
-    return [line for stage, items in zip(stages(kinds, module, options), wanted(kinds, module, options))
-            for line in stage.kind.commands(diff(items, {}))]
+    """The commands, without those that write the files of a container and of its program, which the page names only."""
+    found = [(stage.option, stage.kind.commands(diff(items, {})))
+             for stage, items in zip(stages(kinds, module, options), wanted(kinds, module, options))]
+    return [line for option, lines in found for line in (lines[-1:] if option == "ns_container" else lines)]
 
 
 def test_the_blocks_are_found():

@@ -6,8 +6,10 @@ from __future__ import annotations
 import contextlib
 import inspect
 import os
+import shlex
 
-from .._files import make_directory, remove_tree, unlink, write
+from .._files import remove_tree, unlink
+from .._operations import SwitchLink, WriteFile
 from .launcher import (
     bundle,
     cgroups,
@@ -34,6 +36,7 @@ HOME = os.path.dirname(guard.PROGRAM)
 LINK = "/usr/local/sbin/ns-container"
 MANUAL = "/usr/local/share/man/man8/ns-container.8"
 COMPLETION = "/usr/local/share/bash-completion/completions/ns-container"
+DIRECTORIES = (HOME, *map(os.path.dirname, (MANUAL, COMPLETION, os.path.dirname(COMPLETION))))  # with what is left in them
 LINKS = {LINK: guard.PROGRAM, MANUAL: f"{HOME}/ns-container.8", COMPLETION: f"{HOME}/completion.bash"}
 MODULES = (bundle, cgroups, cli, confine, copy, enter, guard, listing, mounts, namespaces, options, parallel, record, runtime,
            seccomp, start, stop, syscalls, terminal)
@@ -60,16 +63,24 @@ def files():
     return found
 
 
+def operations():
+    """Writes what is missing or of another release. The program itself comes last, as it needs the others."""
+    found = [WriteFile(path, text.encode(), mode) for path, (text, mode) in files().items() if not _is_there(path, text, mode)]
+    found.sort(key=lambda each: each.path == guard.PROGRAM)
+    return found + [SwitchLink(link, LINKS[link]) for link in filter(_is_missing, LINKS)]
+
+
 def is_current():
     """Whether the program is there as this release has it."""
-    for path, (text, mode) in files().items():
-        try:
-            with open(path, encoding="utf-8") as file:
-                if file.read() != text or os.fstat(file.fileno()).st_mode & 0o7777 != mode:
-                    return False
-        except (OSError, ValueError):
-            return False
-    return not any(map(_is_missing, LINKS))
+    return not operations()
+
+
+def _is_there(path, text, mode):
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read() == text and os.fstat(file.fileno()).st_mode & 0o7777 == mode
+    except (OSError, ValueError):
+        return False
 
 
 def _is_missing(link):
@@ -78,26 +89,27 @@ def _is_missing(link):
 
 
 def install():
-    """Write what is missing or of another release. The program itself comes last, as it needs the others."""
-    if is_current():
-        return
-    for directory in HOME, f"{HOME}/launcher", *map(os.path.dirname, LINKS):
-        make_directory(directory)
-    for directory in HOME, f"{HOME}/launcher":
-        os.chmod(directory, 0o755)
-    for path, (text, mode) in sorted(files().items(), key=lambda item: item[0] == guard.PROGRAM):
-        write(path, text, mode)
-    for link in filter(_is_missing, LINKS):
-        write(link, None, None, LINKS[link])
+    for operation in operations():
+        operation.apply()
 
 
 def uninstall():
     """Take it away again, with the last container, and the directories of links that are empty then."""
-    for link, target in LINKS.items():
-        if os.path.islink(link) and os.readlink(link) == target:
-            unlink(link)
+    for link in _own_links():
+        unlink(link)
     for name in os.listdir(HOME) if os.path.isdir(HOME) else ():
         remove_tree(f"{HOME}/{name}")
-    for directory in HOME, os.path.dirname(MANUAL), os.path.dirname(COMPLETION), os.path.dirname(os.path.dirname(COMPLETION)):
+    for directory in DIRECTORIES:
         with contextlib.suppress(OSError):  # a mount point, or somebody else has something in it
             os.rmdir(directory)
+
+
+def removing():
+    """The commands that take it away."""
+    there = sorted(os.path.join(HOME, name) for name in os.listdir(HOME)) if os.path.isdir(HOME) else []
+    return [shlex.join(["rm", "-rf", *_own_links(), *there]),
+            f"rmdir {' '.join(DIRECTORIES)} 2>/dev/null || : # those that are empty"]
+
+
+def _own_links():
+    return [link for link, target in LINKS.items() if os.path.islink(link) and os.readlink(link) == target]

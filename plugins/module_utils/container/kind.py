@@ -3,36 +3,45 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shlex
-import time
+import stat
 from pathlib import Path
 
 from .. import _netns
 from .._argspec import NAME
 from .._errors import Invalid, Problem
-from .._files import mounts_below, remove_tree, unlink, write
-from .._kind import Kind
+from .._files import mounts_below
 from .._model import OWNER
-from .._paths import tidy
+from .._operations import Attempt, OperationsKind, RemoveFile, Run, WriteFile
 from .._plan import DELETE, RECREATE
 from ..rootfs import store
 from . import ended, install, service
 from .isolation import Isolation, refuse_binds, refuse_limits
-from .launcher import cgroups, namespaces, record, runtime
-from .launcher.bundle import Refused
+from .launcher import namespaces
 from .launcher.guard import PROGRAM
-from .launcher.record import RUN, STATE, USERS, running
-from .launcher.start import Lock
-from .launcher.stop import stop_all
-from .recorded import BUNDLE, files_of_a_script, read, recorded, tidy_after_scripts
+from .launcher.record import RUN, STATE, running
+from .operations import (
+    End,
+    Install,
+    NameAgain,
+    Prepare,
+    ProvideNamespaces,
+    RemoveTraces,
+    RemoveNamespaces,
+    RemoveTree,
+    Start,
+    Stop,
+    Uninstall,
+    locked,
+    users,
+)
+from .recorded import BUNDLE, FORMER_FILTER, files_of_a_script, is_script_left, read, recorded
 from .spec import LIMITS, ON_ROOTFS_CHANGE, OPTIONS, RANGE, RESTARTED, RUNTIMES, STARTED, STOPPED, Container, container, to_bundle
 
 UNIT_MODE, BUNDLE_MODE = 0o644, 0o600
 OLDEST_LINUX = 5, 12  # the first that has mount_setattr(2)
-GRACE = 0.1  # seconds that a command has to prove that it does not die at once
 
 
 def require_linux(release):
@@ -43,7 +52,7 @@ def require_linux(release):
                       "boot a newer kernel, such as that of Debian's backports")
 
 
-class Containers(Kind):
+class Containers(OperationsKind):
     tools = ("ip",)
     options = OPTIONS
     parse = staticmethod(container)
@@ -58,6 +67,7 @@ class Containers(Kind):
 
     def observe(self, wanted, prune):
         names = [item.name for item in wanted]
+        self._stay = any(item.rootfs for item in wanted)
         if prune and os.path.isdir(STATE):
             names += sorted(name for name in set(os.listdir(STATE)) - set(names) if _is_ours(name))
         self._stale = service.not_loaded() if service.manages_host() else ()
@@ -70,7 +80,7 @@ class Containers(Kind):
     def _look(self, name):
         directory = Path(STATE, name)
         try:
-            with _lock(name):  # another run may just be at it, or have been killed meanwhile
+            with locked(name):  # another run may just be at it, or have been killed meanwhile
                 pass
         except (FileNotFoundError, NotADirectoryError):
             return Container(name=name, owner="another program") if _netns.exists(name) else None
@@ -86,7 +96,7 @@ class Containers(Kind):
             raise Problem(f"{directory}/{BUNDLE} is not the record of a container ({error!r}): "
                           f"restore it, or remove {directory} to have the container made anew") from error
         known = known or Container(name=name, owner=OWNER)  # of a run that was killed before it wrote the record
-        pinned = pinned and namespaces.belongs_to(_netns.path_of(name), _users(name) if known.userns else None)
+        pinned = pinned and namespaces.belongs_to(_netns.path_of(name), users(name) if known.userns else None)
         lo = bool(pid or pinned) and _netns.lo_is_up(f"/proc/{pid}/ns/net" if pid else name)
         by_systemd = service.manages_host()
         return known.with_(
@@ -142,206 +152,88 @@ class Containers(Kind):
         self.ahead.gone.update(("netns", change.item.split()[-1]) for change in plan.changes
                                if change.before and not _keeps_namespace(change))
 
-    def commands(self, plan):
-        return [line for change in plan.changes for line in self._commands(change)] + [
-            store.releasing(parent) for parent in store.waiting(_left(plan), self.ahead)]
+    def operations(self, plan):
+        changes = plan.changes
+        found = [NameAgain(change.after, change.before.pid) for change in changes if _renames(change)]
+        found.append(Stop(tuple(change.before for change in changes if _stops(change))))
+        if any(change.after for change in changes):
+            found.append(Install())
+        if any(change.after and change.after.service for change in changes):
+            found += _written(service.TEMPLATE, service.TEMPLATE_TEXT, UNIT_MODE)
+        for change in changes:
+            found += self._removal(change.before) if change.action == DELETE else [self._preparation(change)]
+        if os.path.exists(FORMER_FILTER) and not is_script_left({change.item.split()[-1] for change in changes}):
+            found.append(RemoveFile(FORMER_FILTER))
+        if self._is_last(plan):
+            slice_too = [Attempt(("systemctl", "stop", service.SLICE))] * service.manages_host()
+            found.append(End((*[RemoveFile(service.TEMPLATE)] * os.path.lexists(service.TEMPLATE), Uninstall(), *slice_too)))
+        found += _told_to_systemd(plan)
+        left = _left(plan)
+        found.append(Start(tuple(change.after for change in changes if change.after and change.after.state != STOPPED
+                                 and not _keeps_running(change)), tuple(left), tuple(store.waiting(left, self.ahead))))
+        return found
 
-    def _commands(self, change):
-        before, after = change.before, change.after
-        lines = self._name_commands(change) if _renames(change) else []
-        if _stops(change):
-            lines.append(_verb(before, "stop"))
-        if change.action == DELETE:
-            lines += [f"systemctl disable {service.unit(before.name)}"] * bool(before.enabled)
-            lines += [f"ip netns delete {before.name}"] * before.namespace
-            lines += [f"umount {_users(before.name)}", f"rm {_users(before.name)}"] * os.path.exists(_users(before.name))
-            group = _group(before.name) if before.pid is None else None
-            lines += [f"rmdir {group}", f"rmdir --ignore-fail-on-non-empty {os.path.dirname(group)}"] if group else []
-            return lines + [f"rm -r {before.directory}"]
+    def _preparation(self, change):
+        """The state directory comes first: it says whose the namespace is."""
+        item, keeps_running = change.after, _keeps_running(change)
+        if not keeps_running:
+            item = item.with_(rootfs_id=store.tree_of(item.rootfs, self.ahead))
+        found = _written(f"{item.directory}/{BUNDLE}", to_bundle(item), BUNDLE_MODE)
+        found += _written(service.drop_in(item.name), service.drop_in_text(item), UNIT_MODE) if item.service else []
+        found += [RemoveTree(path) for path in files_of_a_script(item.name)]
         if not _keeps_namespace(change):
-            lines += [f"ip netns delete {after.name}"] * _netns.exists(after.name)
-            lines += [f"{PROGRAM} namespace {after.name}"] * (after.state == STOPPED)  # else it is the first step of a start
-        elif not before.lo:
-            lines.append(f"ip -n {after.name} link set lo up")
-        if after.service and bool(before and before.enabled) != after.enabled:
-            lines.append(f"systemctl {'enable' if after.enabled else 'disable'} {service.unit(after.name)}")
-        if after.state != STOPPED and not (before and _keeps_running(change)):
-            lines.append(_verb(after, "start"))
-        return lines
+            found.append(RemoveNamespaces(item.name))
+            if item.state == STOPPED:  # else it is the first step of a start
+                found.append(ProvideNamespaces(item.name, *((item.first_uid, RANGE) if item.userns else ())))
+        elif not change.before.lo:
+            found.append(Run(("ip", "-n", item.name, "link", "set", "lo", "up")))
+        return Prepare(item, keeps_running, tuple(found))
 
     @staticmethod
-    def _name_commands(change):
-        name, pid, pin = change.after.name, change.before.pid, _users(change.after.name)
-        lines = [f"ip netns delete {name}"] * _netns.exists(name)
-        if change.after.userns and not os.path.exists(pin):
-            lines += [f"install -D /dev/null {pin}", f"mount --bind /proc/{pid}/ns/user {pin}"]
-        return [*lines, f"ip netns attach {name} {pid}"]
+    def _removal(item):
+        found = [RemoveNamespaces(item.name, bool(item.namespace)), RemoveTraces(item.name), RemoveFile(f"{RUN}/{item.name}"),
+                 RemoveTree(item.directory)]
+        found += _written(service.drop_in(item.name), None, UNIT_MODE)
+        return found + [Attempt(("systemctl", "reset-failed", service.unit(item.name)))] * service.manages_host()
+
+    def _is_last(self, plan):
+        """Whether no container is left on the host by the plan, nor will be by this run."""
+        going = {change.before.name for change in plan.changes if change.action == DELETE}
+        return bool(going) and not self._stay and not set(os.listdir(STATE) if os.path.isdir(STATE) else ()) - going
 
     def boot(self, items):
         return [f"{PROGRAM} namespace {shlex.join(item.name for item in items)}"] if items else []
-
-    def apply(self, plan):
-        """All that have to stop, stop together; all that have to start, start together."""
-        for change in plan.changes:
-            if _renames(change):
-                self._name_again(change.after, f"/proc/{change.before.pid}/ns")
-        self._stop([change.before for change in plan.changes if _stops(change)])
-        if any(change.after for change in plan.changes):
-            install.install()
-        for change in plan.changes:
-            if change.action == DELETE:
-                self._remove(change.before)
-            else:
-                self._prepare(change)
-        tidy_after_scripts()
-        self._enable(plan)
-        self._left = _left(plan)
-        self._start([change.after for change in plan.changes
-                     if change.after and change.after.state != STOPPED and not _keeps_running(change)])
-
-    @staticmethod
-    def _by_systemd(verb, items):
-        units = [service.unit(item.name) for item in items if item.service]
-        if units:
-            with contextlib.suppress(Problem):  # what came of each is looked at by itself
-                service.systemctl(verb, *units)
-
-    def _stop(self, items):
-        self._by_systemd("stop", items)
-        failures = [f"{item.key}: stopping it failed: {ended.output(item.name, True)}"
-                    for item in items if item.service and running(item.name)]
-        by_hand = {item.name: item for item in items if not item.service}
-        told = stop_all({name: 10 if item.stop_timeout is None else item.stop_timeout for name, item in by_hand.items()})
-        _raise_all(failures + [f"{by_hand[name].key}: stopping it failed: {text}" for name, text in told.items()])
-
-    def _start(self, items):
-        self._by_systemd("start", items)
-        found = service.start_by_hand([item.name for item in items if not item.service])
-        for rootfs in self._left:
-            store.release(rootfs)
-        if items:
-            time.sleep(GRACE)
-        failures = [f"{item.key}: starting it failed: {found[item.name]}" if item.name in found else
-                    f"{item.key}: {ended.at_once(item)}" if running(item.name) is None else None for item in items]
-        _raise_all(failures)
-
-    @staticmethod
-    def _enable(plan):
-        """What systemd has to know: new units, and which of them start at boot."""
-        if not any((change.after or change.before).service for change in plan.changes):
-            return
-        service.systemctl("daemon-reload")
-        for wanted, verb in (True, "enable"), (False, "disable"):
-            units = [service.unit(change.item.split()[-1]) for change in plan.changes
-                     if bool(change.after and change.after.enabled) == wanted
-                     and bool(change.before and change.before.enabled) != wanted]
-            if units:
-                service.systemctl("--quiet", verb, *units)
-
-    def _remove(self, item):
-        if item.namespace:  # not somebody else's of that name
-            namespaces.unpin(_netns.path_of(item.name))
-            namespaces.tidy()
-        namespaces.unpin(_users(item.name))
-        tidy(USERS)
-        cgroups.remove(item.name)  # of one that ended by itself
-        record.remove(item.name)
-        runtime.forget(item.name)
-        remove_tree(item.directory)
-        tidy(runtime.HOME)
-        tidy(STATE)
-        tidy(RUN)
-        _write_unit(service.drop_in(item.name), None)
-        if service.manages_host():
-            with contextlib.suppress(Problem):  # it did not fail
-                service.systemctl("reset-failed", service.unit(item.name))
-        if not os.path.isdir(STATE):
-            _write_unit(service.TEMPLATE, None)
-            install.uninstall()
-            if service.manages_host():
-                with contextlib.suppress(Problem):  # there was none
-                    service.systemctl("stop", service.SLICE)
-
-    def _prepare(self, change):
-        """The state directory comes first: it says whose the namespace is."""
-        item = change.after
-        if not _keeps_running(change):
-            item = item.with_(rootfs_id=store.tree_of(item.rootfs))
-        for directory in STATE, item.directory:
-            os.makedirs(directory, mode=0o700, exist_ok=True)
-        with _lock(item.name):
-            if not _keeps_running(change) and running(item.name):
-                raise Problem(f"{item.key} was started concurrently with its old configuration; run the task again")
-            write(f"{item.directory}/{BUNDLE}", to_bundle(item), BUNDLE_MODE)
-            for path, text in _units_of(item).items() if item.service else ():
-                _write_unit(path, text)
-            for path in files_of_a_script(item.name):
-                remove_tree(path)
-            if not _keeps_namespace(change):
-                namespaces.remove(item.name)
-                tidy(USERS)
-                if item.state == STOPPED:
-                    namespaces.provide(item.name, *((item.first_uid, RANGE) if item.userns else ()))
-            elif not change.before.lo:
-                _netns.lo_up(item.name)
-
-    @staticmethod
-    def _name_again(item, of_process):
-        namespaces.unpin(_netns.path_of(item.name))
-        if item.userns:
-            namespaces.unpin(_users(item.name))
-            os.makedirs(USERS, exist_ok=True)
-            namespaces.pin(f"{of_process}/user", _users(item.name))
-        namespaces.attach(item.name, f"{of_process}/net")
-
-
-@contextlib.contextmanager
-def _lock(name):
-    try:
-        with Lock(name):
-            yield
-    except Refused as error:
-        raise Problem(str(error)) from None
 
 
 def _units_of(item):
     return {service.TEMPLATE: service.TEMPLATE_TEXT, service.drop_in(item.name): service.drop_in_text(item)}
 
 
-def _write_unit(path, text):
-    """The file, in its directory where that is its own; or neither of them, for None."""
-    if text is not None:
-        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-        write(path, text, UNIT_MODE)
-    elif os.path.isdir(os.path.dirname(path)):
-        unlink(path)
-        if path != service.TEMPLATE:
-            with contextlib.suppress(OSError):  # an administrator has more in it
-                os.rmdir(os.path.dirname(path))
+def _written(path, text, mode):
+    """What writes a file, where it is another or has another mode; or removes it, for None."""
+    if text is None:
+        return [RemoveFile(path)] * os.path.lexists(path)
+    same = read(path) == text and stat.S_IMODE(os.stat(path).st_mode) == mode
+    return [] if same else [WriteFile(path, text.encode(), mode)]
 
 
-def _users(name):
-    """Where the user namespace of a container is pinned."""
-    return f"{USERS}/{name}"
-
-
-def _group(name):
-    """The cgroup that was made here for its limits; None where there is none."""
-    point = cgroups.mount_point()
-    group = f"{point}/{cgroups.PARENT}/{name}"
-    return group if point and os.path.isdir(group) else None
+def _told_to_systemd(plan):
+    """What systemd has to know: new units, and which of them start at boot."""
+    if not any((change.after or change.before).service for change in plan.changes):
+        return []
+    found = [Run(("systemctl", "daemon-reload"))]
+    for wanted, verb in (True, "enable"), (False, "disable"):
+        units = [service.unit(change.item.split()[-1]) for change in plan.changes
+                 if bool(change.after and change.after.enabled) == wanted
+                 and bool(change.before and change.before.enabled) != wanted]
+        found += [Run(("systemctl", "--quiet", verb, *units))] * bool(units)
+    return found
 
 
 def _is_ours(name):
     """Whether a directory is a container's: it may be empty as yet."""
     return NAME.fullmatch(name) and os.path.isdir(f"{STATE}/{name}") and (
         not os.listdir(f"{STATE}/{name}") or os.path.exists(f"{STATE}/{name}/{BUNDLE}") or bool(files_of_a_script(name)))
-
-
-def _raise_all(failures):
-    failures = [text for text in failures if text]
-    if failures:
-        raise Problem("; ".join(failures))
 
 
 def _keeps_running(change):
@@ -388,7 +280,3 @@ def _stops(change):
     before = change.before
     return (before is not None and not _keeps_running(change)
             and (before.state == STARTED or bool(before.service and change.action == DELETE)))
-
-
-def _verb(item, verb):
-    return f"systemctl {verb} {service.unit(item.name)}" if item.service else f"{PROGRAM} {verb} {item.name}"

@@ -47,11 +47,10 @@ def of_a_script(found):
         "init": SHELL if found.get("init") else NO_INIT, "user": "0"})
 
 
-def tidy_after_scripts():
-    """The filter of system calls that the scripts of a former release shared goes with the last of them."""
+def is_script_left(changing):
+    """Whether a container is still the script of a former release, beside those that change: all of these share FORMER_FILTER."""
     names = os.listdir(STATE) if os.path.isdir(STATE) else ()
-    if os.path.exists(FORMER_FILTER) and not any(map(files_of_a_script, names)):
-        os.unlink(FORMER_FILTER)
+    return any(files_of_a_script(name) for name in names if name not in changing)
 
 
 def files_of_a_script(name):

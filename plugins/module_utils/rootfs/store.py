@@ -19,6 +19,7 @@ import shlex
 
 from .._errors import Foreign, Problem
 from .._files import is_private, mounts_below, remove_tree
+from .._operations import emptied
 from .._paths import RUN, tidy
 from ..container.launcher.record import STORE
 from ..container.state import UNKNOWN, number, trees_in_use
@@ -138,18 +139,18 @@ def clearing(parent, leaving, coming):
     lines = [shlex.join(["rm", "-rf", each]) for each in gone]
     if set(unnamed(parent, leaving)) - {*gone, *coming}:  # until the containers on them have stopped
         return [*lines, releasing(parent)]
-    return lines + [shlex.join(["rmdir", "--ignore-fail-on-non-empty", os.path.join(parent, NAME)])] * bool(lines)
+    return lines + [shlex.join(["rmdir", "--ignore-fail-on-non-empty", os.path.join(parent, NAME)]), *emptied(parent)] * bool(lines)
 
 
 def releasing(parent):
     """The command that removes what nobody names or runs on any more."""
-    parent = shlex.quote(parent)
+    end, parent = "".join(f"; {line}" for line in emptied(parent)), shlex.quote(parent)
     stores, trees = (" ".join(f"{parent}/{name}{tail}" for name in OURS) for tail in ("", "/*"))
     # What find says of a name that is not there counts as one that leads to it.
     return (f"for tree in {trees}; do "
             f'[ "$(find -L {parent} -maxdepth 1 -samefile "$tree" 2>&1)" ] || '
             f'grep -qsxF -e "$tree" -e "$(stat -c %i "$tree")" -e {UNKNOWN} {RUN}/* || rm -rf "$tree"; done; '
-            f'for store in {stores}; do [ ! -d "$store" ] || rmdir --ignore-fail-on-non-empty "$store"; done')
+            f'for store in {stores}; do [ ! -d "$store" ] || rmdir --ignore-fail-on-non-empty "$store"; done{end}')
 
 
 def parent_of(path):

@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Operations on the containers of a host, beside those on its files and programs. All that stop, stop together; all that start,
+start together."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from dataclasses import dataclass
+from typing import Optional, Tuple
+
+from .. import _netns
+from .._errors import Problem
+from .._files import make_directory, remove_tree
+from .._operations import emptied
+from .._paths import tidy
+from ..rootfs import store
+from . import ended, install, service
+from .launcher import cgroups, namespaces, runtime
+from .launcher.bundle import Refused
+from .launcher.guard import PROGRAM
+from .launcher.record import STATE, USERS, running
+from .launcher.start import Lock
+from .launcher.stop import stop_all
+from .recorded import read
+from .spec import Container
+
+GRACE = 0.1  # seconds that a command has to prove that it does not die at once
+
+
+@dataclass(frozen=True)
+class NameAgain:
+    """Let the namespaces of a running container be found by its name."""
+
+    item: Container
+    pid: int
+
+    def apply(self):
+        namespaces.unpin(_netns.path_of(self.item.name))
+        if self.item.userns:
+            namespaces.unpin(users(self.item.name))
+            os.makedirs(USERS, exist_ok=True)
+            namespaces.pin(f"/proc/{self.pid}/ns/user", users(self.item.name))
+        namespaces.attach(self.item.name, f"/proc/{self.pid}/ns/net")
+
+    def commands(self):
+        name, pin = self.item.name, users(self.item.name)
+        lines = [f"ip netns delete {name}"] * _netns.exists(name)
+        if self.item.userns and not os.path.exists(pin):
+            lines += [f"install -D /dev/null {pin}", f"mount --bind /proc/{self.pid}/ns/user {pin}"]
+        return [*lines, f"ip netns attach {name} {self.pid}"]
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Stop containers."""
+
+    items: Tuple[Container, ...]
+
+    def apply(self):
+        _by_systemd("stop", self.items)
+        failures = [f"{item.key}: stopping it failed: {ended.output(item.name, True)}"
+                    for item in self.items if item.service and running(item.name)]
+        by_hand = {item.name: item for item in self.items if not item.service}
+        told = stop_all({name: 10 if item.stop_timeout is None else item.stop_timeout for name, item in by_hand.items()})
+        _raise_all(failures + [f"{by_hand[name].key}: stopping it failed: {text}" for name, text in told.items()])
+
+    def commands(self):
+        return _verb("stop", self.items)
+
+
+@dataclass(frozen=True)
+class Start:
+    """Start containers, and let go of what they have left: of the root filesystems ``left``, in the directories ``parents``."""
+
+    items: Tuple[Container, ...]
+    left: Tuple[str, ...]
+    parents: Tuple[str, ...]
+
+    def apply(self):
+        _by_systemd("start", self.items)
+        found = service.start_by_hand([item.name for item in self.items if not item.service])
+        for rootfs in self.left:
+            store.release(rootfs)
+        if self.items:
+            time.sleep(GRACE)
+        failures = [f"{item.key}: starting it failed: {found[item.name]}" if item.name in found else
+                    f"{item.key}: {ended.at_once(item)}" if running(item.name) is None else None for item in self.items]
+        _raise_all(failures)
+
+    def commands(self):
+        return _verb("start", self.items) + [store.releasing(parent) for parent in self.parents]
+
+
+@dataclass(frozen=True)
+class Install:
+    """Write the launcher, as far as it is missing or of another release."""
+
+    def apply(self):
+        install.install()
+
+    def commands(self):
+        return [line for operation in install.operations() for line in operation.commands()]
+
+
+@dataclass(frozen=True)
+class Uninstall:
+    """Take the launcher away."""
+
+    def apply(self):
+        install.uninstall()
+
+    def commands(self):
+        return install.removing()
+
+
+@dataclass(frozen=True)
+class End:
+    """What comes after the last container of the host, unless another run has made one since."""
+
+    operations: Tuple[object, ...]
+
+    def apply(self):
+        for operation in () if os.path.isdir(STATE) else self.operations:
+            operation.apply()
+
+    def commands(self):
+        return [line for operation in self.operations for line in operation.commands()]
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Change what is written of a container while nobody starts it; one that does not go on must not have been started."""
+
+    item: Container
+    goes_on: bool
+    operations: Tuple[object, ...]
+
+    def apply(self):
+        make_directory(os.path.dirname(STATE))
+        for directory in STATE, self.item.directory:
+            os.makedirs(directory, mode=0o700, exist_ok=True)
+        with locked(self.item.name):
+            if not self.goes_on and running(self.item.name):
+                raise Problem(f"{self.item.key} was started concurrently with its old configuration; run the task again")
+            for operation in self.operations:
+                operation.apply()
+
+    def commands(self):
+        there = os.path.isdir(self.item.directory)
+        return [f"install -d -m 0700 {STATE} {self.item.directory}"] * (not there) + [
+            line for operation in self.operations for line in operation.commands()]
+
+
+@dataclass(frozen=True)
+class RemoveTree:
+    """Remove a directory, or a file, and those of our own directories above it that are empty then."""
+
+    path: str
+
+    def apply(self):
+        remove_tree(self.path)
+        tidy(os.path.dirname(self.path))
+
+    def commands(self):
+        return [f"rm -r {self.path}", *emptied(os.path.dirname(self.path))]
+
+
+@dataclass(frozen=True)
+class ProvideNamespaces:
+    """Make the namespaces of a container that is not to be started."""
+
+    name: str
+    first: Optional[int] = None
+    count: Optional[int] = None
+
+    def apply(self):
+        namespaces.provide(self.name, self.first, self.count)
+
+    def commands(self):
+        return [f"{PROGRAM} namespace {self.name}"]
+
+
+@dataclass(frozen=True)
+class RemoveNamespaces:
+    """Let go of a container's namespaces, without the network namespace where that is somebody else's of this name."""
+
+    name: str
+    network: bool = True
+
+    def apply(self):
+        if self.network:
+            namespaces.unpin(_netns.path_of(self.name))
+            namespaces.tidy()
+        namespaces.unpin(users(self.name))
+        tidy(USERS)
+
+    def commands(self):
+        pin, mount, lines = users(self.name), namespaces.RUN_NETNS, []
+        if self.network and _netns.exists(self.name):
+            lines.append(f"ip netns delete {self.name}")
+        if os.path.exists(pin):
+            lines += [f"umount {pin}", f"rm {pin}", *emptied(USERS)]
+        if lines and os.path.exists(namespaces.MADE):
+            directories = [mount] * (read(namespaces.MADE) == "directory") + [os.path.dirname(namespaces.MADE)]
+            lines.append(f'[ "$(ls -A {mount})" ] || {{ umount -l {mount} && rm {namespaces.MADE}; '
+                         f"rmdir --ignore-fail-on-non-empty {' '.join(directories)}; }}")
+        return lines
+
+
+@dataclass(frozen=True)
+class RemoveTraces:
+    """Remove the cgroup of a container that ended by itself, and what a runtime keeps of it, as a stop does."""
+
+    name: str
+
+    def apply(self):
+        cgroups.remove(self.name)
+        runtime.forget(self.name)
+        tidy(runtime.HOME)
+
+    def commands(self):
+        ended_by_itself, kept = running(self.name) is None, os.path.isdir(f"{runtime.HOME}/{self.name}")
+        if kept:
+            return [f"{PROGRAM} stop {self.name}"] * ended_by_itself + emptied(runtime.HOME)
+        group = _group(self.name) if ended_by_itself else None
+        return [f"rmdir {group}", f"rmdir --ignore-fail-on-non-empty {os.path.dirname(group)}"] if group else []
+
+
+@contextlib.contextmanager
+def locked(name):
+    """Keep others from starting the container."""
+    try:
+        with Lock(name):
+            yield
+    except Refused as error:
+        raise Problem(str(error)) from None
+
+
+def users(name):
+    """Where the user namespace of a container is pinned."""
+    return f"{USERS}/{name}"
+
+
+def _group(name):
+    """The cgroup that was made here for its limits; None where there is none."""
+    point = cgroups.mount_point()
+    group = f"{point}/{cgroups.PARENT}/{name}"
+    return group if point and os.path.isdir(group) else None
+
+
+def _by_systemd(verb, items):
+    units = [service.unit(item.name) for item in items if item.service]
+    if units:
+        with contextlib.suppress(Problem):  # what came of each is looked at by itself
+            service.systemctl(verb, *units)
+
+
+def _raise_all(failures):
+    failures = [text for text in failures if text]
+    if failures:
+        raise Problem("; ".join(failures))
+
+
+def _verb(verb, items):
+    """The commands for those that systemd runs and for the others."""
+    units = [service.unit(item.name) for item in items if item.service]
+    names = [item.name for item in items if not item.service]
+    return [f"systemctl {verb} {' '.join(units)}"] * bool(units) + [f"{PROGRAM} {verb} {' '.join(names)}"] * bool(names)
