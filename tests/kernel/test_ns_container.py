@@ -155,6 +155,7 @@ def refused(host, *words, check=False, **options):
 # The life of a container
 
 def test_act_again_check_change_absent(host, rootfs):
+    install.uninstall()  # what the tests before have left
     empty = host.picture()
     predicted = run_module("ns_container", check=True, name="c1", rootfs=rootfs)
     assert predicted.changed and host.picture() == empty, "check mode changed something"

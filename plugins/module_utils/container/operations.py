@@ -214,6 +214,7 @@ class RemoveTraces:
     """Remove the cgroup of a container that ended by itself, and what a runtime keeps of it, as a stop does."""
 
     name: str
+    limited: bool = True
 
     def apply(self):
         cgroups.remove(self.name)
@@ -224,7 +225,7 @@ class RemoveTraces:
         ended_by_itself, kept = running(self.name) is None, os.path.isdir(f"{runtime.HOME}/{self.name}")
         if kept:
             return [f"{PROGRAM} stop {self.name}"] * ended_by_itself + emptied(runtime.HOME)
-        group = _group(self.name) if ended_by_itself else None
+        group = _group(self.name) if ended_by_itself and self.limited else None
         return [f"rmdir {group}", f"rmdir --ignore-fail-on-non-empty {os.path.dirname(group)}"] if group else []
 
 
