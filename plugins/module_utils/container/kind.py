@@ -192,8 +192,8 @@ class Containers(OperationsKind):
     @staticmethod
     def _removal(item):
         limited = any(getattr(item, each) for each in LIMITS)
-        found = [RemoveNamespaces(item.name, bool(item.namespace)), RemoveTraces(item.name, limited), RemoveFile(f"{RUN}/{item.name}"),
-                 RemoveTree(item.directory)]
+        found = [RemoveNamespaces(item.name, bool(item.namespace)), RemoveTraces(item.name, limited),
+                 RemoveFile(f"{RUN}/{item.name}"), RemoveTree(item.directory)]
         found += _written(service.drop_in(item.name), None, UNIT_MODE)
         return found + [Attempt(("systemctl", "reset-failed", service.unit(item.name)))] * service.manages_host()
 
