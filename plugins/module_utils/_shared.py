@@ -60,4 +60,3 @@ def described(item):
     """The key of an item that is left, and the container or namespace that it leads into."""
     inner = getattr(item, "inner_netns", None)
     return f"{item.key} of {inner}" if inner else item.key
-

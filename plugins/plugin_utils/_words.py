@@ -11,6 +11,7 @@ VARIABLES = {
     "alpine_rootfs.src": "overlay_rootfs_src",
     "alpine_rootfs.checksum": "overlay_rootfs_checksum",
     "alpine_rootfs.mirror": "overlay_rootfs_mirror",
+    "ns_container.runtime": "overlay_runtime or overlay_containers.runtime",
     "veth_pair.name": "overlay_containers.name",
     "veth_pair.container": "overlay_containers.name",
     "veth_pair.addresses": "overlay_containers.address",
@@ -42,7 +43,7 @@ def variable(option):
     """The role's variable behind an option that is written with its kind, such as ``vxlan_link.vni``; None where there is none."""
     kind, unused, rest = option.partition(".")
     if kind == "ns_container" and rest:
-        return f"overlay_containers.{rest}"
+        return VARIABLES.get(option) or f"overlay_containers.{rest}"
     name = rest.partition(".")[0] or kind
     return VARIABLES.get(f"{kind}.{name}") or VARIABLES.get(name) or VARIABLES.get(kind)
 

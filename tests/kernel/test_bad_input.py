@@ -53,6 +53,7 @@ class Row(NamedTuple):
 BOOL, INT = "Valid booleans include", "unable to convert to int"
 LIST, DICT = "unable to convert to list", "unable to convert to dict"
 CHOICES, REQUIRED, UNKNOWN = "must be one of", "required", "Supported parameters include"
+PROGRAM = "or the path of such a program on the host"
 NAMES = "use 1 to 63 letters, digits"
 LENGTH, CHARACTERS = "an interface name has 1 to 15 bytes", "an interface name has no '/', ':', '%' or white space"
 PATH, PLAIN = "it must be an absolute path without '..'", "a path has letters, digits and the characters"
@@ -147,6 +148,7 @@ TABLE = {
         Row("ulimits", {"nofile": "9:5"}, "the soft limit is above the hard one", named="ulimits.nofile", shown="9:5"),
         Row("recreate", "always", CHOICES),
         Row("init", "maybe", "it is true, false, catatonit or tini"), Row("init", "/no/such/init", "there is no such program on the host"),
+        Row("runtime", "docker", PROGRAM), Row("runtime", "/no/such/runtime", "there is no such program on the host"),
         Row("user", "root", "it is UID or UID:GID"), Row("user", "65536", "numbers below 65536"),
         Row("stop_timeout", -1, "it must be from 0 to 3600"), Row("stop_timeout", 3601, "it must be from 0 to 3600"),
         Row("stop_timeout", "soon", INT),
@@ -342,13 +344,13 @@ ROLE = [
     Row("containers.capabilities.drop", ["fly"], "no capability of capabilities(7)"), Row("containers.user", "root", "it is UID or UID:GID"),
     Row("containers.no_new_privs", "maybe", BOOL), Row("containers.seccomp", "maybe", BOOL),
     Row("containers.userns", "own", CHOICES), Row("containers.ulimits", ["nofile"], DICT, shown="list"),
-    Row("containers.recreate", "always", CHOICES),
+    Row("containers.recreate", "always", CHOICES), Row("containers.runtime", "docker", PROGRAM),
     Row("containers.privileged", "maybe", BOOL), Row("containers.init", "maybe", "it is true, false, catatonit or tini"),
     Row("containers.stop_timeout", -1, "it must be from 0 to 3600"), Row("containers.restart", "never", CHOICES),
     Row("containers.memory", "64 MB", "such as 64M"), Row("containers.cpus", 0.0, "it must be from 0.01 to 1024"),
     Row("containers.pids", 0, "it must be from 1 to 4194304"), Row("containers.colour", "red", UNKNOWN, shown=""),
     Row("prune", "maybe", BOOL), Row("colour", "red", "the role has no such variable", shown=""),
-    Row("rootfs", "here", DIRECTORY),
+    Row("runtime", "docker", PROGRAM), Row("rootfs", "here", DIRECTORY),
     Row("rootfs_version", "edge", RELEASE),
     Row("rootfs_src", "a.tar.gz", TARBALL),
     Row("rootfs_src", "/nowhere/a.tar.gz", "give the path of a tarball"),
