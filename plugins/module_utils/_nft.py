@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Optional
 
 from . import _conntrack
-from ._errors import Invalid, Problem
+from ._errors import Invalid
 from ._model import OWNER, Item, fact, identity, settable
 from ._operations import PATH, OperationsKind, Run, fed
 
@@ -52,7 +52,7 @@ class LoadTable:
     def apply(self):
         done = run("nft", "-f", "-", text=loading(self.table))
         if done.returncode:
-            raise Problem(f"{self.table.key}: nft refuses it: {done.stderr.strip()}")
+            raise Invalid("rules", self.table.key, f"nft refuses it: {done.stderr.strip()}")
 
     def commands(self):
         return [fed("nft -f -", loading(self.table).encode())]

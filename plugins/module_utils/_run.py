@@ -179,7 +179,8 @@ def _converge(module, stages, gathered, warnings):
         stage.kind.ahead.forget()
     for stage, plan, unused in doing:
         if plan:
-            stage.kind.apply(plan)
+            with _below(stage.option):
+                stage.kind.apply(plan)
     _gate(planned)
     return {**result, "observed": gathered(stages, Stage.observed)}
 

@@ -20,6 +20,7 @@ from .conftest import js, sh
 PLAY = """
 - hosts: overlay
   gather_facts: false
+  serial: "{{ batch | default('100%') }}"
   roles: [fromscratch.containers.overlay]
 """
 
@@ -69,3 +70,17 @@ def test_underlays_that_differ_are_refused_with_the_value_to_set(run):
     assert succeeded, said
     succeeded, said = run("--check", "--limit", "h1")
     assert succeeded, said
+
+
+def test_with_serial_a_batch_is_compared_with_those_before_it(run):
+    succeeded, said = run("--check", "-e", "batch=1")
+    assert not succeeded and "h1 1450, h2 1350." in " ".join(said.split()), said
+    succeeded, said = run("--check", "-e", "batch=1", overlay_mtu=1350)
+    assert succeeded, said
+
+
+def test_only_hosts_of_the_run_are_compared(run):
+    """What --limit leaves out has told nothing, as the documentation says."""
+    for name in "h1", "h2":
+        succeeded, said = run("--check", "--limit", name)
+        assert succeeded and "would have different MTUs" not in said, said

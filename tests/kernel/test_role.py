@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -122,6 +123,27 @@ def test_verify_fails_with_a_limit_and_says_who_is_left_out(play):
     assert done.returncode != 0, "no container is there"
     assert "The run leaves out h3: nothing is tried from there" in done.stdout + done.stderr
     assert re.search(r"box-1 +DOES NOT REACH box-2", done.stdout) and "h3  " not in done.stdout
+
+
+@pytest.mark.parametrize(("program", "package"), [("ping", "iputils-ping"), ("xargs", "findutils")])
+def test_verify_names_the_program_that_a_host_lacks_with_its_package(play, program, package):
+    programs = play.directory / "programs"
+    programs.mkdir()
+    for each in {"sh", "ping", "xargs", "nsenter"} - {program}:
+        (programs / each).symlink_to(shutil.which(each))
+    python = play.directory / "python"
+    python.write_text(f'#!/bin/sh\nPATH={programs} exec {sys.executable} "$@"\n', encoding="utf-8")
+    python.chmod(0o755)
+    done = play(ROOT / "playbooks/verify.yml", {"h1": host(1, ansible_python_interpreter=str(python)), "h2": host(2)})
+    assert f"This host lacks the program {program} (the package {package}" in done.stdout, done.stdout
+    assert recap(done)["h1"]["failed"] == 1 and done.returncode != 0
+
+
+def test_defaults_of_the_collections_modules_do_not_meet_the_roles_own(play):
+    playbook = PARTS.replace("  tasks:", "  module_defaults: {group/fromscratch.containers.all: {prune: true}}\n  tasks:", 1)
+    done = play(playbook, {"h1": {}, "h2": {}})
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert play.part("h1")["topology"]["prune"] is False
 
 
 def test_a_broken_host_does_not_hold_up_the_teardown_of_others(play, apart, monkeypatch):
