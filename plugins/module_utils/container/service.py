@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 
 from .._errors import Problem
 from .._model import OWNER
 from .launcher.guard import PROGRAM
 from .launcher.record import RUN, STATE
+from .launcher.syscalls import PR_SET_PDEATHSIG, prctl
 from .spec import OWN_RUNTIME
 
 UNITS = "/etc/systemd/system"
@@ -97,13 +99,19 @@ def start_by_hand(names):
     what went wrong, in words, by name."""
     if not names:
         return {}
-    said = subprocess.run([PROGRAM, "start", *names], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False).stderr
+    said = subprocess.run([PROGRAM, "start", *names], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+                          preexec_fn=_end_with_the_module).stderr
     failures, name = {}, names[0]
     for line in said.splitlines():
         known, unused, text = line[len("ns-container: "):].partition(": ")
         name, text = (known, text) if known in names else (name, line)
         failures[name] = f"{failures[name]}\n{text}" if name in failures else text
     return failures
+
+
+def _end_with_the_module():
+    """What has not begun when a run is killed does not begin later, when the next run may be at work."""
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _shown(name, *properties):

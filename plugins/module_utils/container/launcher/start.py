@@ -58,15 +58,17 @@ class Lock:
 
     def __enter__(self):
         where = directory(self.name)
-        self.descriptor = os.open(where, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         deadline = time.monotonic() + self.seconds
         while True:
+            self.descriptor = os.open(where, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return self
+                if os.path.samestat(os.fstat(self.descriptor), os.stat(where)):
+                    return self
+                os.close(self.descriptor)  # that of a container that was removed meanwhile
             except BlockingIOError:
+                os.close(self.descriptor)
                 if time.monotonic() > deadline:
-                    os.close(self.descriptor)
                     raise Refused(f"a start of the container in {where} has not come to an end for {self.seconds} s: find out why "
                                   f"with fuser --verbose {where}, and try again") from None
                 time.sleep(0.02)
