@@ -23,10 +23,11 @@ from ._model import DEFAULT, DEFAULT6
 
 try:
     from pyroute2 import IPRoute
-    from pyroute2.netlink.exceptions import NetlinkError
+    from pyroute2.netlink.exceptions import NetlinkDumpInterrupted, NetlinkError
 except ImportError:  # _deps says so before anything is opened
-    IPRoute = NetlinkError = None
+    IPRoute = NetlinkError = NetlinkDumpInterrupted = None
 
+READS = 20  # of a list that others change all the time
 IFF_UP = 1
 NUD_NOARP, NUD_PERMANENT = 0x40, 0x80
 NTF_MASTER = 4
@@ -156,8 +157,14 @@ class Namespace:
         self._seen.clear()
 
     def _read(self, what, read):
-        if what not in self._seen:
-            self._seen[what] = read()
+        tries = 0
+        while what not in self._seen:
+            try:
+                self._seen[what] = read()
+            except NetlinkDumpInterrupted:  # somebody else changed it meanwhile, and the list may lack something
+                tries += 1
+                if tries == READS:
+                    raise
         return self._seen[what]
 
     @property

@@ -61,8 +61,10 @@ def same_by_commands(made, names, others):
     other = dict(zip(names, others))
     script = "\n".join(renamed(each, other) for each in made.commands)
     over, held = os.pipe()  # as the module does it: a container holds its standard input until its start is over
-    with open(over, "rb") as over, tempfile.TemporaryFile("w+") as output:
-        done = subprocess.run(["sh", "-e", "-c", script], stdin=held, stdout=output, stderr=output, check=False,
+    with open(over, "rb") as over, tempfile.TemporaryFile("w+") as output, tempfile.NamedTemporaryFile("w") as file:
+        file.write(script)
+        file.flush()
+        done = subprocess.run(["sh", "-e", file.name], stdin=held, stdout=output, stderr=output, check=False,
                               start_new_session=True)
         os.close(held)
         over.read()

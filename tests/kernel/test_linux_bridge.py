@@ -5,6 +5,8 @@ import json
 import subprocess
 import sys
 
+from ansible_collections.fromscratch.containers.plugins.module_utils import _link
+
 from ..conftest import ROOT
 from .conftest import addresses, js, link, run_module, sh, state
 from .faces import converge, same_by_commands
@@ -34,6 +36,20 @@ def test_act_again_check_change_absent(scene):
     gone = run_module("linux_bridge", name="br0", netns=netns, state="absent")
     assert gone.changed and link(netns, "br0") is None
     assert not run_module("linux_bridge", name="br0", netns=netns, state="absent").changed
+
+
+def test_a_list_that_others_change_while_it_is_read_is_read_again(scene, monkeypatch):
+    netns, link_of, interrupted = scene.netns(), _link._link, []
+
+    def once(message):
+        if len(interrupted) < 3:
+            interrupted.append(message)
+            raise _link.NetlinkDumpInterrupted()
+        return link_of(message)
+
+    monkeypatch.setattr(_link, "_link", once)
+    made = run_module("linux_bridge", name="br0", netns=netns)
+    assert made.changed and len(interrupted) == 3 and link(netns, "br0")
 
 
 def test_a_bridge_of_somebody_else_is_left_alone(scene):
