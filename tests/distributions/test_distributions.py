@@ -144,6 +144,9 @@ def online(name):
 
 
 def test_docker_and_networkmanager_come_to_a_host_of_the_overlay(mesh, managed):
+    # The lab has given the host its card, with an address that NetworkManager would take away at boot.
+    sh(managed, "mkdir -p /etc/NetworkManager/conf.d; cat >/etc/NetworkManager/conf.d/lab.conf",
+       input="[keyfile]\nunmanaged-devices=interface-name:enX0\n")
     with packages(managed):
         sh(managed, "DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends docker.io network-manager")
     sh(managed, "sysctl -w net.bridge.bridge-nf-call-iptables=1")  # as Kubernetes and Docker's icc=false have it
