@@ -214,12 +214,18 @@ def apart(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def rootfs(tmp_path_factory):
-    """A root filesystem for containers, of the tarball that the demo would use without Alpine's mirror."""
+def tarball():
+    """That of the root filesystem that the demo would use without Alpine's mirror."""
     found = subprocess.run([ROOT / "scripts/find-rootfs", "--local"], capture_output=True, text=True, check=False)
     if found.returncode:
         pytest.skip(found.stderr.strip())
+    return found.stdout.strip()
+
+
+@pytest.fixture(scope="session")
+def rootfs(tarball, tmp_path_factory):
+    """A root filesystem for containers, unpacked."""
     directory = tmp_path_factory.mktemp("rootfs") / "rootfs"
     directory.mkdir()
-    sh(f"tar -xzf {found.stdout.strip()} -C {directory} --no-same-owner")
+    sh(f"tar -xzf {tarball} -C {directory} --no-same-owner")
     return str(directory)

@@ -18,7 +18,6 @@ from ansible_collections.fromscratch.containers.plugins.module_utils import _boo
 from ansible_collections.fromscratch.containers.plugins.module_utils.container import install, service
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.record import RUN, USERS, running
 
-from ..conftest import ROOT
 from .conftest import js, run_module, sh
 from .faces import different, lasting
 
@@ -175,38 +174,44 @@ STEPS = (
     absent(wanted()))
 
 
+def applied_on(machine, steps):
+    """(the commands, what the machine is like then) of each step, which does what check mode predicts and leaves nothing to a
+    second run."""
+    applied = []
+    for number, step in enumerate(steps):
+        predicted, made = run_module("topology", check=True, **step), run_module("topology", **step)
+        assert not made.failed, (number, made.msg)
+        faces = [{face: getattr(each, face) for face in ("changes", "commands", "diff")} for each in (predicted, made)]
+        assert made.changed and faces[0] == faces[1], (number, different(*faces))
+        again = run_module("topology", **step)
+        assert (again.changed, again.changes, again.commands) == (False, [], []), number
+        applied.append((made.commands, machine.picture()))
+    return applied
+
+
+def follow(machine, applied):
+    """Run the commands alone: the machine is like the other one after each step."""
+    for number, (commands, expected) in enumerate(applied):
+        for line in commands:
+            done = subprocess.run(["sh", "-e"], input=line + "\n", capture_output=True, text=True, check=False)
+            assert done.returncode == 0, (number, line, done.stderr)
+        found = machine.picture()
+        assert found == expected, (number, different(expected, found))
+
+
 @pytest.mark.parametrize("systemd", [False, True], ids=["plain", "systemd"])
 def test_the_commands_of_all_kinds_do_the_same(machines, systemd):
-    machine, applied = machines(systemd), []
+    machine = machines(systemd)
     with _netns.entered(machine.name):
         machine.chain()
         before = machine.picture()
-        for number, step in enumerate(STEPS):
-            predicted, made = run_module("topology", check=True, **step), run_module("topology", **step)
-            assert not made.failed, made.msg
-            assert (made.changed, made.changes, made.commands, made.diff) == (True, predicted.changes, predicted.commands, predicted.diff)
-            again = run_module("topology", **step)
-            assert (again.changed, again.changes, again.commands) == (False, [], []), number
-            applied.append((made.commands, machine.picture()))
+        applied = applied_on(machine, STEPS)
         after = applied[-1][1]
         assert {**after, "calls": ""} == before, different(before, after)
     machine = machines(systemd)
     with _netns.entered(machine.name):
         machine.chain()
-        for number, (commands, expected) in enumerate(applied):
-            for line in commands:
-                done = subprocess.run(["sh", "-e"], input=line + "\n", capture_output=True, text=True, check=False)
-                assert done.returncode == 0, (number, line, done.stderr)
-            found = machine.picture()
-            assert found == expected, (number, different(expected, found))
-
-
-@pytest.fixture(scope="module")
-def tarball():
-    found = subprocess.run([ROOT / "scripts/find-rootfs", "--local"], capture_output=True, text=True, check=False)
-    if found.returncode:
-        pytest.skip(found.stderr.strip())
-    return found.stdout.strip()
+        follow(machine, applied)
 
 
 ROOTFS = "/var/lib/fromscratch/rootfs/alpine"
@@ -235,26 +240,14 @@ def test_the_commands_of_containers_do_the_same_on_a_host_that_has_nothing(machi
              with_containers(tarball, {**c1, "state": "stopped"}, ns_container=[
                  {"name": "c1", "rootfs": ROOTFS, "state": "stopped"}, {"name": "c2", "state": "absent"}]),
              absent(with_containers(tarball, c1)))
-    machine, applied = machines(systemd), []
+    machine = machines(systemd)
     with _netns.entered(machine.name):
         before = machine.picture()
-        for number, step in enumerate(steps):
-            predicted, made = run_module("topology", check=True, **step), run_module("topology", **step)
-            assert not made.failed, (number, made.msg)
-            faces = [{face: getattr(each, face) for face in ("changes", "commands", "diff")} for each in (predicted, made)]
-            assert made.changed and faces[0] == faces[1], (number, different(*faces))
-            again = run_module("topology", **step)
-            assert (again.changed, again.changes, again.commands) == (False, [], []), number
-            applied.append((made.commands, machine.picture()))
+        applied = applied_on(machine, steps)
         assert {**applied[-1][1], "calls": ""} == {**before, "calls": ""}, different(before, applied[-1][1])
     machine = machines(systemd)
     with _netns.entered(machine.name):
-        for number, (commands, expected) in enumerate(applied):
-            for line in commands:
-                done = subprocess.run(["sh", "-e"], input=line + "\n", capture_output=True, text=True, check=False)
-                assert done.returncode == 0, (number, line, done.stderr)
-            found = machine.picture()
-            assert found == expected, (number, different(expected, found))
+        follow(machine, applied)
 
 
 def test_what_an_administrator_has_beside_the_unit_of_a_container_stays(machines, tarball, monkeypatch):

@@ -19,21 +19,12 @@ from ansible_collections.fromscratch.containers.plugins.module_utils.container.l
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.record import running as running_pid
 from ansible_collections.fromscratch.containers.plugins.module_utils.rootfs import store
 
-from ..conftest import ROOT
 from .conftest import addresses, link, run_module, sh
 from .faces import converge, lasting
 from .test_vxlan_link import host as host_netns
 
 ROOTFS = "/var/lib/rootfs/alpine"
 KINDS = ("alpine_rootfs", "ns_container", "veth_pair", "linux_bridge", "vxlan_link")
-
-
-@pytest.fixture(scope="module")
-def tarball():
-    found = subprocess.run([ROOT / "scripts/find-rootfs", "--local"], capture_output=True, text=True, check=False)
-    if found.returncode:
-        pytest.skip(found.stderr.strip())
-    return found.stdout.strip()
 
 
 @pytest.fixture
