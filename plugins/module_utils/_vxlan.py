@@ -28,6 +28,7 @@ from ._link_kind import LinkKind, leads_nowhere, tunnel_mtu, underlay_device
 from ._model import OWNER, FdbEntry, Vxlan, derived_mac
 from ._plan import CREATE, DELETE, RECREATE
 from ._shared import REMEDY
+from ._ways import other_way
 
 ALL_ZERO = "00:00:00:00:00:00"
 
@@ -132,6 +133,12 @@ class Vxlans(LinkKind):
         if item.device is None:
             device = underlay_device(namespace, "local", item.local)
             nowhere = leads_nowhere(namespace, device) if item.remotes or item.group else None
+            for each in () if nowhere else sorted(item.remotes or ()):
+                other = other_way(namespace, each, item.local, device)
+                if other:
+                    raise Invalid("local", item.local, (
+                        f"its link is {device.name}, and the kernel reaches the peer {each} by {other}: give the device "
+                        f"(overlay_device: {other}), or the address of this host on that"))
             if nowhere:
                 raise Invalid("local", item.local, f"its link, {device.name}, is {nowhere}, which leads to no peer: give the "
                                                    "device that the peers are reached by (overlay_device), or an address of that")

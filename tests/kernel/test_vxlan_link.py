@@ -308,8 +308,34 @@ def test_an_underlay_address_on_a_bridge_without_a_port_leads_nowhere(scene, add
     made = run_module("vxlan_link", **options, remotes=[other], device="enX0")
     assert not made.failed and data(netns, "vxlan9")["link"] == "enX0", "the device that is named leads there"
     run_module("vxlan_link", **options, state="absent")
-    sh(f"ip -n {netns} link add port0 type veth peer name port1", f"ip -n {netns} link set port0 master empty0")
+    sh(f"ip -n {netns} link add port0 type veth peer name port1", f"ip -n {netns} link set port0 master empty0",
+       f"ip -n {netns} route add {other}/{bits} dev empty0")
     assert not run_module("vxlan_link", check=True, **options, remotes=[other]).failed
+
+
+@pytest.mark.parametrize("family", ["IPv4", "IPv6"])
+def test_an_underlay_address_on_a_link_that_does_not_lead_to_the_peers(scene, family):
+    """The kernel's routes say which does; one that is not there yet is no reason to refuse."""
+    netns = host(scene)
+    local, peer, bits, via = {"IPv4": ("198.51.100.9", "192.0.2.3", 32, "192.0.2.254"),
+                              "IPv6": ("2001:db8:9::9", "2001:db8::3", 128, "2001:db8::fe")}[family]
+    far = {"IPv4": "203.0.113.3", "IPv6": "2001:db8:7::3"}[family]
+    sh(f"ip -n {netns} link add enX9 type veth peer name wire9", f"ip -n {netns} link set enX9 up", f"ip -n {netns} link set wire9 up",
+       f"ip -n {netns} address add {local}/{bits} dev enX9 {'nodad' * (bits == 128)}")
+    options = {"name": "vxlan9", "netns": netns, "vni": 9, "local": local, "mtu": 1400}
+    assert not run_module("vxlan_link", check=True, **options, remotes=[far]).failed, "no route leads there as yet"
+    sh(f"ip -n {netns} route replace default via {via} dev enX0")
+    before = state(netns)
+    for check in True, False:
+        for each in peer, far:
+            refused = run_module("vxlan_link", check=check, **options, remotes=[each])
+            assert refused.failed and refused.msg.startswith(
+                f"local: '{local}' is not valid: its link is enX9, and the kernel reaches the peer {each} by enX0: give"), refused.msg
+    assert state(netns) == before
+    assert not run_module("vxlan_link", check=True, **options, remotes=[far], device="enX0").failed, "the device that is named leads there"
+    sh(f"ip -n {netns} route add {far}/{bits} dev enX9")
+    made = run_module("vxlan_link", **options, remotes=[far])
+    assert not made.failed and data(netns, "vxlan9")["link"] == "enX9", made
 
 
 def test_the_mtu_of_what_hangs_on_a_tunnel_by_the_device_that_is_named(scene):
