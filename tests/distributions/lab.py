@@ -5,6 +5,7 @@ their distribution's packages."""
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import re
@@ -16,6 +17,8 @@ import threading
 import time
 from pathlib import Path
 from urllib.parse import urlsplit
+
+import pytest
 
 from ansible_collections.fromscratch.containers.plugins.module_utils._netns import entered
 
@@ -63,6 +66,25 @@ def eventually(condition, what):
     while not condition():
         assert time.monotonic() < deadline, f"not in a minute: {what}"
         time.sleep(0.1)
+
+
+def require_mirror(*releases, userlands=ROOT / ".cache/userland"):
+    """Skip, and name, where a userland is there and the mirror of its packages is not to be had: as the tests ask for it."""
+    for release in releases:
+        sources = (userlands / release / "etc/apt/sources.list").read_text(encoding="utf-8")
+        found = re.search(r"^deb +(?:\[[^]]*] +)?(\S+) +(\S+)", sources, re.M)
+        url = urlsplit(f"{found[1].rstrip('/')}/dists/{found[2]}/InRelease")
+        make = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
+        connection = make(url.hostname, url.port, timeout=30)
+        try:
+            connection.request("HEAD", url.path)
+            status = connection.getresponse().status
+        except OSError as error:
+            pytest.skip(f"NOT RUN: the mirror of {release} is not to be had: {url.geturl()}: {error}")
+        finally:
+            connection.close()
+        if status >= 400:
+            pytest.skip(f"NOT RUN: the mirror of {release} is not to be had: {url.geturl()}: status {status}")
 
 
 class _Relay(socketserver.StreamRequestHandler):

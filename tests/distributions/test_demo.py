@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ..conftest import ROOT
-from .lab import first_process, packages, play, sh
+from .lab import first_process, packages, play, require_mirror, sh
 
 HOST = "demo"
 
@@ -21,6 +21,7 @@ def project(tmp_path):
     """The project's path on a machine that has just been given it."""
     if not (ROOT / ".cache/userland/trixie/etc").is_dir():
         pytest.skip("NOT RUN: Debian 13 is not in .cache/userland: run scripts/userland")
+    require_mirror("trixie")
     inventory = tmp_path / "hosts.yml"
     inventory.write_text(json.dumps({"overlay": {"hosts": {HOST: {"lab_address": "172.31.0.14/20", "lab_userland": "trixie"}}}}))
     play("-i", inventory, ROOT / "playbooks/lab.yml")

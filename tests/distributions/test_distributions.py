@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from ..conftest import ROOT
-from .lab import eventually, first_process, packages, play, sh
+from .lab import eventually, first_process, packages, play, require_mirror, sh
 
 INVENTORY = ROOT / "tests/distributions/inventory/hosts.yml"
 NUMBERS = {"bullseye": "11", "bookworm": "12", "trixie": "13"}
@@ -61,6 +61,7 @@ def mesh():
     """The hosts of those releases that are there, booted."""
     if len(MADE) < 2:
         pytest.skip("NOT RUN: no two releases of Debian are in .cache/userland: run scripts/userland")
+    require_mirror(*MADE)
     lab()
     yield MADE
     lab("absent")
