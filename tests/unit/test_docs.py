@@ -13,7 +13,7 @@ import pytest
 import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
-from ansible_collections.fromscratch.containers.plugins.module_utils import _argspec
+from ansible_collections.fromscratch.containers.plugins.module_utils import _argspec, _vxlan
 from ansible_collections.fromscratch.containers.plugins.module_utils._bridge import Bridges
 from ansible_collections.fromscratch.containers.plugins.module_utils._plan import diff
 from ansible_collections.fromscratch.containers.plugins.module_utils._run import Stage
@@ -57,6 +57,7 @@ def kinds(monkeypatch):
     monkeypatch.setattr(rootfs.os.path, "isdir", lambda path: False)
     monkeypatch.setattr(kind._netns, "exists", lambda name: False)
     monkeypatch.setattr(isolation, "refusal", lambda directory: None)
+    monkeypatch.setattr(_vxlan, "other_way", lambda *unused: None)
     return {"alpine_rootfs": rootfs.Rootfses({name: spec["default"] for name, spec in OPTIONS.items()}),
             "ns_container": kind.Containers(), "veth_pair": VethPairs(None, Host()),
             "linux_bridge": Bridges(None, Host()), "vxlan_link": Vxlans(None, Host())}
