@@ -3,9 +3,8 @@
 
 Python's own filters do not fit: ``data`` refuses the absolute symlinks that Alpine is full of and strips setuid bits,
 the others let too much through. The rule here: whatever is written is written into a directory that the tarball itself
-made, never through a link. So every member is judged against all that came before it, and written by the descriptor of its
-directory, which is opened by its one name from that of the directory above. A symlink may then point where it likes inside of the
-container's root.
+made, never through a link. So every member is judged against all that came before it, and nothing takes the place of another.
+A symlink may then point where it likes inside of the container's root.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ import zlib
 CHUNK = 1 << 16
 LONGEST_READ = 1 << 20  # no header is longer; tarfile would read one of gigabytes into memory
 MOST_MEMBERS = 500000
+MOST_TEXT = 1 << 26  # bytes of all paths together
 LONGEST_PATH = 2048  # of the kernel's 4095 bytes, the directories that the root lies in need some, too
 LONGEST_NAME = 255
 LONGEST_TARGET = 4095
@@ -29,8 +29,6 @@ LATEST = 2 ** 62  # seconds; the kernel takes no more than 2 ** 63
 BLOCK = 4096
 NOBODY = 2 ** 32 - 1  # chown reads it as "leave alone"
 
-MOST_SEEN = 1000
-MOST_OPEN = 512  # more than two paths have directories
 DESCRIPTOR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 DIRECTORY, FILE, SYMLINK, HARDLINK = "directory", "file", "symlink", "hard link"
@@ -89,7 +87,7 @@ class Stream:
         return self._at
 
     def finish(self):
-        """To the end, so that gzip's own checksum is looked at."""
+        """Read to the end, so that gzip's own checksum is looked at."""
         if self.last != bytes(512):
             raise Unfit("is cut short or damaged: there is no end of archive where it should be")
         rest = 0
@@ -105,10 +103,7 @@ def members(file):
     with reasons(), tarfile.open(fileobj=stream, mode="r:", encoding="utf-8", errors="surrogateescape") as archive:
         if archive.firstmember is None:
             raise Unfit("is an empty archive")
-        while True:
-            member = archive.next()
-            if member is None:
-                break
+        for member in iter(archive.next, None):
             yield archive, member
             archive.members.clear()  # tarfile keeps them all
         stream.finish()
@@ -125,130 +120,76 @@ def reasons():
         raise Unfit(f"has a damaged header ({error})") from None
 
 
-class Node:
-    """A member, or a directory that the path of one implies: its name, and the directory that it is in."""
-
-    __slots__ = ("children", "depth", "kind", "member", "name", "parent")
-
-    def __init__(self, name, parent, kind):
-        self.name, self.parent, self.kind, self.member = name, parent, kind, None
-        self.depth = parent.depth + 1 if parent else 0
-        self.children = {} if kind == DIRECTORY else None
-
-    def __str__(self):
-        names, node = [], self
-        while node.parent:
-            names.append(node.name)
-            node = node.parent
-        return b"/".join(reversed(names)).decode("utf-8", "backslashreplace") or "."
-
-
 class Tree:
-    """Judges members one after the other, knowing what came before. The cost of one does not grow with its depth where others have
-    come from the same directory. ``judged`` is what came of each, in the order of the archive."""
+    """Judges members one after the other, knowing what came before. ``judged`` is what came of each, in the archive's order."""
 
     def __init__(self, room=None):
-        self.room, self.size, self.count = room, 0, 1
-        self.root, self.judged = Node(b"", None, DIRECTORY), []
-        self._seen = {b"": self.root}  # directories by their paths, as members say them
+        self.room, self.size, self.text = room, 0, 0
+        self.kinds, self.judged = {b"": DIRECTORY}, []  # by path: of members, and of the directories that their paths imply
 
     def add(self, member):
-        """The Node of a member, and that which it is a hard link to. Raises Unfit."""
-        kind, target = _kind(member), None
-        directory, name = self._place(member.name, "a member", make=True)
-        node = directory.children.get(name) if name else directory
-        if node and not node.kind == kind == DIRECTORY:
-            raise Unfit(f"has the member {node} twice, as {node.kind} and as {kind}" if name else f"has a {kind} for its root")
+        """The path of a member, and that of the one which it is a hard link to. Raises Unfit."""
+        kind, path, target = _kind(member), _path(member.name, "a member"), None
+        name, known = path.decode("utf-8", "backslashreplace") or ".", self.kinds.get(path)
+        if known and not known == kind == DIRECTORY:
+            raise Unfit(f"has the member {name} twice, as {known} and as {kind}" if path else f"has a {kind} for its root")
         if kind == HARDLINK:
-            target = self._target(member, directory, name)
-        node = node or self._new(name, directory, kind)
+            target = _path(member.linkname, f"the hard link {name}")
+            if self.kinds.get(target, DIRECTORY) == DIRECTORY:
+                raise Unfit(f"has the hard link {name} to {member.linkname!r}, which is no file before it")
         if kind == SYMLINK:
-            _judge_symlink(node, member.linkname)
+            _judge_symlink(name, path, member.linkname)
         if not (0 <= member.uid < NOBODY and 0 <= member.gid < NOBODY):
-            raise Unfit(f"has the member {node} with an impossible owner, {member.uid}:{member.gid}")
+            raise Unfit(f"has the member {name} with an impossible owner, {member.uid}:{member.gid}")
         if not abs(member.mtime) < LATEST:  # nor is it so with NaN
-            raise Unfit(f"has the member {node} with an impossible time, {member.mtime}")
-        self._measure(member, node)
-        if kind == DIRECTORY:
-            node.member = member
-        self.judged.append((node, target))
-        return node, target
-
-    def directories(self):
-        """All of them, each before those that are in it."""
-        todo = [self.root]
-        while todo:
-            node = todo.pop()
-            yield node
-            todo += [each for each in node.children.values() if each.kind == DIRECTORY]
-
-    def _place(self, path, what, make=False):
-        """(the Node of the directory, the name in it) of a path; (the root, None) for the root itself."""
-        raw = path.encode("utf-8", "surrogateescape")
-        head, unused, name = raw.rstrip(b"/").rpartition(b"/")
-        directory, parts = self._seen.get(head), [name]
-        if directory is None or raw.startswith(b"/") or name in (b"", b"."):
-            if raw.startswith(b"/"):
-                raise Unfit(f"has {what} with the absolute path {path!r}")
-            directory, parts = self.root, [each for each in raw.split(b"/") if each not in (b"", b".")]
-        if b".." in parts:
-            raise Unfit(f"has {what} with the path {path!r}, which leads outside")
-        depth = directory.depth + len(parts)
-        if b"\0" in raw or len(raw) > LONGEST_PATH or depth > DEEPEST or any(len(each) > LONGEST_NAME for each in parts):
-            raise Unfit(f"has {what} with an impossible path of {len(raw)} bytes and {depth} names")
-        if not parts:
-            return self.root, None
-        for each in parts[:-1]:
-            node = directory.children.get(each)
-            if node is None:
-                if not make:
-                    return None, parts[-1]
-                node = self._new(each, directory, DIRECTORY)
-            elif node.kind != DIRECTORY:
-                if not make:
-                    return None, parts[-1]
-                raise Unfit(f"has the member {path!r} behind {node}, which is a {node.kind}")
-            directory = node
-        if len(parts) > 1 and name == parts[-1]:
-            if len(self._seen) > MOST_SEEN:
-                self._seen.clear()
-            self._seen[head] = directory
-        return directory, parts[-1]
-
-    def _new(self, name, directory, kind):
-        self.count += 1
-        if self.count > MOST_MEMBERS:
-            raise Unfit(f"has more than {MOST_MEMBERS} members")
-        node = directory.children[name] = Node(name, directory, kind)
-        return node
-
-    def _target(self, member, directory, name):
-        link = f"the hard link {Node(name, directory, HARDLINK)}"
-        head, last = self._place(member.linkname, link)
-        target = head and head.children.get(last)
-        if target is None or target.kind == DIRECTORY:
-            raise Unfit(f"has {link} to {member.linkname!r}, which is no file before it")
-        return target
-
-    def _measure(self, member, node):
+            raise Unfit(f"has the member {name} with an impossible time, {member.mtime}")
         if member.size < 0:
-            raise Unfit(f"has the member {node} with the size {member.size}")
-        if member.isreg():
-            self.size += -(-member.size // BLOCK) * BLOCK
+            raise Unfit(f"has the member {name} with the size {member.size}")
+        self._place(name, path, kind)
+        self._measure(member)
+        self.judged.append((path, target))
+        return path, target
+
+    def _place(self, name, path, kind):
+        """Note a member and the directories above it. Of what is known, all that is above is known."""
+        while path not in self.kinds:
+            self.kinds[path] = kind
+            self.text += len(path)
+            path, kind = path.rpartition(b"/")[0], DIRECTORY
+        if kind == DIRECTORY != self.kinds[path]:
+            raise Unfit(f"has the member {name!r} behind {path.decode('utf-8', 'backslashreplace')}, which is a {self.kinds[path]}")
+        if len(self.kinds) > MOST_MEMBERS or self.text > MOST_TEXT:
+            raise Unfit(f"has more than {MOST_MEMBERS} members, or paths of more than {MOST_TEXT >> 20} MiB")
+
+    def _measure(self, member):
+        self.size += -(-member.size // BLOCK) * BLOCK if member.isreg() else 0
         if self.room is not None and self.size > self.room:
             raise Unfit(f"needs more room than there is, at least {self.size >> 20} MiB "
                         f"where {self.room >> 20} MiB are free")
 
 
-def _judge_symlink(node, target):
+def _path(text, what):
+    """A path in its shortest form; that of the root is empty."""
+    raw = text.encode("utf-8", "surrogateescape")
+    names = [name for name in raw.split(b"/") if name not in (b"", b".")]
+    if raw.startswith(b"/"):
+        raise Unfit(f"has {what} with the absolute path {text!r}")
+    if b".." in names:
+        raise Unfit(f"has {what} with the path {text!r}, which leads outside")
+    if b"\0" in raw or len(raw) > LONGEST_PATH or len(names) > DEEPEST or max(map(len, names), default=0) > LONGEST_NAME:
+        raise Unfit(f"has {what} with an impossible path of {len(raw)} bytes and {len(names)} names")
+    return b"/".join(names)
+
+
+def _judge_symlink(name, path, target):
     """An absolute target is resolved inside of the container; a relative one must not climb out on the host."""
     if not target or "\0" in target or len(target.encode("utf-8", "surrogateescape")) > LONGEST_TARGET:
-        raise Unfit(f"has the symlink {node} with an impossible target")
-    depth = node.depth - 1
-    for each in () if target.startswith("/") else target.split("/"):
-        depth += {"": 0, ".": 0, "..": -1}.get(each, 1)
+        raise Unfit(f"has the symlink {name} with an impossible target")
+    depth = path.count(b"/")
+    for part in () if target.startswith("/") else target.split("/"):
+        depth += {"": 0, ".": 0, "..": -1}.get(part, 1)
         if depth < 0:
-            raise Unfit(f"has the symlink {node} to {target!r}, which leads outside")
+            raise Unfit(f"has the symlink {name} to {target!r}, which leads outside")
 
 
 def _kind(member):
@@ -260,64 +201,54 @@ def _kind(member):
 
 
 class Writer:
-    """Writes Nodes below a directory, each by the descriptor of the directory that it is in. The last of these stay open."""
+    """Writes members below a directory, to paths that a Tree has judged."""
 
     def __init__(self, path):
         self._top = os.open(path, DESCRIPTOR)
-        self._open, self._made = {}, set()
+        self._directories = {b"": None}  # those that are made, with their members
 
     def __enter__(self):
         return self
 
     def __exit__(self, *unused):
-        for each in (self._top, *self._open.values()):
-            os.close(each)
+        os.close(self._top)
 
-    def descriptor(self, node):
-        """That of a directory, which is made where it has not been."""
-        if node.parent is None:
-            return self._top
-        found = self._open.pop(node, None)
-        if found is None:
-            above = self.descriptor(node.parent)
-            if node not in self._made:
-                os.mkdir(node.name, 0o700, dir_fd=above)
-                self._made.add(node)
-            found = os.open(node.name, DESCRIPTOR, dir_fd=above)
-        self._open[node] = found
-        if len(self._open) > MOST_OPEN:
-            os.close(self._open.pop(next(iter(self._open))))
-        return found
+    def make_directory(self, path):
+        if path not in self._directories:
+            self.make_directory(path.rpartition(b"/")[0])
+            os.mkdir(path, 0o700, dir_fd=self._top)
+            self._directories[path] = None
 
-    def write(self, node, member, target, data):
-        if node.kind == DIRECTORY:
-            self.descriptor(node)
-            return
-        within = self.descriptor(node.parent)
-        if node.kind == FILE:
-            file = os.open(node.name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=within)
+    def write(self, path, member, target, data):
+        self.make_directory(path if member.isdir() else path.rpartition(b"/")[0])
+        if member.isdir():
+            self._directories[path] = member
+        elif target is not None:
+            os.link(target, path, src_dir_fd=self._top, dst_dir_fd=self._top, follow_symlinks=False)
+        elif member.issym():
+            os.symlink(member.linkname.encode("utf-8", "surrogateescape"), path, dir_fd=self._top)
+            os.chown(path, member.uid, member.gid, dir_fd=self._top, follow_symlinks=False)
+            os.utime(path, ns=_times(member), dir_fd=self._top, follow_symlinks=False)
+        else:
+            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=self._top)
             with open(file, "wb") as stream:
                 shutil.copyfileobj(data, stream, CHUNK)
                 stream.flush()
                 _own(file, member)
-        elif node.kind == SYMLINK:
-            os.symlink(member.linkname.encode("utf-8", "surrogateescape"), node.name, dir_fd=within)
-            os.chown(node.name, member.uid, member.gid, dir_fd=within, follow_symlinks=False)
-            os.utime(node.name, ns=_times(member), dir_fd=within, follow_symlinks=False)
-        else:
-            os.link(target.name, node.name, src_dir_fd=self.descriptor(target.parent), dst_dir_fd=self.descriptor(node.parent),
-                    follow_symlinks=False)
 
-    def finish(self, tree):
-        """Owners, modes and times of directories come last: what is made in one changes its time."""
-        for node in tree.directories():
-            file = self.descriptor(node)
-            if node.member and node.parent:
-                _own(file, node.member)
-            else:  # the root is root's, whatever the tarball says
-                os.fchmod(file, 0o755)
-                if node.member:
-                    os.utime(file, ns=_times(node.member))
+    def finish(self):
+        """Give directories their owners, modes and times, which change as long as something is made in them."""
+        for path, member in self._directories.items():
+            file = os.open(path or b".", DESCRIPTOR, dir_fd=self._top)
+            try:
+                if path and member:
+                    _own(file, member)
+                else:  # the root is root's, whatever the tarball says
+                    os.fchmod(file, 0o755)
+                    if member:
+                        os.utime(file, ns=_times(member))
+            finally:
+                os.close(file)
 
 
 def _own(file, member):
@@ -350,8 +281,8 @@ def unpack(file, path, tree):
     judged = iter(tuple(tree.judged))
     with Writer(path) as writer:
         for archive, member in members(file):
-            node, target = next(judged, None) or tree.add(member)
-            if node.kind != _kind(member):
+            path, target = next(judged, None) or tree.add(member)
+            if tree.kinds[path] != _kind(member):
                 raise Unfit("has changed since it was judged")
-            writer.write(node, member, target, archive.extractfile(member) if node.kind == FILE else None)
-        writer.finish(tree)
+            writer.write(path, member, target, archive.extractfile(member) if member.isreg() else None)
+        writer.finish()
