@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from ansible.parsing.dataloader import DataLoader
 
-from ansible_collections.fromscratch.containers.plugins.module_utils._errors import Problem
-from ansible_collections.fromscratch.containers.plugins.module_utils._overlay import Mistakes, Overlay
-from ansible_collections.fromscratch.containers.plugins.plugin_utils._settings import options, typed
+from ansible_collections.fromscratch.containers.plugins.module_utils.core.errors import Problem
+from ansible_collections.fromscratch.containers.plugins.plugin_utils.overlay import Mistakes, Overlay
+from ansible_collections.fromscratch.containers.plugins.plugin_utils.settings import options, typed
 
 OPTIONS = options(DataLoader())
 

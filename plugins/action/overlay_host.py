@@ -10,8 +10,8 @@ import os
 from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.fromscratch.containers.plugins.module_utils._shared import REMEDY
-from ansible_collections.fromscratch.containers.plugins.plugin_utils._words import in_the_roles_words
+from ansible_collections.fromscratch.containers.plugins.module_utils.core.conflicts import REMEDY
+from ansible_collections.fromscratch.containers.plugins.plugin_utils.words import in_the_roles_words
 
 MODULE = "fromscratch.containers.topology"
 ARGUMENTS = {"parts": {"type": "dict", "required": True}, "apply": {"type": "bool", "default": True},

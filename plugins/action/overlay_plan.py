@@ -13,8 +13,8 @@ from ansible import constants
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.fromscratch.containers.plugins.module_utils._overlay import Mistakes, Overlay, topology
-from ansible_collections.fromscratch.containers.plugins.plugin_utils._settings import Settings
+from ansible_collections.fromscratch.containers.plugins.plugin_utils.overlay import Mistakes, Overlay, topology
+from ansible_collections.fromscratch.containers.plugins.plugin_utils.settings import Settings
 
 ARGUMENTS = {"pings": {"type": "bool", "default": False}}
 

@@ -76,10 +76,10 @@ from ansible.module_utils.common.text.converters import to_bytes, to_native
 from ansible.plugins.connection import ConnectionBase
 from ansible.template import Templar
 
-from ansible_collections.fromscratch.containers.plugins.module_utils import _argspec
-from ansible_collections.fromscratch.containers.plugins.module_utils._errors import Invalid
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.guard import PROGRAM
-from ansible_collections.fromscratch.containers.plugins.plugin_utils._host import LOCAL, REFUSED, Host
+from ansible_collections.fromscratch.containers.plugins.module_utils.core import validate
+from ansible_collections.fromscratch.containers.plugins.module_utils.core.errors import Invalid
+from ansible_collections.fromscratch.containers.plugins.plugin_utils.host import LOCAL, REFUSED, Host
 
 VIA = "ansible_ns_container_via"  # the hosts on the way to a host that is a container itself
 
@@ -105,7 +105,7 @@ class Connection(ConnectionBase):
     def _connect(self):
         if not self._connected:
             try:
-                self._name = _argspec.thing_name("ansible_ns_container_name", self.get_option("remote_addr"))
+                self._name = validate.thing_name("ansible_ns_container_name", self.get_option("remote_addr"))
             except Invalid as error:
                 raise AnsibleError(str(error)) from error
             self._host = self._find_host(self.get_option("host"))

@@ -78,11 +78,11 @@ from ansible.plugins.inventory import BaseInventoryPlugin, Constructable
 from ansible.utils.vars import combine_vars
 from ansible.vars.plugins import get_vars_from_inventory_sources
 
-from ansible_collections.fromscratch.containers.plugins.module_utils import _argspec
-from ansible_collections.fromscratch.containers.plugins.module_utils._errors import Invalid, Problem
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.guard import PROGRAM
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.spec import STARTED, STOPPED
-from ansible_collections.fromscratch.containers.plugins.plugin_utils._host import Host
+from ansible_collections.fromscratch.containers.plugins.module_utils.core import validate
+from ansible_collections.fromscratch.containers.plugins.module_utils.core.errors import Invalid, Problem
+from ansible_collections.fromscratch.containers.plugins.plugin_utils.host import Host
 
 CONNECTION = "fromscratch.containers.ns_container"
 GROUP = "containers"
@@ -208,7 +208,7 @@ def _containers_of(host, containers, networks):
     default = _named(NETWORKS, networks)[0]["name"] if networks else "overlay"
     for each in _named(CONTAINERS, containers):
         yield {"ansible_connection": CONNECTION, "ansible_ns_container_host": host,
-               "ansible_ns_container_name": _argspec.thing_name(f"{CONTAINERS}.name", each["name"]),
+               "ansible_ns_container_name": validate.thing_name(f"{CONTAINERS}.name", each["name"]),
                "container_host": host, "container_network": each.get("network") or default,
                "container_addresses": [*filter(None, [each.get("address")]), *(each.get("addresses") or [])]}
 

@@ -168,7 +168,7 @@ observed:
   elements: dict
 """
 
-from ansible_collections.fromscratch.containers.plugins.module_utils._run import Module, run
+from ansible_collections.fromscratch.containers.plugins.module_utils.core.run import Module, run
 from ansible_collections.fromscratch.containers.plugins.module_utils.rootfs.download import OPTIONS
 from ansible_collections.fromscratch.containers.plugins.module_utils.rootfs.kind import Rootfses
 

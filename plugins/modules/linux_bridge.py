@@ -206,8 +206,8 @@ observed:
   elements: dict
 """
 
-from ansible_collections.fromscratch.containers.plugins.module_utils._bridge import Bridges
-from ansible_collections.fromscratch.containers.plugins.module_utils._run import Module, run
+from ansible_collections.fromscratch.containers.plugins.module_utils.core.run import Module, run
+from ansible_collections.fromscratch.containers.plugins.module_utils.network.bridge import Bridges
 
 
 def main():

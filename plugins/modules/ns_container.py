@@ -318,8 +318,8 @@ observed:
   elements: dict
 """
 
-from ansible_collections.fromscratch.containers.plugins.module_utils._run import Module, run
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.kind import Containers
+from ansible_collections.fromscratch.containers.plugins.module_utils.core.run import Module, run
 
 
 def main():

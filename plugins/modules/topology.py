@@ -271,8 +271,8 @@ left_behind:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.fromscratch.containers.plugins.module_utils._run import run_all
-from ansible_collections.fromscratch.containers.plugins.module_utils._topology import KINDS, OWN_KINDS, Topology
+from ansible_collections.fromscratch.containers.plugins.module_utils.core.run import run_all
+from ansible_collections.fromscratch.containers.plugins.module_utils.host.topology import KINDS, OWN_KINDS, Topology
 from ansible_collections.fromscratch.containers.plugins.module_utils.rootfs.download import OPTIONS
 
 

@@ -212,8 +212,8 @@ observed:
   elements: dict
 """
 
-from ansible_collections.fromscratch.containers.plugins.module_utils._run import Module, run
-from ansible_collections.fromscratch.containers.plugins.module_utils._veth import VethPairs
+from ansible_collections.fromscratch.containers.plugins.module_utils.core.run import Module, run
+from ansible_collections.fromscratch.containers.plugins.module_utils.network.veth import VethPairs
 
 
 def main():

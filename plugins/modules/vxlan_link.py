@@ -231,8 +231,8 @@ observed:
   elements: dict
 """
 
-from ansible_collections.fromscratch.containers.plugins.module_utils._run import Module, run
-from ansible_collections.fromscratch.containers.plugins.module_utils._vxlan import Vxlans
+from ansible_collections.fromscratch.containers.plugins.module_utils.core.run import Module, run
+from ansible_collections.fromscratch.containers.plugins.module_utils.network.vxlan import Vxlans
 
 
 def main():

@@ -22,7 +22,7 @@ from boxes import KINDS, MARKER, PIDS, ROOT, TOGETHER, Box, Ours, Podman, ansibl
 from page import PAGE, page
 from syscalls import MACHINES, PROBES, TELLTALE, own_key, probes
 
-from ansible_collections.fromscratch.containers.plugins.module_utils._paths import STATE
+from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.record import STATE
 
 
 def private_host():

@@ -15,8 +15,8 @@ from typing import Any
 
 from syscalls import PROBES, TELLTALE
 
-from ansible_collections.fromscratch.containers.plugins.module_utils._paths import RUN, STATE
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.guard import PROGRAM
+from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.record import RUN, STATE
 
 ROOT = Path(__file__).resolve().parents[2]
 MARKER = "/.root-of-isolation"

@@ -16,7 +16,7 @@ import statistics
 import subprocess
 import sys
 
-from ansible_collections.fromscratch.containers.plugins.module_utils import _netns
+from ansible_collections.fromscratch.containers.plugins.module_utils.network import namespaces
 
 from ..kernel.conftest import Scene, run_module, sh
 from ..overlay import part
@@ -81,7 +81,7 @@ class Ours(Way):
         for host, name in zip(self.hosts, variables):
             found = part(variables, name)
             pairs = [{**pair, "namespace": pair["container"], "container": None} for pair in found["veth_pair"]]
-            with _netns.entered(host):
+            with namespaces.entered(host):
                 made = run_module("topology", veth_pair=pairs, linux_bridge=found["linux_bridge"],
                                   vxlan_link=found["vxlan_link"], nftables=found["nftables"])
             if made.failed:

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from ansible_collections.fromscratch.containers.plugins.module_utils._netns import entered
+from ansible_collections.fromscratch.containers.plugins.module_utils.network.namespaces import entered
 
 from ..conftest import ROOT
 

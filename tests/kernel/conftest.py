@@ -139,7 +139,7 @@ BELIEFS = ("ipv4/conf/*/accept_redirects", "ipv6/conf/*/accept_ra", "ipv6/conf/*
 
 def settings(netns):
     """What the links of a namespace take from strangers, by the name of the file below /proc/sys/net."""
-    with _utils("_netns").entered(netns):
+    with _utils("network.namespaces").entered(netns):
         return {str(path.relative_to("/proc/sys/net")): path.read_text(encoding="ascii").strip()
                 for pattern in BELIEFS for path in sorted(Path("/proc/sys/net").glob(pattern))}
 
@@ -160,7 +160,7 @@ class Host:
 
     def __init__(self, directory):
         self.home, self.directory, self.counter = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY), directory, itertools.count()
-        _utils("_netns")._call("unshare", CLONE_NEWNS)
+        _utils("network.namespaces")._call("unshare", CLONE_NEWNS)
         sh("mount --make-rprivate /", "mount --make-rshared /")
         self._cover()
 
@@ -191,7 +191,7 @@ class Host:
             for pid in sh(f"ip netns pids {namespace.name}", check=False).split():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(int(pid), signal.SIGKILL)
-        for record in Path(_utils("_paths").RUN).glob("*"):
+        for record in Path(_utils("container.launcher.record").RUN).glob("*"):
             pid = _utils("container.launcher.record").running(record.name)
             if pid:
                 with contextlib.suppress(ProcessLookupError):
@@ -201,7 +201,7 @@ class Host:
 
     def close(self):
         self.clear()
-        _utils("_netns")._call("setns", self.home, CLONE_NEWNS)
+        _utils("network.namespaces")._call("setns", self.home, CLONE_NEWNS)
         os.close(self.home)
 
 

@@ -7,7 +7,7 @@ import ipaddress
 import socket
 import struct
 
-from ansible_collections.fromscratch.containers.plugins.module_utils import _netns
+from ansible_collections.fromscratch.containers.plugins.module_utils.network import namespaces
 
 IPV4, ARP, IPV6, VLAN, QINQ = 0x0800, 0x0806, 0x86dd, 0x8100, 0x88a8
 BROADCAST, ALL_NODES_MAC = "ff:ff:ff:ff:ff:ff", "33:33:00:00:00:01"
@@ -114,7 +114,7 @@ class Wire:
     """A raw socket at a link of a namespace."""
 
     def __init__(self, netns, link="eth0"):
-        with _netns.entered(netns):
+        with namespaces.entered(netns):
             self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
         self._socket.bind((link, 0))
         self._socket.setblocking(False)

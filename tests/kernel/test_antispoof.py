@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from ansible_collections.fromscratch.containers.plugins.module_utils import _netns, _nft
+from ansible_collections.fromscratch.containers.plugins.module_utils.firewall import nftables
+from ansible_collections.fromscratch.containers.plugins.module_utils.network import namespaces
 
 from ..overlay import part
 from . import frames
@@ -36,7 +37,7 @@ from .frames import (
     ipv6,
 )
 
-pytestmark = pytest.mark.skipif(_nft.nft() is None, reason="nft is not installed")
+pytestmark = pytest.mark.skipif(nftables.nft() is None, reason="nft is not installed")
 
 SETTINGS = {"overlay_mtu": 1500, "overlay_rootfs": "/", "overlay_guard": False, "overlay_underlay_ip": "192.0.2.1",
             "overlay_bridge_address": "10.0.0.1/24", "overlay_bridge_addresses": ["fd00::1/64"]}
@@ -73,11 +74,11 @@ class Host:
         self.stranger, self.victim, self.router = (Party(at, box) for at, box in zip((10, 20, 30), boxes))
 
     def run(self, **more):
-        with _netns.entered(self.netns):
+        with namespaces.entered(self.netns):
             return run_module("topology", **{**self.options, **more})
 
     def within(self, command):
-        with _netns.entered(self.netns):
+        with namespaces.entered(self.netns):
             return sh(command)
 
     def dropped(self):
@@ -338,11 +339,11 @@ def test_a_kernel_without_such_tables_is_said(guarded, tmp_path, monkeypatch):
     wrapper.write_text(f"""#!/bin/sh
 text=$(cat)
 case "$* $text" in *bridge*) echo "Error: Could not process rule: Operation not supported" >&2; exit 1;; esac
-printf '%s\\n' "$text" | {_nft.nft()} "$@"
+printf '%s\\n' "$text" | {nftables.nft()} "$@"
 """, encoding="utf-8")
     wrapper.chmod(0o755)
     guarded.within("nft delete table bridge fromscratch")
-    monkeypatch.setattr(_nft, "PATH", f"{tmp_path}:{_nft.PATH}")
+    monkeypatch.setattr(nftables, "PATH", f"{tmp_path}:{nftables.PATH}")
     found = guarded.run()
     assert not found.failed and found.changes == [] and len(found.warnings) == 1, found
     assert "bridge fromscratch is left out" in found.warnings[0] and "overlay_antispoof" in found.warnings[0]

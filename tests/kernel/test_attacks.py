@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.fromscratch.containers.plugins.module_utils._paths import RUN, STATE
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher import enter, start
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.guard import PROGRAM
+from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.record import RUN, STATE
 
 from . import test_ns_container
 from .conftest import run_module, sh

@@ -20,9 +20,10 @@ import pytest
 import yaml
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.fromscratch.containers.plugins.module_utils import _netns, _nft
-from ansible_collections.fromscratch.containers.plugins.module_utils._topology import KINDS
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.record import running as running_pid
+from ansible_collections.fromscratch.containers.plugins.module_utils.firewall import nftables
+from ansible_collections.fromscratch.containers.plugins.module_utils.host.topology import KINDS
+from ansible_collections.fromscratch.containers.plugins.module_utils.network import namespaces
 
 from ..conftest import ROOT
 from . import test_alpine_rootfs as tarballs
@@ -421,7 +422,7 @@ class Place:
             "sysctl": {"device": "br0", "name": "arp_ignore"},
             "publish": {"port": 8080},
         }
-        if _nft.nft():
+        if nftables.nft():
             self.good["nftables"] = {"name": "fromscratch", "rules": "chain input {\ntype filter hook input priority 0;\n}"}
         self.good["topology"] = {kind: [item] for kind, item in self.good.items()}
         sh("ip link add enX0 type veth peer name wire", "ip link set wire up", "ip link set enX0 up",
@@ -458,7 +459,7 @@ def place(apart, rootfs, tmp_path_factory):
     scene = Scene()
     netns = scene.netns()
     tarball = tarballs.packed(tmp_path_factory.mktemp("tarball") / "rootfs.tar.gz", *tarballs.GOOD)
-    with _netns.entered(netns):
+    with namespaces.entered(netns):
         yield Place(apart, netns, rootfs, tarball)
     apart.clear()
     scene.close()
@@ -467,7 +468,7 @@ def place(apart, rootfs, tmp_path_factory):
 def cases():
     for module, rows in TABLE.items():
         for at, row in enumerate(rows):
-            needs_nft = pytest.mark.skipif(row.option.startswith("nftables.") and _nft.nft() is None, reason="nft is not installed")
+            needs_nft = pytest.mark.skipif(row.option.startswith("nftables.") and nftables.nft() is None, reason="nft is not installed")
             yield pytest.param(module, row, id=f"{module}-{row.option}-{at}", marks=needs_nft)
 
 

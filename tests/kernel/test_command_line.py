@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.fromscratch.containers.plugins.module_utils._paths import STATE
 from ansible_collections.fromscratch.containers.plugins.module_utils.container import install
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.guard import PROGRAM
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.options import VERBS
+from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.record import STATE
 
 from . import test_ns_container
 from .conftest import run_module, sh

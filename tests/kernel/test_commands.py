@@ -14,9 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.fromscratch.containers.plugins.module_utils import _boot, _managers, _netns, _nft, _use
 from ansible_collections.fromscratch.containers.plugins.module_utils.container import install, service
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.record import RUN, USERS, running
+from ansible_collections.fromscratch.containers.plugins.module_utils.firewall import nftables
+from ansible_collections.fromscratch.containers.plugins.module_utils.host import boot, managers, use
+from ansible_collections.fromscratch.containers.plugins.module_utils.network import namespaces
 
 from .conftest import js, run_module, sh
 from .faces import different, lasting
@@ -58,7 +60,7 @@ for unit; do
 done
 """
 
-pytestmark = pytest.mark.skipif(_nft.nft() is None, reason="nft is not installed")
+pytestmark = pytest.mark.skipif(nftables.nft() is None, reason="nft is not installed")
 
 
 class Machine:
@@ -202,14 +204,14 @@ def follow(machine, applied):
 @pytest.mark.parametrize("systemd", [False, True], ids=["plain", "systemd"])
 def test_the_commands_of_all_kinds_do_the_same(machines, systemd):
     machine = machines(systemd)
-    with _netns.entered(machine.name):
+    with namespaces.entered(machine.name):
         machine.chain()
         before = machine.picture()
         applied = applied_on(machine, STEPS)
         after = applied[-1][1]
         assert {**after, "calls": ""} == before, different(before, after)
     machine = machines(systemd)
-    with _netns.entered(machine.name):
+    with namespaces.entered(machine.name):
         machine.chain()
         follow(machine, applied)
 
@@ -241,18 +243,18 @@ def test_the_commands_of_containers_do_the_same_on_a_host_that_has_nothing(machi
                  {"name": "c1", "rootfs": ROOTFS, "state": "stopped"}, {"name": "c2", "state": "absent"}]),
              absent(with_containers(tarball, c1)))
     machine = machines(systemd)
-    with _netns.entered(machine.name):
+    with namespaces.entered(machine.name):
         before = machine.picture()
         applied = applied_on(machine, steps)
         assert {**applied[-1][1], "calls": ""} == {**before, "calls": ""}, different(before, applied[-1][1])
     machine = machines(systemd)
-    with _netns.entered(machine.name):
+    with namespaces.entered(machine.name):
         follow(machine, applied)
 
 
 def test_what_an_administrator_has_beside_the_unit_of_a_container_stays(machines, tarball, monkeypatch):
     monkeypatch.setattr(service, "runs_in_unit", lambda name, pid: True)
-    with _netns.entered(machines(True).name):
+    with namespaces.entered(machines(True).name):
         options = {"name": "c1", "rootfs": ROOTFS, "restart": "always"}
         assert not run_module("topology", alpine_rootfs=[{"dest": ROOTFS, "src": tarball}], ns_container=[options]).failed
         ours = Path(service.drop_in("c1"))
@@ -264,12 +266,12 @@ def test_what_an_administrator_has_beside_the_unit_of_a_container_stays(machines
 def test_one_script_of_all_commands(machines):
     """An administrator may paste them as one."""
     machine = machines(True)
-    with _netns.entered(machine.name):
+    with namespaces.entered(machine.name):
         machine.chain()
         commands = run_module("topology", **STEPS[0]).commands
         expected = machine.picture()
     machine = machines(True)
-    with _netns.entered(machine.name):
+    with namespaces.entered(machine.name):
         machine.chain()
         done = subprocess.run(["sh", "-e"], input="\n".join(commands), capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
@@ -283,62 +285,62 @@ class TestTwoUsesOfOneHost:
     def test_the_second_is_refused_before_anything_changes(self, machines):
         machine = machines(True)
         other = wanted(use="blue", names=[], linux_bridge=[{"name": "br1", "underlay": HERE}], sysctl=[])
-        with _netns.entered(machine.name):
+        with namespaces.entered(machine.name):
             assert run_module("topology", **wanted()).changed
             before = machine.picture()
-            assert stat.S_IMODE(os.stat(_use.PATH).st_mode) == 0o600
+            assert stat.S_IMODE(os.stat(use.PATH).st_mode) == 0o600
             for options in other, absent(other):
                 for check in True, False:
                     refused = run_module("topology", check=check, **options)
                     assert refused.failed and refused.msg.startswith("use: 'blue' is not valid: this host belongs to 'overlay'"), refused.msg
-                    assert _use.PATH in refused.msg and "overlay_networks" in refused.msg
+                    assert use.PATH in refused.msg and "overlay_networks" in refused.msg
             assert machine.picture() == before and not run_module("topology", **wanted()).changed
 
     def test_after_the_teardown_of_the_first_the_host_is_free(self, machines):
         machine = machines(False)
-        with _netns.entered(machine.name):
+        with namespaces.entered(machine.name):
             run_module("topology", **wanted())
             gone = run_module("topology", **absent(wanted()))
-            assert gone.changes[-1]["item"] == f"file {_use.PATH}" and not Path(_use.PATH).exists()
-            assert run_module("topology", **wanted(use="blue")).changes[0]["item"] == f"file {_use.PATH}"
+            assert gone.changes[-1]["item"] == f"file {use.PATH}" and not Path(use.PATH).exists()
+            assert run_module("topology", **wanted(use="blue")).changes[0]["item"] == f"file {use.PATH}"
 
     def test_a_renamed_one_is_told_by_the_removal_of_the_file(self, machines):
         machine = machines(False)
-        with _netns.entered(machine.name):
+        with namespaces.entered(machine.name):
             run_module("topology", **wanted())
-            os.unlink(_use.PATH)
-            assert [each["item"] for each in run_module("topology", **wanted(use="renamed")).changes] == [f"file {_use.PATH}"]
+            os.unlink(use.PATH)
+            assert [each["item"] for each in run_module("topology", **wanted(use="renamed")).changes] == [f"file {use.PATH}"]
 
 
 class TestTheUnitOfTheNetwork:
     def test_it_is_active_after_the_first_run_and_gone_after_the_last(self, machines):
         machine = machines(True)
-        with _netns.entered(machine.name):
+        with namespaces.entered(machine.name):
             made = run_module("topology", **wanted())
-            assert made.changes[-1] == {"item": f"unit {_boot.NAME}", "action": "create", "fields": []}
-            assert made.commands[-1] == f"systemctl start {_boot.NAME}"
-            sh(f"systemctl stop {_boot.NAME}")
+            assert made.changes[-1] == {"item": f"unit {boot.NAME}", "action": "create", "fields": []}
+            assert made.commands[-1] == f"systemctl start {boot.NAME}"
+            sh(f"systemctl stop {boot.NAME}")
             again = run_module("topology", **wanted())
-            assert [change["item"] for change in again.changes] == [f"unit {_boot.NAME}"]
+            assert [change["item"] for change in again.changes] == [f"unit {boot.NAME}"]
             gone = run_module("topology", **absent(wanted()))
-            assert gone.commands[0] == f"systemctl stop {_boot.NAME}" and not Path(_boot.UNIT).exists()
+            assert gone.commands[0] == f"systemctl stop {boot.NAME}" and not Path(boot.UNIT).exists()
 
     def test_a_script_that_would_fail_at_boot_fails_today(self, machines):
         machine = machines(True)
-        with _netns.entered(machine.name):
+        with namespaces.entered(machine.name):
             machine.program("/usr/bin/systemctl", SYSTEMCTL.replace("    start)\n", "    start) exit 7\n"))
             failed = run_module("topology", **wanted())
-            assert failed.failed and f"systemctl start {_boot.NAME} failed" in failed.msg
+            assert failed.failed and f"systemctl start {boot.NAME} failed" in failed.msg
 
     def test_the_chains_of_others_get_their_rules_again_once_each_and_what_cannot_be_is_said(self, machines):
         machine = machines(True)
-        with _netns.entered(machine.name):
+        with namespaces.entered(machine.name):
             machine.chain()
             run_module("topology", **wanted())
             rules = sh("nft -s list ruleset")
             inserted = rules.count('comment "fromscratch.containers"')
             assert inserted >= 2
-            script = [_boot.SCRIPT]
+            script = [boot.SCRIPT]
             assert subprocess.run(script, capture_output=True, check=True).stderr == b""
             assert sh("nft -s list ruleset") == rules, "it is there once"
             sh("nft flush chain ip filter FORWARD", "nft add rule ip filter FORWARD iifname docker0 accept")
@@ -368,7 +370,7 @@ grep -qx running /run/NetworkManager/says || { echo "Error: NetworkManager is no
         for path in "/usr/sbin/NetworkManager", "/usr/bin/systemd-networkd", "/usr/bin/systemd-udevd":
             machine.program(path, "#!/bin/sh\n")
         sh("mkdir -p /run/NetworkManager/system-connections /run/udev /run/systemd/netif /run/systemd/active", "touch /run/udev/control")
-        with _netns.entered(machine.name):
+        with namespaces.entered(machine.name):
             yield machine
 
     @pytest.mark.parametrize("running", [False, True])
@@ -382,7 +384,7 @@ grep -qx running /run/NetworkManager/says || { echo "Error: NetworkManager is no
             made = run_module("topology", **step)
             assert not made.failed, made.msg
             assert [line for line in made.commands if line in expected] == (expected if running else [])
-            there = [os.path.exists(path) for path in (_managers.NETWORKD, _managers.UDEV, _managers.NETWORK_MANAGER)]
+            there = [os.path.exists(path) for path in (managers.NETWORKD, managers.UDEV, managers.NETWORK_MANAGER)]
             assert there == [step["names"] != []] * 3, "it reads them when it starts"
         calls = Path("/run/NetworkManager/calls")
         assert (calls.read_text(encoding="ascii").splitlines() if calls.exists() else []) == ["general reload conf"] * 2 * running

@@ -14,8 +14,8 @@ from ansible.errors import AnsibleError
 from ansible.playbook.play_context import PlayContext
 from ansible.plugins.loader import connection_loader
 
-from ansible_collections.fromscratch.containers.plugins.module_utils._paths import RUN, STATE
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.guard import PROGRAM
+from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.record import RUN, STATE
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.record import running as running_pid
 
 from ..conftest import ROOT

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.fromscratch.containers.plugins.module_utils._paths import STATE
+from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.record import STATE
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.spec import MASKED, READ_ONLY
 
 from ..conftest import ROOT

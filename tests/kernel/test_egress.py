@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.fromscratch.containers.plugins.module_utils import _names, _netns, _nft, _sysctl
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.guard import PROGRAM
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.record import running as running_pid
+from ansible_collections.fromscratch.containers.plugins.module_utils.firewall import nftables, sysctl
+from ansible_collections.fromscratch.containers.plugins.module_utils.host import names
+from ansible_collections.fromscratch.containers.plugins.module_utils.network import namespaces
 
 from ..overlay import part
 from .conftest import run_module, sh
@@ -21,7 +23,7 @@ HERE = "198.51.100.2"
 CONF = Path("/proc/sys/net/ipv4/conf")
 SENT_TO_IPTABLES = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 
-pytestmark = pytest.mark.skipif(_nft.nft() is None, reason="nft is not installed")
+pytestmark = pytest.mark.skipif(nftables.nft() is None, reason="nft is not installed")
 
 
 class Machine:
@@ -57,7 +59,7 @@ class Machine:
 @pytest.fixture
 def machine(apart, scene, rootfs):
     made = Machine(scene, rootfs)
-    with _netns.entered(made.name):
+    with namespaces.entered(made.name):
         yield made
     scene.close()
     scene.names.clear()
@@ -113,7 +115,7 @@ def test_the_table_of_an_earlier_release_is_mended(machine):
 def test_without_egress_there_is_no_way(machine):
     machine.converge(("c1", {}))
     assert not reaches("c1", OUTSIDE)
-    assert "nat" not in sh("nft list ruleset") and not Path(_sysctl.FORMER).exists()
+    assert "nat" not in sh("nft list ruleset") and not Path(sysctl.FORMER).exists()
 
 
 def test_what_is_set_is_set_again_and_taken_back(machine):
@@ -141,7 +143,7 @@ def setting(device):
 def no_more(machine):
     """The way out is wanted no more; what was run for the device, and the setting that it has then."""
     made = machine.converge(("c1", {}))
-    assert not Path(_sysctl.FORMER).exists()
+    assert not Path(sysctl.FORMER).exists()
     return [line for line in made.commands if line.startswith("sysctl") and "enX0" in line], setting("enX0")
 
 
@@ -164,7 +166,7 @@ def test_what_somebody_else_has_set_meanwhile_stays(machine):
 
 def test_what_an_earlier_release_has_kept_is_set_again(machine):
     machine.converge(("c1", {}), egress=True)
-    Path(_sysctl.FORMER, "enX0/forwarding").write_text("0\n", encoding="ascii")
+    Path(sysctl.FORMER, "enX0/forwarding").write_text("0\n", encoding="ascii")
     assert machine.run(("c1", {}), egress=True).changes == []
     assert no_more(machine) == (["sysctl -qw net/ipv4/conf/enX0/forwarding=0"], "0")
 
@@ -182,7 +184,7 @@ def within(name, command):
 
 def test_of_the_host_a_container_gets_the_nameservers(machine):
     machine.converge(("c1", {}), egress=True)
-    assert within("c1", "cat /etc/resolv.conf").splitlines()[1:] == _names.nameservers()
+    assert within("c1", "cat /etc/resolv.conf").splitlines()[1:] == names.nameservers()
 
 
 def test_names_are_kept_current(machine):
@@ -226,10 +228,10 @@ def test_nameservers_of_the_host(tmp_path, monkeypatch):
     stub, real = tmp_path / "stub", tmp_path / "real"
     stub.write_text("# a comment\nnameserver 127.0.0.53\nsearch one.example\n", encoding="ascii")
     real.write_text("nameserver 192.0.2.1\nnameserver ::1\nsearch two.example\n", encoding="ascii")
-    monkeypatch.setattr(_names, "OF_HOST", (str(stub), str(real)))
-    assert _names.nameservers() == ["nameserver 192.0.2.1", "search two.example"]
-    monkeypatch.setattr(_names, "OF_HOST", (str(stub), str(tmp_path / "none")))
-    assert _names.nameservers() == []
+    monkeypatch.setattr(names, "OF_HOST", (str(stub), str(real)))
+    assert names.nameservers() == ["nameserver 192.0.2.1", "search two.example"]
+    monkeypatch.setattr(names, "OF_HOST", (str(stub), str(tmp_path / "none")))
+    assert names.nameservers() == []
 
 
 def passes():

@@ -13,7 +13,7 @@ import subprocess
 
 import pytest
 
-from ansible_collections.fromscratch.containers.plugins.module_utils import _commands, _netns, _steps
+from ansible_collections.fromscratch.containers.plugins.module_utils.network import iproute2, namespaces, operations
 
 from ..overlay import part
 from .conftest import js, run_module, sh
@@ -51,7 +51,7 @@ class Mesh:
         """(destination host, ethertype of the inner frame) of each frame that a command in the first box causes on the first host's
         underlay device."""
         box = self.boxes[0]
-        with _netns.entered(self.hosts[0]):
+        with namespaces.entered(self.hosts[0]):
             tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
         with tap:
             tap.bind(("enX0", 0))
@@ -188,7 +188,7 @@ def test_what_is_shown_works_where_the_bridge_command_cannot_set_broadcasts(scen
     netns = scene.netns()
     sh(f"ip -n {netns} link add br0 type bridge", f"ip -n {netns} link add port0 master br0 type veth peer name end0")
     sh(f"echo {int(not flood)} >/sys/class/net/port0/brport/broadcast_flood".join((f"ip netns exec {netns} sh -c '", "'")))
-    for line in _commands.commands([_steps.PortSet(netns, "port0", flood)]):
+    for line in iproute2.commands([operations.PortSet(netns, "port0", flood)]):
         sh(f"PATH={tmp_path}:$PATH; {line}")
     (port,) = js(f"bridge -n {netns} -d -j link show dev port0")
     assert {port[name] for name in ("bcast_flood", "flood", "mcast_flood", "learning")} == {flood}

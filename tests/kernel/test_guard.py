@@ -12,13 +12,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from ansible_collections.fromscratch.containers.plugins.module_utils import _netns, _nft
+from ansible_collections.fromscratch.containers.plugins.module_utils.firewall import nftables
+from ansible_collections.fromscratch.containers.plugins.module_utils.network import namespaces
 
 from ..overlay import part
 from .conftest import js, link, run_module, sh
 from .test_egress import HERE, OUTSIDE, machine, reaches  # noqa: F401 (a fixture) # pylint: disable=unused-import
 
-pytestmark = pytest.mark.skipif(_nft.nft() is None, reason="nft is not installed")
+pytestmark = pytest.mark.skipif(nftables.nft() is None, reason="nft is not installed")
 
 # By family: the peer, this host, a second address of it, a stranger, the bridge of another network.
 PLACES = {
@@ -33,7 +34,7 @@ def frame(vni):
 
 def send(netns, source, dest, vni=1):
     """Send a frame as any program can, from an address of the namespace."""
-    with _netns.entered(netns), socket.socket(socket.AF_INET6 if ":" in dest else socket.AF_INET, socket.SOCK_DGRAM) as client:
+    with namespaces.entered(netns), socket.socket(socket.AF_INET6 if ":" in dest else socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
         client.bind((source, 0))
         client.sendto(frame(vni), (dest, 4789))
@@ -151,7 +152,7 @@ def test_two_ways_to_a_peer_are_both_taken(host, family):
 def test_no_frame_is_passed_on_in_the_name_of_the_host(host):
     """A container with a way out has the host's address outside, and the host is a peer."""
     host.converge()
-    with _netns.entered(host.outside):
+    with namespaces.entered(host.outside):
         there = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     with there:
         there.bind((OUTSIDE, 4789))
@@ -179,7 +180,7 @@ def test_a_network_without_a_way_out_has_none_where_the_host_routes(host):
     until(lambda: reaches("c2", OUTSIDE))  # that has one
     sh("ip -n c2 address add 10.77.0.1/32 dev eth0", "ip route add 10.77.0.1 via 10.2.0.11")
     before = counted("fs_forward", "drop")
-    with _netns.entered("c2"), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+    with namespaces.entered("c2"), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.bind(("10.77.0.1", 0))
         client.sendto(b"", (OUTSIDE, 9))
     until(lambda: counted("fs_forward", "drop") == before + 1)

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.fromscratch.containers.plugins.module_utils._paths import STATE
 from ansible_collections.fromscratch.containers.plugins.module_utils.container import isolation, spec
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher import seccomp, start, syscalls
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.guard import PROGRAM
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.mounts import NODES as DEVICES
+from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.record import STATE
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.record import running as running_pid
 
 from . import test_ns_container

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.fromscratch.containers.plugins.module_utils import _files
-from ansible_collections.fromscratch.containers.plugins.module_utils._paths import STATE, USERS
 from ansible_collections.fromscratch.containers.plugins.module_utils.container import kind
+from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.record import STATE, USERS
+from ansible_collections.fromscratch.containers.plugins.module_utils.core import files
 
 from . import test_ns_container
 from .conftest import run_module, sh
@@ -34,8 +34,8 @@ def test_what_is_mounted_below_a_container_is_not_removed(rootfs, host, tmp_path
         refused = run_module("ns_container", name="c1", state="absent")
         assert refused.failed and f"{shared} is a mount point" in refused.msg
         assert (precious / "file").exists() and pid(), "nothing was done"
-        with pytest.raises(_files.Problem, match="is a mount point"):
-            _files.remove_tree(str(shared.parent))
+        with pytest.raises(files.Problem, match="is a mount point"):
+            files.remove_tree(str(shared.parent))
         assert (precious / "file").exists()
     finally:
         sh(f"umount {shared}")
@@ -93,15 +93,15 @@ def test_a_write_that_was_killed(tmp_path, kind):
     child = os.fork()
     if child == 0:
         os.replace = lambda *unused: os._exit(9)
-        _files.write(str(path), "text", 0o600, "target" if kind == "link" else None)
+        files.write(str(path), "text", 0o600, "target" if kind == "link" else None)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9 and len(os.listdir(tmp_path)) == 1
     (tmp_path / ".other.new-1").touch()
-    _files.unlink(str(path))
+    files.unlink(str(path))
     assert os.listdir(tmp_path) == [".other.new-1"]
 
 
 def test_a_write_that_fails_leaves_nothing(tmp_path):
     (tmp_path / "file").mkdir()
     with pytest.raises(OSError):
-        _files.write(str(tmp_path / "file"), "text", 0o600)
+        files.write(str(tmp_path / "file"), "text", 0o600)
     assert os.listdir(tmp_path) == ["file"]

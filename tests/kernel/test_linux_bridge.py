@@ -5,7 +5,7 @@ import json
 import subprocess
 import sys
 
-from ansible_collections.fromscratch.containers.plugins.module_utils import _link
+from ansible_collections.fromscratch.containers.plugins.module_utils.network import netlink
 
 from ..conftest import ROOT
 from .conftest import addresses, js, link, run_module, sh, state
@@ -39,15 +39,15 @@ def test_act_again_check_change_absent(scene):
 
 
 def test_a_list_that_others_change_while_it_is_read_is_read_again(scene, monkeypatch):
-    netns, link_of, interrupted = scene.netns(), _link._link, []
+    netns, link_of, interrupted = scene.netns(), netlink._link, []
 
     def once(message):
         if len(interrupted) < 3:
             interrupted.append(message)
-            raise _link.NetlinkDumpInterrupted()
+            raise netlink.NetlinkDumpInterrupted()
         return link_of(message)
 
-    monkeypatch.setattr(_link, "_link", once)
+    monkeypatch.setattr(netlink, "_link", once)
     made = run_module("linux_bridge", name="br0", netns=netns)
     assert made.changed and len(interrupted) == 3 and link(netns, "br0")
 

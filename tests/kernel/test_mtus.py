@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.fromscratch.containers.plugins.module_utils import _netns
+from ansible_collections.fromscratch.containers.plugins.module_utils.network import namespaces
 
 from ..conftest import ROOT
 from . import test_alpine_rootfs as tarballs
@@ -46,7 +46,7 @@ def run(apart, scene, tmp_path):
         (tmp_path / "hosts.json").write_text(json.dumps({"overlay": {"hosts": hosts, "vars": {
             "ansible_connection": "local", "ansible_python_interpreter": sys.executable, "overlay_install_packages": False,
             "overlay_guard": False, "overlay_antispoof": False, "overlay_rootfs_src": str(tarball), **variables}}}), encoding="utf-8")
-        with _netns.entered(netns):
+        with namespaces.entered(netns):
             done = subprocess.run(
                 [Path(sys.executable).parent / "ansible-playbook", "-i", tmp_path / "hosts.json", playbook, *arguments],
                 cwd=ROOT, capture_output=True, text=True, check=False, env={

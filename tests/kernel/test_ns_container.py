@@ -16,12 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.fromscratch.containers.plugins.module_utils._paths import RUN, STATE
 from ansible_collections.fromscratch.containers.plugins.module_utils.container import install, isolation, spec
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.install import LINK
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher import namespaces, record, start, syscalls
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.guard import PROGRAM
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.mounts import NODES as DEVICES
+from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.record import RUN, STATE
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.record import running as running_pid
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.spec import CAPABILITIES, MASKED, READ_ONLY
 

@@ -18,11 +18,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from ansible_collections.fromscratch.containers.plugins.module_utils import _netns
-from ansible_collections.fromscratch.containers.plugins.module_utils._paths import RUN, STATE, USERS
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher import namespaces
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.guard import PROGRAM
-from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.record import running
+from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.record import RUN, STATE, USERS, running
+from ansible_collections.fromscratch.containers.plugins.module_utils.network import namespaces as network_namespaces
 
 from .conftest import Scene, js, link, run_module, sh
 from .faces import converge, different, lasting, same_by_commands
@@ -379,7 +378,7 @@ class Case:
         by_hand(drift, self.names)
         for each in self.wanted["veth_pair"]:  # the kernel takes its time to take a namespace apart, and its cables along
             name = each.get("container")
-            if name and namespaces[name] not in (_netns.inode(name), _netns.inode(f"/proc/{running(name)}/ns/net")):
+            if name and namespaces[name] not in (network_namespaces.inode(name), network_namespaces.inode(f"/proc/{running(name)}/ns/net")):
                 eventually(lambda each=each: link(self.names[0], each["name"]) is None, "the cable goes with the namespace")
 
     def spared(self):

@@ -11,18 +11,19 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.fromscratch.containers.plugins.module_utils import _conntrack, _netns, _nft, _ports
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.record import running as running_pid
+from ansible_collections.fromscratch.containers.plugins.module_utils.firewall import conntrack, nftables, ports
+from ansible_collections.fromscratch.containers.plugins.module_utils.network import namespaces
 
 from .conftest import sh
 from .test_egress import HERE, SENT_TO_IPTABLES, machine  # noqa: F401 (a fixture) # pylint: disable=unused-import
 
-pytestmark = pytest.mark.skipif(_nft.nft() is None, reason="nft is not installed")
+pytestmark = pytest.mark.skipif(nftables.nft() is None, reason="nft is not installed")
 
 
 @contextlib.contextmanager
 def listening(address, port, kind=socket.SOCK_STREAM, netns=None):
-    with _netns.entered(netns) if netns else contextlib.nullcontext():
+    with namespaces.entered(netns) if netns else contextlib.nullcontext():
         server = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind)
     with server:
         server.bind((address, port))
@@ -120,20 +121,20 @@ def test_conntrack_itself_does_the_same(machine):  # noqa: F811
         client.sendto(b"hello", (HERE, 5353))
         sh(f"ip netns exec {machine.outside} ping -q -c1 -W5 {HERE}")
         assert "dport=5353" in sh("conntrack -L -p udp")
-        sh(*_conntrack.commands([(HERE, 5353)]))
+        sh(*conntrack.commands([(HERE, 5353)]))
         assert "dport=5353" not in sh("conntrack -L -p udp")
 
 
 def test_listeners_are_those_of_ss(machine):  # noqa: F811
     with listening("0.0.0.0", 2222), listening("::1", 2222):
-        assert sorted(str(each.address) for each in _ports.listeners("tcp", 2222)) == ["0.0.0.0", "::1"]
+        assert sorted(str(each.address) for each in ports.listeners("tcp", 2222)) == ["0.0.0.0", "::1"]
         assert len(sh("ss -Hltn 'sport = 2222'").splitlines()) == 2
-    assert list(_ports.listeners("tcp", 2222)) == []
+    assert list(ports.listeners("tcp", 2222)) == []
 
 
 def said(netns, port):
     """What a server says to one who connects; None where nothing comes back."""
-    with _netns.entered(netns):
+    with namespaces.entered(netns):
         client = socket.socket()
     with client:
         client.settimeout(2)

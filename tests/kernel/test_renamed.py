@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.fromscratch.containers.plugins.module_utils import _netns
+from ansible_collections.fromscratch.containers.plugins.module_utils.network import namespaces
 
 from ..conftest import ROOT
 from . import test_mtus
@@ -140,7 +140,7 @@ def test_two_bridges_in_one_subnet(host, other, warned):
 def test_a_container_that_is_left_is_not_held_to_itself(run, scene):
     inner, other = scene.netns(), scene.netns()
     rules = [{"name": "fromscratch_test", "family": "bridge", "rules": "chain fs_test { counter drop; }"}]
-    with _netns.entered(run.netns):
+    with namespaces.entered(run.netns):
         run_module("topology", **{**whole(None, inner), "vxlan_link": []})
         for given, said in ((rules, 1), ([], 0)):
             found = run_module("topology", check=True, nftables=given, **whole(None, other, addresses=["10.0.0.101/24"]))
@@ -154,7 +154,7 @@ def test_a_container_that_is_moved_to_another_host(run, scene):
     own = {2: {"overlay_containers": [{"name": "web", "address": "10.0.0.100/24"}]},
            1: {"overlay_bridge": "br7", "overlay_bridge_address": "10.0.0.1/24"}}
     settings = {"own": own, "overlay_mtu": 1350}
-    with _netns.entered(run.netns):
+    with namespaces.entered(run.netns):
         made = run_module("topology", **whole(None, former))
     assert not made.failed, made.msg
     before = test_mtus.held(run.netns)

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.fromscratch.containers.plugins.module_utils import _deps
-from ansible_collections.fromscratch.containers.plugins.module_utils._paths import RUN, STATE
 from ansible_collections.fromscratch.containers.plugins.module_utils.container import spec
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher import cgroups, runtime
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.guard import PROGRAM
+from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.record import RUN, STATE
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.record import running as running_pid
+from ansible_collections.fromscratch.containers.plugins.module_utils.core import dependencies
 
 from ..conftest import ROOT
 from . import test_command_line, test_ns_container
@@ -173,7 +173,7 @@ def test_a_start_that_fails_says_why(rootfs, other, command, words):
 
 
 def test_one_that_is_not_installed(host, rootfs, other, monkeypatch):
-    monkeypatch.setattr(_deps, "found", lambda program: None if program == other else "/bin/true")
+    monkeypatch.setattr(dependencies, "found", lambda program: None if program == other else "/bin/true")
     for check in True, False:
         refused(host, f"the program {other} (the package {other})", check=check, name="c1", rootfs=rootfs)
     refused(host, "'/usr/bin/none'", "no such program on the host", name="c1", rootfs=rootfs, runtime="/usr/bin/none")

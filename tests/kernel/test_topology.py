@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.fromscratch.containers.plugins.module_utils import _netns, _nft, _sysctl
-from ansible_collections.fromscratch.containers.plugins.module_utils._paths import USERS
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.guard import PROGRAM
+from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.record import USERS
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.record import running as running_pid
+from ansible_collections.fromscratch.containers.plugins.module_utils.firewall import nftables, sysctl
+from ansible_collections.fromscratch.containers.plugins.module_utils.network import namespaces
 from ansible_collections.fromscratch.containers.plugins.module_utils.rootfs import store
 
 from .conftest import addresses, link, run_module, sh
@@ -383,11 +384,11 @@ def rules():
 @pytest.fixture
 def tables(scene):
     """A network namespace of the test's own for nft, which works on the present one."""
-    with _netns.entered(scene.netns()):
+    with namespaces.entered(scene.netns()):
         yield
 
 
-@pytest.mark.skipif(_nft.nft() is None, reason="nft is not installed")
+@pytest.mark.skipif(nftables.nft() is None, reason="nft is not installed")
 class TestTables:
     def test_create_replace_and_delete(self, tables):
         sh("nft add table inet other", "nft add chain inet other mine")
@@ -500,7 +501,7 @@ def test_a_setting_of_a_link_that_is_not_there(host):
     wanted = {"sysctl": [{"device": "nope", "name": "forwarding"}]}
     assert any("there is no link nope" in each for each in run_module("topology", check=True, **wanted).warnings)
     refused = run_module("topology", **wanted)
-    assert refused.failed and "there is no link nope" in refused.msg and not Path(_sysctl.FORMER).exists()
+    assert refused.failed and "there is no link nope" in refused.msg and not Path(sysctl.FORMER).exists()
 
 
 @pytest.mark.parametrize("wanted, said", [

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.fromscratch.containers.plugins.module_utils._paths import STATE
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher import record
+from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.record import STATE
 
 from ..conftest import ROOT
 from . import test_ns_container

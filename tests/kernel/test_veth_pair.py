@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from ansible_collections.fromscratch.containers.plugins.module_utils import _link, _netns
+from ansible_collections.fromscratch.containers.plugins.module_utils.network import namespaces, netlink
 
 from .conftest import addresses, js, link, run_module, sh
 from .faces import converge, lasting, same_by_commands
@@ -108,7 +108,7 @@ def test_a_default_route_on_the_link_itself(scene, dst, family):
 
 
 def test_descriptors_do_not_grow_with_the_namespaces(scene, monkeypatch):
-    monkeypatch.setattr(_link.Sockets, "MOST", 3)
+    monkeypatch.setattr(netlink.Sockets, "MOST", 3)
     netns, many = host(scene), [scene.netns() for unused in range(20)]
     config = [item(netns, inner, name=f"ve-{at}", addresses=[f"10.0.0.{at}/24"], routes=[], gateway=None)
               for at, inner in enumerate(many, 1)]
@@ -220,7 +220,7 @@ def test_prune_spares_inner_ends_and_strangers(scene):
     sh(f"ip -n {names[0]} link add foreign type veth peer name foreign2")
     one, two = item(None, names[1]), item(None, names[2], name="ve-b", addresses=["10.0.0.101/24"], routes=[])
     nested = {"netns": names[1], "namespace": names[2], "name": "ve-c", "inner_name": "eth1"}
-    with _netns.entered(names[0]):  # pruning looks into the host's own namespace, too
+    with namespaces.entered(names[0]):  # pruning looks into the host's own namespace, too
         converge("veth_pair", *names, config=[one, two, nested])
         pruned = converge("veth_pair", *names, config=[one, nested], prune=True)
     assert [(each["item"], each["action"]) for each in pruned.changes] == [("veth_pair ve-b", "delete")]

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.fromscratch.containers.plugins.module_utils import _netns
+from ansible_collections.fromscratch.containers.plugins.module_utils.network import namespaces
 
 from .conftest import js, link, run_module, sh, state
 from .faces import converge, lasting, same_by_commands
@@ -247,7 +247,7 @@ def test_two_items_cannot_share_a_vni_but_can_swap(scene):
 def test_prune(scene):
     netns = host(scene)
     sh(f"ip -n {netns} link add foreign type vxlan id 9 dstport 4790")
-    with _netns.entered(netns):  # pruning looks into the host's own namespace, too
+    with namespaces.entered(netns):  # pruning looks into the host's own namespace, too
         converge("vxlan_link", netns, config=[item(None, vni=1), item(None, vni=2, name="vxlan1")])
         pruned = converge("vxlan_link", netns, config=[item(None, vni=1)], prune=True)
     assert [(each["item"], each["action"]) for each in pruned.changes] == [("vxlan vxlan1", "delete")]

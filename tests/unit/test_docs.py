@@ -13,15 +13,15 @@ import pytest
 import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
-from ansible_collections.fromscratch.containers.plugins.module_utils import _argspec, _vxlan
-from ansible_collections.fromscratch.containers.plugins.module_utils._bridge import Bridges
-from ansible_collections.fromscratch.containers.plugins.module_utils._plan import diff
-from ansible_collections.fromscratch.containers.plugins.module_utils._run import Stage
-from ansible_collections.fromscratch.containers.plugins.module_utils._veth import VethPairs
-from ansible_collections.fromscratch.containers.plugins.module_utils._vxlan import Vxlans
 from ansible_collections.fromscratch.containers.plugins.module_utils.container import isolation, kind
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher import bundle
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher import options as command_line
+from ansible_collections.fromscratch.containers.plugins.module_utils.core.plan import diff
+from ansible_collections.fromscratch.containers.plugins.module_utils.core.run import Stage
+from ansible_collections.fromscratch.containers.plugins.module_utils.network import identity, vxlan
+from ansible_collections.fromscratch.containers.plugins.module_utils.network.bridge import Bridges
+from ansible_collections.fromscratch.containers.plugins.module_utils.network.veth import VethPairs
+from ansible_collections.fromscratch.containers.plugins.module_utils.network.vxlan import Vxlans
 from ansible_collections.fromscratch.containers.plugins.module_utils.rootfs import kind as rootfs
 from ansible_collections.fromscratch.containers.plugins.module_utils.rootfs import releases
 from ansible_collections.fromscratch.containers.plugins.module_utils.rootfs.download import OPTIONS
@@ -51,13 +51,13 @@ class Host:
 @pytest.fixture
 def kinds(monkeypatch):
     """The kinds of thing as on an empty Debian 13 with an x86 processor, whatever machine this is."""
-    monkeypatch.setattr(_argspec, "_machine_id", lambda: "debian")
+    monkeypatch.setattr(identity, "_machine_id", lambda: "debian")
     monkeypatch.setattr(releases, "host_arch", lambda: "x86_64")
     monkeypatch.setattr(rootfs, "read_record", lambda dest: None)
     monkeypatch.setattr(rootfs.os.path, "isdir", lambda path: False)
-    monkeypatch.setattr(kind._netns, "exists", lambda name: False)
+    monkeypatch.setattr(kind.network_namespaces, "exists", lambda name: False)
     monkeypatch.setattr(isolation, "refusal", lambda directory: None)
-    monkeypatch.setattr(_vxlan, "other_way", lambda *unused: None)
+    monkeypatch.setattr(vxlan, "other_way", lambda *unused: None)
     return {"alpine_rootfs": rootfs.Rootfses({name: spec["default"] for name, spec in OPTIONS.items()}),
             "ns_container": kind.Containers(), "veth_pair": VethPairs(None, Host()),
             "linux_bridge": Bridges(None, Host()), "vxlan_link": Vxlans(None, Host())}

@@ -12,60 +12,97 @@ import pytest
 from ansible_collections.fromscratch.containers.plugins.module_utils.container import install
 
 PLUGINS = Path(__file__).resolve().parents[2] / "plugins"
-HERE = "ansible_collections.fromscratch.containers.plugins.module_utils"
-PACKAGES = {path.name: sorted(path.rglob("*.py")) for path in (PLUGINS / "module_utils").iterdir() if (path / "__init__.py").exists()}
-UTILS = {**{path.stem: [path] for path in (PLUGINS / "module_utils").glob("_*.py")}, **PACKAGES}
-LAUNCHER = sorted((PLUGINS / "module_utils/container/launcher").glob("*.py"))
+HERE = "ansible_collections.fromscratch.containers.plugins"
 ACTIONS = {path.stem for path in (PLUGINS / "action").glob("*.py")}  # their modules are documentation
 MODULES = sorted(path for path in (PLUGINS / "modules").glob("*.py") if path.stem not in ACTIONS)
+LAUNCHER = sorted((PLUGINS / "module_utils/container/launcher").glob("*.py"))
 SOURCES = sorted(PLUGINS.rglob("*.py"))
 
-PURE = {"_model", "_errors", "_plan", "_steps", "_commands", "_argspec", "_shared", "_left"}
+
+def dotted(path):
+    """The name of a file below plugins/; what module_utils has goes without that."""
+    return ".".join(path.relative_to(PLUGINS).with_suffix("").parts).replace("module_utils.", "", 1).replace(".__init__", "")
+
+
+FILES = {dotted(path): path for path in SOURCES}
+
+# Who imports whom: a rule per directory.
+ALLOWED = {
+    "core": set(),
+    "network": {"core", "container.launcher"},  # the namespace of a running container
+    "firewall": {"core", "network"},
+    "container": {"core", "network", "rootfs"},
+    "rootfs": {"core", "container"},  # the trees that containers run on
+    "host": {"core", "network", "firewall", "container", "rootfs"},
+    "modules": {"core", "network", "firewall", "container", "rootfs", "host"},
+    "plugin_utils": {"core", "network", "host"},
+    "action": {"core", "plugin_utils"},
+    "inventory": {"core", "container", "plugin_utils"},
+    "connection": {"core", "container", "plugin_utils"},
+    "doc_fragments": set(),
+}
+# They work on data alone: neither kernel nor Ansible.
+PURE = {"core.resource", "core.errors", "core.plan", "core.validate", "core.argspec", "core.conflicts", "core.left_behind",
+        "network.links", "network.operations", "network.iproute2", "network.addressing"}
 # A module names its kind of thing, which alone knows the kernel.
-KINDS = {"_bridge", "_vxlan", "_veth", "container", "rootfs", "_nft", "_forward", "_names", "_sysctl"}
-FOR_MODULES = {"_run", "_argspec"}
+KINDS = {"network.bridge", "network.vxlan", "network.veth", "container.kind", "rootfs.kind", "firewall.nftables", "firewall.forward",
+         "host.names", "firewall.sysctl"}
+FOR_MODULES = {"core.run", "core.argspec"}
 # What would be the kernel: system calls, sockets, processes, and files other than by their names.
 KERNEL = {"ctypes", "fcntl", "subprocess", "pyroute2"}
 
 
 def imports(path):
-    """Absolute names of what a file imports; the collection's own by their names below module_utils."""
-    package = path.parent.relative_to(PLUGINS / "module_utils").parts if (PLUGINS / "module_utils") in path.parents else ()
+    """Absolute names of what a file imports; the collection's own files as ``dotted`` names them."""
+    package = path.parent.relative_to(PLUGINS).parts
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            yield from (each.name for each in node.names)
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            above = [*package[:len(package) - node.level + 1]] if node.level else []
+            above = package[:len(package) - node.level + 1]
             origin = ".".join([HERE, *above, *filter(None, [node.module])]) if node.level else node.module
-            own = origin[len(HERE) + 1:] if f"{origin}.".startswith(HERE + ".") else None
-            if own is None:
+            if not f"{origin}.".startswith(HERE + "."):
                 yield origin
-            else:
-                yield from (own if own in UTILS else f"{own}.{each.name}".lstrip(".") for each in node.names)
+                continue
+            for alias in node.names:
+                whole = f"{origin}.{alias.name}"[len(HERE) + 1:].replace("module_utils.", "", 1)
+                yield whole if whole in FILES else whole.rpartition(".")[0]
 
 
-def roots(path):
-    return {name if name in UTILS else name.split(".")[0] for name in imports(path)}
-
-
-def reached(stem):
+def reached(name):
     """All files of the collection that one imports, directly or not."""
-    found, todo = set(), [stem]
+    found, todo = set(), [name]
     while todo:
-        new = set().union(*map(roots, UTILS[todo.pop()])) & set(UTILS) - found
+        new = set(imports(FILES[todo.pop()])) & set(FILES) - found
         found |= new
         todo += new
     return found
 
 
+def roots(path):
+    return {name.split(".")[0] for name in imports(path)}
+
+
+def test_a_rule_stands_for_each_directory():
+    assert {name.split(".")[0] for name in FILES if "." in name} == set(ALLOWED)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=dotted)
+def test_who_imports_whom(path):
+    own = dotted(path).split(".")[0]
+    allowed = tuple(f"{name}." for name in ALLOWED.get(own, set()) | {own})
+    found = {name for name in imports(path) if name in FILES}
+    assert not {name for name in found if not f"{name}.".startswith(allowed)}
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
 def test_a_module_imports_the_run_and_its_kind(path):
-    own = {name.split(".")[0] for name in imports(path) if not name.startswith("rootfs.download")} & set(UTILS)
+    own = set(imports(path)) & set(FILES) - {"rootfs.download"}
     whole = path.stem == "topology"
-    assert len(own & (KINDS | {"_topology"})) == 1 and "_run" in own
-    assert own <= KINDS | FOR_MODULES | {"_topology"}
-    assert reached("_topology") >= KINDS if whole else "_topology" not in own
-    assert {each for each in imports(path) if each.startswith("ansible.")} == ({"ansible.module_utils.basic"} if whole else set())
+    assert len(own & (KINDS | {"host.topology"})) == 1 and "core.run" in own
+    assert own <= KINDS | FOR_MODULES | {"host.topology"}
+    assert reached("host.topology") >= KINDS if whole else "host.topology" not in own
+    assert {name for name in imports(path) if name.startswith("ansible.")} == ({"ansible.module_utils.basic"} if whole else set())
 
 
 @pytest.mark.parametrize("path", LAUNCHER, ids=lambda path: path.stem)
@@ -83,36 +120,37 @@ def test_all_of_the_launcher_is_installed():
     assert {module.__name__.rpartition(".")[2] for module in install.MODULES} == {path.stem for path in LAUNCHER} - {"__init__"}
 
 
-def test_pyroute2_has_four_importers():
-    assert {path.stem for path in SOURCES if "pyroute2" in roots(path)} <= {"_link", "_netns", "_deps", "_conntrack"}
+def test_pyroute2_has_three_importers():
+    assert {dotted(path) for path in SOURCES if "pyroute2" in roots(path)} == {
+        "network.netlink", "core.dependencies", "firewall.conntrack"}
 
 
-@pytest.mark.parametrize("stem", sorted(PURE))
-def test_planning_and_rendering_are_pure(stem):
-    assert reached(stem) <= PURE
-    for each in reached(stem) | {stem}:
-        assert not roots(*UTILS[each]) & (KERNEL | {"ansible"}), each
+@pytest.mark.parametrize("name", sorted(PURE))
+def test_planning_and_rendering_are_pure(name):
+    assert reached(name) <= PURE
+    for each in reached(name) | {name}:
+        assert not roots(FILES[each]) & (KERNEL | {"ansible"}), each
 
 
-def test_the_model_imports_the_standard_library_only():
-    assert reached("_model") == set()
+def test_resources_and_errors_import_the_standard_library_only():
+    assert not reached("core.resource") | reached("core.errors")
 
 
 def test_run_knows_no_kernel():
-    assert reached("_run") <= PURE | {"_deps"}  # which asks for what the kernel is reached by, and does no more
+    assert reached("core.run") <= PURE | {"core.dependencies"}  # which asks for what the kernel is reached by, and does no more
 
 
 def test_check_mode_is_asked_for_once():
     """On the controller, one action has a host planned by check mode before the real run."""
     asked = [path.stem for path in SOURCES if path.stem != "overlay_host" for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
              if isinstance(node, ast.Attribute) and node.attr == "check_mode"]
-    assert asked == ["_run"]
+    assert asked == ["run"]
 
 
 def test_only_run_fails_or_exits_a_module():
     calls = {(path.stem, node.attr) for path in SOURCES for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
              if isinstance(node, ast.Attribute) and node.attr in ("fail_json", "exit_json")}
-    assert calls == {("_run", "fail_json"), ("_run", "exit_json")}
+    assert calls == {("run", "fail_json"), ("run", "exit_json")}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)

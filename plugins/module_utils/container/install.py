@@ -8,8 +8,8 @@ import inspect
 import os
 import shlex
 
-from .._files import remove_tree, unlink
-from .._operations import SwitchLink, WriteFile
+from ..core.files import remove_tree, unlink
+from ..core.operations import SwitchLink, WriteFile
 from .launcher import (
     bundle,
     cgroups,

@@ -13,8 +13,8 @@ import zlib
 from contextlib import suppress
 from pathlib import Path
 
-from .._errors import Invalid
-from .._files import mounts_below, number
+from ..core.errors import Invalid
+from ..core.files import mounts_below, number
 from . import service
 from .launcher import cgroups
 from .launcher.record import STATE

@@ -9,13 +9,13 @@ import shlex
 import stat
 from pathlib import Path
 
-from .. import _netns
-from .._argspec import NAME
-from .._errors import Invalid, Problem
-from .._files import mounts_below
-from .._model import OWNER
-from .._operations import Attempt, OperationsKind, RemoveFile, Run, WriteFile
-from .._plan import DELETE, RECREATE
+from ..core.errors import Invalid, Problem
+from ..core.files import mounts_below
+from ..core.operations import Attempt, OperationsKind, RemoveFile, Run, WriteFile
+from ..core.plan import DELETE, RECREATE
+from ..core.resource import OWNER
+from ..core.validate import NAME
+from ..network import namespaces as network_namespaces
 from ..rootfs import store
 from . import ended, install, service
 from .isolation import Isolation, refuse_binds, refuse_limits
@@ -83,11 +83,11 @@ class Containers(OperationsKind):
             with locked(name):  # another run may just be at it, or have been killed meanwhile
                 pass
         except (FileNotFoundError, NotADirectoryError):
-            return Container(name=name, owner="another program") if _netns.exists(name) else None
-        pid, pinned = running(name), _netns.exists(name)
+            return Container(name=name, owner="another program") if network_namespaces.exists(name) else None
+        pid, pinned = running(name), network_namespaces.exists(name)
         if pid and pinned:
             try:
-                pinned = _netns.same(name, f"/proc/{pid}/ns/net")
+                pinned = network_namespaces.same(name, f"/proc/{pid}/ns/net")
             except FileNotFoundError:
                 pid = None  # it ended just now
         try:
@@ -96,8 +96,8 @@ class Containers(OperationsKind):
             raise Problem(f"{directory}/{BUNDLE} is not the record of a container ({error!r}): "
                           f"restore it, or remove {directory} to have the container made anew") from error
         known = known or Container(name=name, owner=OWNER)  # of a run that was killed before it wrote the record
-        pinned = pinned and namespaces.belongs_to(_netns.path_of(name), users(name) if known.userns else None)
-        lo = bool(pid or pinned) and _netns.lo_is_up(f"/proc/{pid}/ns/net" if pid else name)
+        pinned = pinned and namespaces.belongs_to(network_namespaces.path_of(name), users(name) if known.userns else None)
+        lo = bool(pid or pinned) and network_namespaces.lo_is_up(f"/proc/{pid}/ns/net" if pid else name)
         by_systemd = service.manages_host()
         return known.with_(
             state=STARTED if pid else STOPPED, namespace=pinned, lo=lo, pid=pid, bundle=self._is_whole(name, known, text),

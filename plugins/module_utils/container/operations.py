@@ -10,11 +10,11 @@ import time
 from dataclasses import dataclass
 from typing import Optional, Tuple
 
-from .. import _netns
-from .._errors import Problem
-from .._files import make_directory, remove_tree
-from .._operations import emptied
-from .._paths import tidy
+from ..core.errors import Problem
+from ..core.files import make_directory, remove_tree
+from ..core.operations import emptied
+from ..core.paths import tidy
+from ..network import namespaces as network_namespaces
 from ..rootfs import store
 from . import ended, install, service
 from .launcher import cgroups, namespaces, runtime
@@ -37,7 +37,7 @@ class NameAgain:
     pid: int
 
     def apply(self):
-        namespaces.unpin(_netns.path_of(self.item.name))
+        namespaces.unpin(network_namespaces.path_of(self.item.name))
         if self.item.userns:
             namespaces.unpin(users(self.item.name))
             os.makedirs(USERS, exist_ok=True)
@@ -46,7 +46,7 @@ class NameAgain:
 
     def commands(self):
         name, pin = self.item.name, users(self.item.name)
-        lines = [f"ip netns delete {name}"] * _netns.exists(name)
+        lines = [f"ip netns delete {name}"] * network_namespaces.exists(name)
         if self.item.userns and not os.path.exists(pin):
             lines += [f"install -D /dev/null {pin}", f"mount --bind /proc/{self.pid}/ns/user {pin}"]
         return [*lines, f"ip netns attach {name} {self.pid}"]
@@ -191,14 +191,14 @@ class RemoveNamespaces:
 
     def apply(self):
         if self.network:
-            namespaces.unpin(_netns.path_of(self.name))
+            namespaces.unpin(network_namespaces.path_of(self.name))
             namespaces.tidy()
         namespaces.unpin(users(self.name))
         tidy(USERS)
 
     def commands(self):
         pin, mount, lines = users(self.name), namespaces.RUN_NETNS, []
-        if self.network and _netns.exists(self.name):
+        if self.network and network_namespaces.exists(self.name):
             lines.append(f"ip netns delete {self.name}")
         if os.path.exists(pin):
             lines += [f"umount {pin}", f"rm {pin}", *emptied(USERS)]

@@ -7,8 +7,8 @@ import os
 import signal
 import subprocess
 
-from .._errors import Problem
-from .._model import OWNER
+from ..core.errors import Problem
+from ..core.resource import OWNER
 from .launcher.guard import PROGRAM
 from .launcher.record import RUN, STATE
 from .launcher.syscalls import PR_SET_PDEATHSIG, prctl

@@ -8,9 +8,9 @@ import re
 from dataclasses import dataclass, fields
 from typing import NamedTuple, Optional, Tuple
 
-from .. import _argspec as rule
-from .._errors import Invalid
-from .._model import OWNER, Item, fact, fixed, identity, settable, told
+from ..core import validate
+from ..core.errors import Invalid
+from ..core.resource import OWNER, Item, fact, fixed, identity, settable, told
 from .launcher.bundle import DEVICES, LAYER, PATH, RUNTIME, STOP_TIMEOUT, WAITS
 from .launcher.confine import CAPABILITIES as ALL_CAPABILITIES
 from .launcher.confine import RLIMITS
@@ -171,24 +171,25 @@ OPTIONS = {
 
 def container(options):
     """The wanted container from the options of one item. Raises Invalid."""
-    name = rule.thing_name("name", options["name"])
+    name = validate.thing_name("name", options["name"])
     if options["state"] == "absent":
         return Container(name=name)
-    hostname = rule.thing_name("hostname", options["hostname"]) or name
-    env = {"HOME": "/root", "PATH": PATH, "HOSTNAME": hostname, **rule.environment("env", options["env"])}
+    hostname = validate.thing_name("hostname", options["hostname"]) or name
+    env = {"HOME": "/root", "PATH": PATH, "HOSTNAME": hostname, **validate.environment("env", options["env"])}
     privileged = options["privileged"]
     wanted = Container(
         name=name, hostname=hostname, namespace=True, lo=True, state=options["state"], bundle=True,
-        rootfs=rule.path("rootfs", rule.required("rootfs", options["rootfs"])),
-        command=rule.command("command", options["command"]),
-        env=rule.arguments("env", [f"{key}={value}" for key, value in sorted(env.items())]),
-        workdir=rule.path("workdir", options["workdir"]),
-        binds=tuple(sorted((Bind(rule.path("binds.source", each["source"]), rule.path("binds.dest", each["dest"], below="/"),
-                                 each["read_only"]) for each in options["binds"]), key=lambda bind: bind.dest)),
+        rootfs=validate.path("rootfs", validate.required("rootfs", options["rootfs"])),
+        command=validate.command("command", options["command"]),
+        env=validate.arguments("env", [f"{key}={value}" for key, value in sorted(env.items())]),
+        workdir=validate.path("workdir", options["workdir"]),
+        binds=tuple(sorted((Bind(validate.path("binds.source", bind["source"]),
+                                 validate.path("binds.dest", bind["dest"], below="/"), bind["read_only"])
+                            for bind in options["binds"]), key=lambda bind: bind.dest)),
         tmpfs=tuple(sorted(_tmpfs(each, privileged) for each in options["tmpfs"])),
-        stop_timeout=rule.in_range("stop_timeout", options["stop_timeout"], 0, 3600),
-        memory=_memory(options["memory"]) or UNLIMITED, cpus=rule.in_range("cpus", options["cpus"], 0.01, 1024) or UNLIMITED,
-        pids=rule.in_range("pids", options["pids"], 1, 4194304) or UNLIMITED,
+        stop_timeout=validate.in_range("stop_timeout", options["stop_timeout"], 0, 3600),
+        memory=_memory(options["memory"]) or UNLIMITED, cpus=validate.in_range("cpus", options["cpus"], 0.01, 1024) or UNLIMITED,
+        pids=validate.in_range("pids", options["pids"], 1, 4194304) or UNLIMITED,
         capabilities=_capabilities(options["capabilities"] or {"add": [], "drop": []}, privileged),
         seccomp=options["seccomp"] and not privileged, userns={AUTO: True, HOST: False, None: None}[options["userns"]],
         ulimits=tuple(_ulimit(str(name).lower(), value) for name, value in sorted(options["ulimits"].items())),
@@ -196,7 +197,7 @@ def container(options):
         runtime=_runtime(options["runtime"]),
         **{key: options[key] for key in ("layer", "read_only", "privileged", "restart", "no_new_privs")})
     memory = [each.partition(":")[0] for each in wanted.tmpfs]
-    rule.refuse_duplicates("binds and tmpfs", [each.dest for each in wanted.binds] + memory)
+    validate.refuse_duplicates("binds and tmpfs", [each.dest for each in wanted.binds] + memory)
     for each in memory:
         for bind in wanted.binds:
             if each.startswith(bind.dest + "/"):
@@ -211,7 +212,7 @@ def _memory(value):
 
 
 def _tmpfs(value, privileged):
-    found = rule.tmpfs("tmpfs", value)
+    found = validate.tmpfs("tmpfs", value)
     for each in ("dev", "suid") if not privileged else ():
         if each in found.partition(":")[2].split(","):
             raise Invalid("tmpfs", value, f"{each} lifts what keeps the container apart from the host: leave it out, or set "
@@ -225,7 +226,7 @@ def _init(value):
     if value.lower() in ("false", "no", "off", "0"):
         return NO_INIT
     if value in INITS or value.startswith("/"):
-        return rule.path("init", value if value.startswith("/") else f"/usr/bin/{value}")
+        return validate.path("init", value if value.startswith("/") else f"/usr/bin/{value}")
     raise Invalid("init", value, f"it is true, false, {' or '.join(INITS)}, or the path of such a program on the host")
 
 
@@ -234,7 +235,7 @@ def _runtime(value):
         return value
     if not value.startswith("/"):
         raise Invalid("runtime", value, f"it is {', '.join((OWN_RUNTIME, *RUNTIMES))}, or the path of such a program on the host")
-    return rule.path("runtime", value)
+    return validate.path("runtime", value)
 
 
 def _user(value):

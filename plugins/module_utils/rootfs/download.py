@@ -6,8 +6,8 @@ from __future__ import annotations
 import hashlib
 import http.client
 
-from .._argspec import in_range
-from .._errors import Invalid, Problem
+from ..core.errors import Invalid, Problem
+from ..core.validate import in_range
 
 CHUNK = 1 << 16
 SMALL = 4096

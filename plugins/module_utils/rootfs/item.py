@@ -8,8 +8,8 @@ import posixpath
 from dataclasses import dataclass, replace
 from typing import Optional
 
-from .._errors import Invalid
-from .._model import Item, fact, fixed, identity, settable
+from ..core.errors import Invalid
+from ..core.resource import Item, fact, fixed, identity, settable
 from . import releases, store
 
 # Never replaced or removed by one wrong option ...

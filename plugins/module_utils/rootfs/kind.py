@@ -15,11 +15,11 @@ import shlex
 import stat
 from dataclasses import replace
 
-from .._errors import Invalid, Problem
-from .._kind import Kind
-from .._model import OWNER
-from .._plan import DELETE
 from ..container.state import trees_in_use
+from ..core.errors import Invalid, Problem
+from ..core.kind import Kind
+from ..core.plan import DELETE
+from ..core.resource import OWNER
 from . import item as items
 from . import releases, store, tarball
 from .download import SMALL, Web

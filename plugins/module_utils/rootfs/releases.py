@@ -8,7 +8,7 @@ import re
 from typing import Tuple
 from urllib.parse import unquote, urlsplit
 
-from .._errors import Invalid, Problem
+from ..core.errors import Invalid, Problem
 
 DEFAULT_VERSION = "3.21.3"
 MIRROR = "https://dl-cdn.alpinelinux.org/alpine"

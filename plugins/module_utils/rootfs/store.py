@@ -17,12 +17,12 @@ import os
 import re
 import shlex
 
-from .._errors import Foreign, Problem
-from .._files import is_private, mounts_below, remove_tree
-from .._operations import emptied
-from .._paths import RUN, tidy
-from ..container.launcher.record import STORE
+from ..container.launcher.record import RUN, STORE
 from ..container.state import UNKNOWN, number, trees_in_use
+from ..core.errors import Foreign, Problem
+from ..core.files import is_private, mounts_below, remove_tree
+from ..core.operations import emptied
+from ..core.paths import tidy
 
 NAME = STORE
 WORK = "new"  # in the store: where a tree is made

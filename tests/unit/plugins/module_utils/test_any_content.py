@@ -7,7 +7,7 @@ import stat
 
 import pytest
 
-from ansible_collections.fromscratch.containers.plugins.module_utils._operations import WriteFile
+from ansible_collections.fromscratch.containers.plugins.module_utils.core.operations import WriteFile
 
 from .test_operations import twins
 

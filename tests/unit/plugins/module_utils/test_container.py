@@ -7,11 +7,11 @@ import json
 
 import pytest
 
-from ansible_collections.fromscratch.containers.plugins.module_utils._errors import Invalid, Problem
 from ansible_collections.fromscratch.containers.plugins.module_utils.container import recorded, spec
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.kind import require_linux
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher import bundle, cgroups
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.spec import Bind, from_bundle, to_bundle
+from ansible_collections.fromscratch.containers.plugins.module_utils.core.errors import Invalid, Problem
 
 HOSTILE = ["a b", "'", '"', "$HOME", "`id`", "\\", "\n", "*", "{}", "{0}", "%s", "-n", "", "ü", "a'b\"c\\", "\t", "EOF"]
 MAPPED = {"userns": True, "first_uid": 600000}

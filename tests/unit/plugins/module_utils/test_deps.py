@@ -10,9 +10,10 @@ import sys
 
 import pytest
 
-from ansible_collections.fromscratch.containers.plugins.module_utils import _deps, _topology
-from ansible_collections.fromscratch.containers.plugins.module_utils._errors import Problem
-from ansible_collections.fromscratch.containers.plugins.module_utils._topology import KINDS, Topology
+from ansible_collections.fromscratch.containers.plugins.module_utils.core import dependencies
+from ansible_collections.fromscratch.containers.plugins.module_utils.core.errors import Problem
+from ansible_collections.fromscratch.containers.plugins.module_utils.host import topology
+from ansible_collections.fromscratch.containers.plugins.module_utils.host.topology import KINDS, Topology
 
 OPTIONS = (*KINDS, "validate_certs", "use_proxy", "http_agent", "timeout", "persist")
 
@@ -23,46 +24,46 @@ def host(monkeypatch):
     def make(version):
         monkeypatch.setitem(sys.modules, "pyroute2", None if version is None else sys)  # something to import
         monkeypatch.setattr(importlib.metadata, "version", lambda name: version)
-        importlib.reload(_deps)
+        importlib.reload(dependencies)
 
     yield make
     monkeypatch.undo()
-    importlib.reload(_deps)
+    importlib.reload(dependencies)
 
 
 @pytest.mark.parametrize("version", ["0.7.2", "0.7.12", "0.9.7", "1.0", "0.8.1.dev3"])
 def test_a_version_that_will_do(host, version):
     host(version)
-    _deps.require(["pyroute2"])
+    dependencies.require(["pyroute2"])
 
 
 @pytest.mark.parametrize("version", ["0.7.1", "0.6.13", "0.5.14"])
 def test_a_version_that_is_too_old(host, version):
     host(version)
     with pytest.raises(Problem, match=f"pyroute2 0.7.2 or newer, and {version} is too old [(]the package") as found:
-        _deps.require(["pyroute2"])
+        dependencies.require(["pyroute2"])
     assert found.value.details == {"missing": [{"name": "pyroute2", "deb": "python3-pyroute2", "rpm": None}]}
 
 
 def test_none(host):
     host(None)
     with pytest.raises(Problem, match="pyroute2 0.7.2 or newer [(]the package") as found:
-        _deps.require(["pyroute2"])
+        dependencies.require(["pyroute2"])
     assert found.value.details["missing"][0]["name"] == "pyroute2" and "ModuleNotFoundError" in found.value.details["exception"]
 
 
 def test_one_that_does_not_say(host, monkeypatch):
     host("0.9.7")
     monkeypatch.setattr(importlib.metadata, "version", int)
-    assert _deps.pyroute2_version() is None
-    _deps.require(["pyroute2"])
+    assert dependencies.pyroute2_version() is None
+    dependencies.require(["pyroute2"])
 
 
 def test_all_that_is_missing_is_named_at_once_with_its_package(host, monkeypatch):
     host(None)
-    monkeypatch.setattr(_deps.shutil, "which", lambda name, path: None if name in ("mount", "nft") else f"/usr/bin/{name}")
+    monkeypatch.setattr(dependencies.shutil, "which", lambda name, path: None if name in ("mount", "nft") else f"/usr/bin/{name}")
     with pytest.raises(Problem) as found:
-        _deps.require(["nft", "ip", "mount", "pyroute2", "mount"])
+        dependencies.require(["nft", "ip", "mount", "pyroute2", "mount"])
     assert str(found.value) == (
         "This host lacks what the task needs: the program mount (the package mount, util-linux-core in the family of Red Hat); "
         "the program nft (the package nftables); the Python library pyroute2 0.7.2 or newer (the package python3-pyroute2 from "
@@ -73,9 +74,9 @@ def test_all_that_is_missing_is_named_at_once_with_its_package(host, monkeypatch
 
 def test_programs_are_found_where_a_path_without_sbin_does_not_lead(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert _deps.found("sh") and _deps.found("no-such-program") is None
+    assert dependencies.found("sh") and dependencies.found("no-such-program") is None
     (tmp_path / "no-such-program").touch(mode=0o755)
-    assert _deps.found("no-such-program") == os.path.join(tmp_path, "no-such-program")
+    assert dependencies.found("no-such-program") == os.path.join(tmp_path, "no-such-program")
 
 
 @pytest.mark.parametrize("option", KINDS)
@@ -86,7 +87,7 @@ def test_each_kind_knows_what_it_needs_and_the_package_of_that(option):
         return set(Topology({**params, option: items}).requirements())
 
     present, absent = needed([{"state": "present", "accept": True}]), needed([{"state": "absent", "accept": False}])
-    assert present <= {*_deps.PACKAGES, "pyroute2"} and absent <= {"pyroute2"} and absent <= present
+    assert present <= {*dependencies.PACKAGES, "pyroute2"} and absent <= {"pyroute2"} and absent <= present
     assert bool(present) == (option not in ("alpine_rootfs", "names", "publish"))
     assert needed([{"state": "absent"}, {"state": "present", "accept": True}]) == present
 
@@ -95,7 +96,7 @@ def test_each_kind_knows_what_it_needs_and_the_package_of_that(option):
     ("linux_bridge", True, True), ("linux_bridge", False, False), ("vxlan_link", True, True), ("veth_pair", True, True),
     ("ns_container", True, False)])
 def test_the_boot_script_needs_sysctl_for_links(monkeypatch, option, systemd, needed):
-    monkeypatch.setattr(_topology, "manages_host", lambda: systemd)
+    monkeypatch.setattr(topology, "manages_host", lambda: systemd)
     params = {**dict.fromkeys(OPTIONS), "persist": True, option: [{"state": "present"}]}
     assert ("sysctl" in Topology(params).requirements()) == needed
     assert "sysctl" not in Topology({**params, "persist": False}).requirements()

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from ansible_collections.fromscratch.containers.plugins.module_utils._link_kind import leads_nowhere
+from ansible_collections.fromscratch.containers.plugins.module_utils.network.link_kind import leads_nowhere
 
 
 @pytest.mark.parametrize("kind, ports, said", [

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.fromscratch.containers.plugins.module_utils._operations import RemoveFile, Run, SwitchLink, WriteFile
+from ansible_collections.fromscratch.containers.plugins.module_utils.core.operations import RemoveFile, Run, SwitchLink, WriteFile
 
 CONTENTS = (b"", b"one\n", b"no line break at its end", b"EOF\n", b"a\nEOF\nEOF_\nb\n", b"cat <<'EOF'\nx\nEOF\necho y\n", b"$HOME `id` \\ \" '\n",
             b"\ttab\r\n", b"\0", b"\xff\xfe\n", "ä\n".encode(), b"x" * 200_000 + b"\n")

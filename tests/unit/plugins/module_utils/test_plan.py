@@ -10,30 +10,31 @@ from typing import FrozenSet, Optional
 import pytest
 import yaml
 
-from ansible_collections.fromscratch.containers.plugins.module_utils import _model as model
-from ansible_collections.fromscratch.containers.plugins.module_utils._bridge import Bridges
-from ansible_collections.fromscratch.containers.plugins.module_utils._errors import Foreign
-from ansible_collections.fromscratch.containers.plugins.module_utils._plan import Difference, diff, words
-from ansible_collections.fromscratch.containers.plugins.module_utils._veth import VethPairs
-from ansible_collections.fromscratch.containers.plugins.module_utils._vxlan import Vxlans
+from ansible_collections.fromscratch.containers.plugins.module_utils.core import resource
+from ansible_collections.fromscratch.containers.plugins.module_utils.core.errors import Foreign
+from ansible_collections.fromscratch.containers.plugins.module_utils.core.plan import Difference, diff, words
+from ansible_collections.fromscratch.containers.plugins.module_utils.network import identity, links
+from ansible_collections.fromscratch.containers.plugins.module_utils.network.bridge import Bridges
+from ansible_collections.fromscratch.containers.plugins.module_utils.network.veth import VethPairs
+from ansible_collections.fromscratch.containers.plugins.module_utils.network.vxlan import Vxlans
 
 KINDS = {"bridge": Bridges, "vxlan": Vxlans, "veth": VethPairs}
 PLANS = sorted((Path(__file__).parent / "plans").glob("*.yml"))
-OURS = model.OWNER
+OURS = resource.OWNER
 
 
 @dataclass(frozen=True)
-class Thing(model.Item):
+class Thing(resource.Item):
     word = "thing"
 
-    name: str = model.identity()
-    netns: Optional[str] = model.identity()
-    colour: Optional[str] = model.settable()
-    size: Optional[int] = model.fixed()
+    name: str = resource.identity()
+    netns: Optional[str] = resource.identity()
+    colour: Optional[str] = resource.settable()
+    size: Optional[int] = resource.fixed()
     sign: Optional[int] = field(default=None, metadata={"fixed": lambda have, want: have * want < 0})
-    parts: Optional[FrozenSet[str]] = model.settable()
-    friends: Optional[FrozenSet[str]] = model.at_least()
-    owner: Optional[str] = model.fact()
+    parts: Optional[FrozenSet[str]] = resource.settable()
+    friends: Optional[FrozenSet[str]] = resource.at_least()
+    owner: Optional[str] = resource.fact()
 
 
 def plan(wanted, *observed, prune=False):
@@ -101,15 +102,15 @@ def test_a_thing_of_somebody_else_is_refused(wanted, owner):
 
 
 def test_what_a_killed_run_left_is_marked():
-    left = Thing("a", colour="red", owner=model.UNMARKED)
+    left = Thing("a", colour="red", owner=resource.UNMARKED)
     assert only(plan(Thing("a", colour="red"), left)).shown()["fields"] == [f"owner: none vs {OURS}"]
     assert only(plan(None, left)).action == "delete"
 
 
 @pytest.mark.parametrize("value, text", [
     (None, "none"), ("", "none"), (frozenset(), "none"), ((), "none"), (0, "0"), (True, "on"), (False, "off"),
-    (frozenset(["b", "a"]), "a, b"), (("b", "a"), "b, a"), (model.FdbEntry("m", "d"), "m dst d"),
-    (frozenset([model.Route("default", "g"), model.Route("n")]), "default via g, n"),
+    (frozenset(["b", "a"]), "a, b"), (("b", "a"), "b, a"), (links.FdbEntry("m", "d"), "m dst d"),
+    (frozenset([links.Route("default", "g"), links.Route("n")]), "default via g, n"),
 ])
 def test_words(value, text):
     assert words(value) == text
@@ -122,16 +123,16 @@ def test_keys_tell_namespaces_apart():
 
 def test_shown_leaves_out_what_is_hidden_or_not_managed():
     assert have(parts=frozenset("ba")).shown() == {"name": "a", "parts": ["a", "b"]}
-    entry = model.Vxlan(name="v", fdb=frozenset([model.FdbEntry("m", "d")]))
+    entry = links.Vxlan(name="v", fdb=frozenset([links.FdbEntry("m", "d")]))
     assert entry.shown() == {"name": "v", "fdb": [{"mac": "m", "dst": "d"}]}
 
 
 def test_derived_names_and_macs():
-    assert model.derived_ifname("ve-", "container-a") == "ve-container-a"
-    one, two = (model.derived_ifname("ve-", "a-long-container-" + end) for end in "ab")
+    assert identity.derived_ifname("ve-", "container-a") == "ve-container-a"
+    one, two = (identity.derived_ifname("ve-", "a-long-container-" + end) for end in "ab")
     assert one != two and {len(one), len(two)} == {15}
-    mac = model.derived_mac("vxlan", 100, "172.31.89.40")
-    assert mac == model.derived_mac("vxlan", "100", "172.31.89.40") != model.derived_mac("vxlan", 10, "0172.31.89.40")
+    mac = identity.derived_mac("vxlan", 100, "172.31.89.40")
+    assert mac == identity.derived_mac("vxlan", "100", "172.31.89.40") != identity.derived_mac("vxlan", 10, "0172.31.89.40")
     assert mac.startswith("02:") and len(mac) == 17
 
 
@@ -160,9 +161,9 @@ def item(kind, values):
 
 def typed(name, value):
     if name in ("ends", "held"):
-        return tuple(model.FdbEntry(**each) if isinstance(each, dict) else tuple(each) if isinstance(each, list) else each
+        return tuple(links.FdbEntry(**each) if isinstance(each, dict) else tuple(each) if isinstance(each, list) else each
                      for each in value)
     if not isinstance(value, list):
         return value
-    make = {"fdb": lambda each: model.FdbEntry(**each), "routes": lambda each: model.Route(**each)}.get(name, str)
+    make = {"fdb": lambda each: links.FdbEntry(**each), "routes": lambda each: links.Route(**each)}.get(name, str)
     return frozenset(make(each) for each in value)

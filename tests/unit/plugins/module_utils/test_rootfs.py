@@ -9,9 +9,9 @@ import tarfile
 
 import pytest
 
-from ansible_collections.fromscratch.containers.plugins.module_utils._errors import Foreign, Invalid, Problem
-from ansible_collections.fromscratch.containers.plugins.module_utils._model import OWNER
-from ansible_collections.fromscratch.containers.plugins.module_utils._plan import diff
+from ansible_collections.fromscratch.containers.plugins.module_utils.core.errors import Foreign, Invalid, Problem
+from ansible_collections.fromscratch.containers.plugins.module_utils.core.plan import diff
+from ansible_collections.fromscratch.containers.plugins.module_utils.core.resource import OWNER
 from ansible_collections.fromscratch.containers.plugins.module_utils.rootfs import item, releases, tarball
 from ansible_collections.fromscratch.containers.plugins.module_utils.rootfs.item import Rootfs
 

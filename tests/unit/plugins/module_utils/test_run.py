@@ -12,20 +12,20 @@ import pytest
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.testing import patch_module_args
 
-from ansible_collections.fromscratch.containers.plugins.module_utils import _model as model
-from ansible_collections.fromscratch.containers.plugins.module_utils import _run
-from ansible_collections.fromscratch.containers.plugins.module_utils._argspec import argument_spec
-from ansible_collections.fromscratch.containers.plugins.module_utils._kind import Kind
+from ansible_collections.fromscratch.containers.plugins.module_utils.core import resource
+from ansible_collections.fromscratch.containers.plugins.module_utils.core import run as core_run
+from ansible_collections.fromscratch.containers.plugins.module_utils.core.argspec import argument_spec
+from ansible_collections.fromscratch.containers.plugins.module_utils.core.kind import Kind
 
 
 @dataclass(frozen=True)
-class Lamp(model.Item):
+class Lamp(resource.Item):
     word = "lamp"
     realms = ()
 
-    name: str = model.identity()
-    colour: Optional[str] = model.settable()
-    owner: Optional[str] = model.fact()
+    name: str = resource.identity()
+    colour: Optional[str] = resource.settable()
+    owner: Optional[str] = resource.fact()
 
 
 class Lamps(Kind):
@@ -54,7 +54,7 @@ class Lamps(Kind):
 def obey(host, plan):
     for change in plan.changes:
         if change.after:
-            host[change.item] = replace(change.after, owner=model.OWNER)
+            host[change.item] = replace(change.after, owner=resource.OWNER)
         else:
             del host[change.item]
 
@@ -70,11 +70,11 @@ def switch(capsys, monkeypatch):
         kind = Lamps(host, apply)
         with patch_module_args({"name": "a", **params, "_ansible_check_mode": check, "_ansible_remote_tmp": "/tmp",
                                 "_ansible_keep_remote_files": False}), contextlib.suppress(SystemExit):
-            _run.run(AnsibleModule(argument_spec=argument_spec(kind.options), supports_check_mode=True), kind)
+            core_run.run(AnsibleModule(argument_spec=argument_spec(kind.options), supports_check_mode=True), kind)
         assert kind.closed
         return json.loads(capsys.readouterr().out)
 
-    monkeypatch.setattr(_run.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(core_run.os, "geteuid", lambda: 0)
     return run
 
 
@@ -92,7 +92,7 @@ def test_once_and_no_more(switch):
 
 
 def test_a_host_that_does_not_keep_what_was_set(switch):
-    host = {"lamp a": Lamp("a", "blue", owner=model.OWNER)}
+    host = {"lamp a": Lamp("a", "blue", owner=resource.OWNER)}
     found = switch(host, lambda host, plan: None, colour="red")
     assert found["failed"] and found["msg"] == ("The host did not keep what was set; another program may manage these: "
                                                 "lamp a: update (colour: blue vs red)")
@@ -107,7 +107,7 @@ def test_what_the_operating_system_refuses(switch):
 
 
 def test_it_takes_root(switch, monkeypatch):
-    monkeypatch.setattr(_run.os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(core_run.os, "geteuid", lambda: 1000)
     for check in True, False:
         found = switch({}, check=check, colour="red")
         assert found["failed"] and "must run as root, not as uid 1000: set become: true" in found["msg"]

@@ -7,10 +7,10 @@ import copy
 
 import pytest
 
-from ansible_collections.fromscratch.containers.plugins.module_utils._antispoof import link_local
-from ansible_collections.fromscratch.containers.plugins.module_utils._errors import Problem
-from ansible_collections.fromscratch.containers.plugins.module_utils._model import derived_mac
-from ansible_collections.fromscratch.containers.plugins.module_utils._overlay import Overlay
+from ansible_collections.fromscratch.containers.plugins.module_utils.core.errors import Problem
+from ansible_collections.fromscratch.containers.plugins.module_utils.network.identity import derived_mac
+from ansible_collections.fromscratch.containers.plugins.plugin_utils.antispoof import link_local
+from ansible_collections.fromscratch.containers.plugins.plugin_utils.overlay import Overlay
 
 from ....overlay import overlay
 

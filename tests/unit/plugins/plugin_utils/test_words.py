@@ -7,8 +7,8 @@ from collections import defaultdict
 
 import pytest
 
-from ansible_collections.fromscratch.containers.plugins.module_utils._topology import Topology
-from ansible_collections.fromscratch.containers.plugins.plugin_utils._words import VARIABLES, in_the_roles_words, variable
+from ansible_collections.fromscratch.containers.plugins.module_utils.host.topology import Topology
+from ansible_collections.fromscratch.containers.plugins.plugin_utils.words import VARIABLES, in_the_roles_words, variable
 
 from ....overlay import OPTIONS, part
 

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the modules need on a host beside Python: programs, and pyroute2 from the version that Debian 12 ships.
+
+What is missing is told all at once, before anything is planned, each with the package that has it: for people in the message,
+for the role as ``missing``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import traceback
+
+from .errors import Problem
+
+PYROUTE2 = "pyroute2"
+MINIMUM = (0, 7, 2)
+# The packages of Debian and of Red Hat's family, by program.
+PACKAGES = {
+    "chroot": ("coreutils", "coreutils"),
+    "conntrack": ("conntrack", "conntrack-tools"),
+    "crun": ("crun", "crun"),
+    "flock": ("util-linux", "util-linux-core"),
+    "ip": ("iproute2", "iproute"),
+    "mount": ("mount", "util-linux-core"),
+    "nft": ("nftables", "nftables"),
+    "nsenter": ("util-linux", "util-linux-core"),
+    "pivot_root": ("util-linux", "util-linux"),
+    "prlimit": ("util-linux", "util-linux"),
+    "runc": ("runc", "runc"),
+    "script": ("bsdutils", "util-linux-script"),
+    "setpriv": ("util-linux", "util-linux"),
+    "setsid": ("util-linux", "util-linux"),
+    "sysctl": ("procps", "procps-ng"),
+    "umount": ("mount", "util-linux-core"),
+    "unshare": ("util-linux", "util-linux-core"),
+}
+PATHS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def import_failure():
+    """The traceback of an import of pyroute2; None where it can be imported. Only who needs it waits for it."""
+    try:
+        import pyroute2  # noqa: F401
+    except ImportError:
+        return traceback.format_exc()
+    return None
+
+
+def pyroute2_version():
+    """The installed version as a tuple of ints; ``None`` where it does not say."""
+    try:
+        from importlib.metadata import version
+        found = version(PYROUTE2)
+    except Exception:  # the metadata may be missing while the package works
+        import pyroute2
+        found = getattr(getattr(pyroute2, "config", None), "version", None)
+    return tuple(int(part) for part in re.findall(r"\d+", found)[:3]) if found else None
+
+
+def require(names):
+    """Raises Problem where this host lacks some of these programs, or pyroute2; it names them all."""
+    told = {name: _wrong_with(name) for name in set(names)}
+    missing = sorted(name for name, why in told.items() if why)
+    if missing:
+        failure = import_failure() if PYROUTE2 in missing else None
+        packages = [(name, *PACKAGES.get(name, ("python3-pyroute2", None))) for name in missing]
+        raise Problem(
+            "This host lacks what the task needs: " + "; ".join(told[name] for name in missing),
+            missing=[{"name": name, "deb": deb, "rpm": rpm} for name, deb, rpm in packages],
+            **({"exception": failure} if failure else {}))
+
+
+def _wrong_with(name):
+    """What to do about it, in words; None where it is there."""
+    if name != PYROUTE2:
+        return None if found(name) else without(name)
+    wanted = ".".join(map(str, MINIMUM))
+    version = None
+    if import_failure() is None:
+        version = pyroute2_version()
+        if version is None or version >= MINIMUM:
+            return None
+    old = f", and {'.'.join(map(str, version))} is too old" if version else ""
+    return (f"the Python library pyroute2 {wanted} or newer{old} (the package python3-pyroute2 from Debian 12 or Ubuntu 24.04 on; "
+            "pip install pyroute2 elsewhere)")
+
+
+def without(program):
+    """Names a program that is not there, with its package."""
+    deb, rpm = PACKAGES[program]
+    return f"the program {program} (the package {deb}{'' if rpm == deb else f', {rpm} in the family of Red Hat'})"
+
+
+def found(program):
+    """The path of a program; None where the host has it neither in the caller's PATH nor in the usual directories."""
+    return shutil.which(program, path=os.pathsep.join(filter(None, [os.environ.get("PATH"), PATHS])))

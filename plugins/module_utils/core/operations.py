@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Operations on a host's files and programs; those on links are in ``network.operations``.
+
+An operation is data. ``apply`` performs it, ``commands`` shows it as an administrator would type it: because a kind makes one list
+of operations and both start from that, what is shown is what is done.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import os
+import shlex
+import subprocess
+from dataclasses import dataclass
+from typing import Tuple
+
+from .errors import Problem
+from .files import begun, interrupted, make_directory, unlink, write
+from .kind import Kind
+from .paths import tidied, tidy
+
+PATH = "/usr/sbin:/sbin:/usr/bin:/bin"
+
+
+@dataclass(frozen=True)
+class WriteFile:
+    """Write a file and the directories above it. It is renamed into its place, or written ``in_place`` for those who hold on to it
+    by a bind mount."""
+
+    path: str
+    content: bytes
+    mode: int
+    in_place: bool = False
+
+    def apply(self):
+        make_directory(os.path.dirname(self.path))
+        if not self.in_place:
+            write(self.path, self.content, self.mode)
+            return
+        # A reader may see it half written for a moment, and the next run repairs one that was left so.
+        with open(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600), "wb") as file:
+            os.fchmod(file.fileno(), self.mode)
+            file.write(self.content)
+            file.truncate()
+
+    def commands(self):
+        path, beside = shlex.quote(self.path), shlex.quote(begun(self.path))
+        if self.in_place:
+            return [made(os.path.dirname(self.path)),
+                    fed(f"(umask 077 && cat >{path})", self.content),
+                    f"chmod {self.mode:04o} {path}"]
+        return [fed(f"install -D -m {self.mode:04o} /dev/stdin {beside}", self.content), f"mv -T {beside} {path}"]
+
+
+@dataclass(frozen=True)
+class SwitchLink:
+    """Let a symbolic link lead to ``target``, by a rename."""
+
+    path: str
+    target: str
+
+    def apply(self):
+        make_directory(os.path.dirname(self.path))
+        write(self.path, None, None, self.target)
+
+    def commands(self):
+        return [made(os.path.dirname(self.path)),
+                shlex.join(["ln", "-sfn", self.target, begun(self.path)]),
+                shlex.join(["mv", "-T", begun(self.path), self.path])]
+
+
+@dataclass(frozen=True)
+class RemoveFile:
+    """Remove a file, what interrupted writes of it have left, and those of our own directories above it that are empty then."""
+
+    path: str
+
+    def apply(self):
+        unlink(self.path)
+        tidy(os.path.dirname(self.path))
+
+    def commands(self):
+        return [shlex.join(["rm", "-rf", self.path, *interrupted(self.path)]), *emptied(os.path.dirname(self.path))]
+
+
+@dataclass(frozen=True)
+class Run:
+    """Run a program."""
+
+    argv: Tuple[str, ...]
+
+    def apply(self):
+        done = subprocess.run(self.argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+                              env={**os.environ, "PATH": PATH, "LC_ALL": "C"})
+        if done.returncode:
+            raise Problem(f"{shlex.join(self.argv)} failed: {done.stderr.strip() or done.stdout.strip()}")
+
+    def commands(self):
+        return [shlex.join(self.argv)]
+
+
+@dataclass(frozen=True)
+class Attempt(Run):
+    """Run a program that may well have nothing to do, and fails then."""
+
+    def apply(self):
+        with contextlib.suppress(Problem):
+            super().apply()
+
+    def commands(self):
+        return [f"{shlex.join(self.argv)} 2>/dev/null || :"]
+
+
+class OperationsKind(Kind):
+    """A kind whose plans are lists of operations."""
+
+    def operations(self, plan):
+        """What makes the plan true, in order."""
+        raise NotImplementedError
+
+    def commands(self, plan):
+        return [line for operation in self.operations(plan) for line in operation.commands()]
+
+    def apply(self, plan):
+        for operation in self.operations(plan):
+            operation.apply()
+
+
+def made(directory):
+    """The command that makes a directory and those above it, as far as they are missing."""
+    quoted = shlex.quote(directory)
+    return f"test -d {quoted} || install -d {quoted}"
+
+
+def emptied(directory):
+    """The commands that remove a directory and those above it, as far as they are our own and empty."""
+    found = tidied(directory)
+    return [f"{shlex.join(['rmdir', *found])} 2>/dev/null || : # those that are empty"] * bool(found)
+
+
+def fed(command, content):
+    """The command with this content on its standard input: as a here-document, or by base64 what none can hold."""
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        text = None
+    if text is None or "\0" in text or text[-1:] not in ("", "\n"):
+        command, text = f"base64 -d <<'EOF' | {command}", base64.encodebytes(content).decode()
+        return f"{command}\n{text}EOF"
+    word = "EOF"
+    while word in text.split("\n"):
+        word += "_"
+    return f"{command} <<'{word}'\n{text}{word}"

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The difference between what is wanted and what is observed, as pure data: no kernel, no Ansible.
+
+A plan is computed before anything is touched. It is then applied, shown as the diff and rendered as the commands
+that an administrator would type. After applying, the plan computed again must be empty.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Optional, Tuple
+
+from .errors import Foreign
+from .resource import OWNER, UNMARKED, Item
+
+CREATE, UPDATE, RECREATE, DELETE = "create", "update", "recreate", "delete"
+
+
+@dataclass(frozen=True)
+class Difference:
+    field: str
+    have: object
+    want: object
+    fixed: bool = False
+
+    def __str__(self):
+        return f"{self.field}: {words(self.have)} vs {words(self.want)}"
+
+
+def words(value):
+    if value is None or value == "" or value == frozenset() or value == ():
+        return "none"
+    if isinstance(value, str) and "\n" in value:
+        return f"{len(value.splitlines())} lines"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, frozenset):
+        return ", ".join(sorted(str(each) for each in value))
+    if isinstance(value, tuple) and not hasattr(value, "_fields"):
+        return ", ".join(str(each) for each in value)
+    return str(value)
+
+
+@dataclass(frozen=True)
+class Change:
+    """One item's way from ``before`` to ``after``; None is "not there"."""
+
+    action: str
+    before: Optional[Item]
+    after: Optional[Item]
+    differences: Tuple[Difference, ...] = ()
+
+    @property
+    def item(self):
+        return (self.after or self.before).key
+
+    def differing(self):
+        return {each.field for each in self.differences}
+
+    def shown(self):
+        return {"item": self.item, "action": self.action, "fields": [str(each) for each in self.differences]}
+
+
+@dataclass(frozen=True)
+class Plan:
+    changes: Tuple[Change, ...] = ()
+
+    def __bool__(self):
+        return bool(self.changes)
+
+    @property
+    def going(self):
+        """What is deleted."""
+        return Plan(tuple(change for change in self.changes if change.action == DELETE))
+
+    @property
+    def coming(self):
+        """What is created, changed or made anew."""
+        return Plan(tuple(change for change in self.changes if change.action != DELETE))
+
+    def before(self):
+        return {change.item: change.before.shown() for change in self.changes if change.before}
+
+    def after(self):
+        return {change.item: change.after.shown() for change in self.changes if change.after}
+
+
+def ours(item):
+    return getattr(item, "owner", OWNER) in (OWNER, UNMARKED)
+
+
+def differences(wanted, observed):
+    """The managed fields of ``wanted`` that ``observed`` does not have."""
+    found = [Difference("owner", None, OWNER)] if getattr(observed, "owner", OWNER) == UNMARKED else []
+    for each in fields(wanted):
+        want, have = getattr(wanted, each.name), getattr(observed, each.name)
+        if want is None or each.metadata.get("identity"):
+            continue
+        if want == have or (each.metadata.get("at_least") and have is not None and want <= have):
+            continue
+        fixed = each.metadata.get("fixed", False)
+        found.append(Difference(each.name, have, want, bool(fixed(have, want)) if callable(fixed) else fixed))
+    return tuple(found)
+
+
+def diff(wanted, observed, prune=False):
+    """The plan that takes a host from ``observed`` to ``wanted``.
+
+    ``wanted`` maps each item's key to the item, or to None where it must be absent. ``observed`` maps keys to the
+    items found; with ``prune`` those of ours that ``wanted`` does not name are deleted. Raises Foreign where a
+    wanted name, or one to be removed, belongs to a thing that the collection did not make.
+    """
+    changes = []
+    for key, item in wanted.items():
+        have = observed.get(key)
+        if have is not None and not ours(have):
+            raise Foreign(key, "exists and was not made by this collection",
+                          "Choose another name, or remove it by hand first.")
+        if item is None:
+            if have is not None:
+                changes.append(Change(DELETE, have, None))
+        elif have is None:
+            changes.append(Change(CREATE, None, item))
+        else:
+            found = differences(item, have)
+            if found:
+                action = RECREATE if any(each.fixed for each in found) else UPDATE
+                changes.append(Change(action, have, item.over(have), found))
+    if prune:
+        changes = [Change(DELETE, have, None) for key, have in observed.items()
+                   if key not in wanted and ours(have)] + changes
+    return Plan(tuple(changes))

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a host can hold: one frozen type per kind of thing, used for what is desired and for what is observed alike.
+
+``None`` means "not managed": such a field is neither compared nor changed. Each field says in its metadata
+whether the kernel can change it in place; where it cannot, a difference makes the thing anew.
+"""
+
+from __future__ import annotations
+
+from dataclasses import field, fields, replace
+from functools import partial
+from typing import ClassVar
+
+OWNER = "fromscratch.containers"  # the ifalias of every link that the collection makes
+UNMARKED = OWNER + ", unmarked"  # the owner of a link that was made, but not yet marked, when its maker was killed
+
+# What the kernel does with a field, None meaning "not managed":
+settable = partial(field, default=None)  # it changes in place
+fixed = partial(field, default=None, metadata={"fixed": True})  # it is set at creation: a difference makes the thing anew
+at_least = partial(field, default=None, metadata={"at_least": True})  # a set: the members wanted, whatever else there is
+identity = partial(field, default=None, metadata={"identity": True})  # it finds the thing, and is never compared
+fact = partial(field, default=None, metadata={"identity": True, "hidden": True}, compare=False)  # only observed
+told = partial(field, default=None, metadata={"identity": True}, compare=False)  # only observed, and shown
+hint = fact  # only wanted: what other fields are worked out from
+
+
+class Item:
+    """What all the types share. ``word`` is the noun in messages, ``key`` finds the thing on one host."""
+
+    word = "item"
+    words: ClassVar = {}  # the fields that are words of ``ip link ... type KIND``
+    mac_on_bridge: ClassVar = None  # the field of the MAC that others on its bridge see
+
+    @property
+    def realms(self):
+        """Where each of the item's addresses may stand only once."""
+        return (("netns", getattr(self, "netns", None)),)
+
+    @property
+    def places(self):
+        """Each (namespace, name) that the links of the item take."""
+        return [(self.netns, self.name)]
+
+    @property
+    def key(self):
+        netns = getattr(self, "netns", None)
+        return f"{self.word} {self.name}" + (f" in netns {netns}" if netns else "")
+
+    def over(self, observed):
+        """This item with every unmanaged field as observed: what the host holds once this is applied."""
+        if observed is None:
+            return self
+        updates = {}
+        for each in fields(self):
+            wanted, have = getattr(self, each.name), getattr(observed, each.name)
+            if wanted is None or each.metadata.get("hidden"):
+                updates[each.name] = have
+            elif each.metadata.get("at_least"):
+                updates[each.name] = wanted | (have or frozenset())
+        return replace(self, **updates)
+
+    def settled(self):
+        """What observing must find once this has been applied."""
+        return self
+
+    def shown(self):
+        """A plain dict for return values and diffs: sets sorted, unmanaged and hidden fields left out."""
+        return {each.name: _plain(getattr(self, each.name)) for each in fields(self)
+                if getattr(self, each.name) is not None and not each.metadata.get("hidden")}
+
+
+def _plain(value):
+    if hasattr(value, "_asdict"):
+        return {key: part for key, part in value._asdict().items() if part}
+    if isinstance(value, frozenset):
+        return [_plain(each) for each in sorted(value, key=str)]
+    if isinstance(value, tuple):
+        return [_plain(each) for each in value]
+    return value

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What every module does: read what is wanted, observe, plan, apply, and observe again.
+
+The plan is computed before anything is touched, in check mode and in a real run alike; a real run then applies it and
+reads the host again, and the plan computed from that must be empty. So check mode, diff, idempotence, the repair of
+drift and verification are one code path, and this file is the only one that knows check mode, failing and returning.
+
+A module for one kind of thing has one stage. Of several, each is planned on what those before it will have done; then
+all that has to go goes, the last stage first, and all that has to come comes, the first stage first.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+
+from . import dependencies, left_behind
+from .argspec import argument_spec, items_of, spread
+from .conflicts import refuse_shared_addresses, refuse_shared_names
+from .errors import Invalid, Problem
+from .plan import diff
+
+
+@contextmanager
+def _below(option):
+    """Names the option of the module that holds the items, where one of theirs is invalid."""
+    try:
+        yield
+    except Invalid as error:
+        raise error.below(option) if option else error from None
+
+
+class Stage:
+    """One kind of thing in a run, what is wanted of it, and the plan.
+
+    ``options`` are the validated options of each item; ``option`` is that of the module which holds them as a list,
+    None where the module is about this kind alone, or has no such option.
+    """
+
+    def __init__(self, kind, options, prune, option=None):
+        self.kind, self.prune, self.option = kind, prune, option
+        self._entries = {}  # (item, present) in the task's order, by key
+        with _below(option):
+            items = [kind.parse(each) for each in options]
+        for item, each in zip(items, options):
+            if item.key in self._entries:
+                raise Invalid(option or "config", item.key, "it is given twice")
+            self._entries[item.key] = (item, each.get("state") != "absent")
+        self.wanted = {key: item if present else None for key, (item, present) in self._entries.items()}
+
+    @property
+    def items(self):
+        """Those that are to be there; complete, once they have been looked for."""
+        return [item for item in self.wanted.values() if item]
+
+    def look(self):
+        """Observe and plan."""
+        with _below(self.option):
+            self.wanted = {key: item and self.kind.complete(item) for key, item in self.wanted.items()}
+            self.sought = [self.wanted[key] or item for key, (item, unused) in self._entries.items()]
+            self.found = self.kind.observe(self.sought, self.prune)
+        self.plan = diff(self.wanted, self.found, self.prune)
+        self.missing = self.kind.missing(self.plan)
+        self.commands = [self.kind.commands(part) if part else [] for part in (self.plan.going, self.plan.coming)]
+        self.kind.expect(self.plan)
+
+    def predicted(self):
+        after = {change.item: change.after for change in self.plan.changes}
+        return self._shown({key: after.get(key, item) for key, item in self.wanted.items()})
+
+    def observed(self):
+        return self._shown(self.found)
+
+    def _shown(self, items):
+        return [items[key].shown() for key, item in self.wanted.items() if item]
+
+    def left(self):
+        """The gate: what is observed after applying must leave nothing to do."""
+        self.found = self.kind.observe(self.sought, self.prune)
+        return diff({key: item and item.settled() for key, item in self.wanted.items()}, self.found, self.prune)
+
+
+class Module(AnsibleModule):
+    """A module for one kind of thing: one item by its options, or many under ``config``, whose defaults those are then."""
+
+    def __init__(self, kind, **further):
+        self._options = kind.options
+        super().__init__(argument_spec={**argument_spec(kind.options), **further}, supports_check_mode=True)
+
+    def _load_params(self):
+        """Before anything is validated: afterwards, nobody can tell a value that was given from a default."""
+        super()._load_params()
+        self.params = spread(self._options, self.params)
+
+
+def run(module, kind):
+    """Bring the host to what the parameters of a module for one kind of thing want, and exit the module."""
+    def options():
+        return items_of(kind.options, module.params)
+
+    def stages():
+        yield Stage(kind, options(), module.params["prune"])
+
+    run_all(module, [kind], lambda: kind.requirements(options()), stages, lambda stages, shown: shown(stages[0]))
+
+
+def checked(kinds, params):
+    """The validated options of each kind's items, by the option that lists them; those that are given."""
+    spec = {option: {"type": "list", "elements": "dict", "options": kind.options} for option, kind in kinds.items()
+            if params[option] is not None}
+    found = ArgumentSpecValidator(spec).validate({option: params[option] for option in spec})
+    if found.error_messages:
+        raise Problem("; ".join(found.error_messages))
+    return found.validated_parameters
+
+
+def by_option(stages, shown):
+    """What is returned of several kinds."""
+    return {stage.option: shown(stage) for stage in stages if stage.option}
+
+
+def run_all(module, kinds, requirements, stages, gathered=by_option):
+    """The same for several ``kinds``. ``requirements`` tells what the host must have, in the words of dependencies. ``stages`` is a
+    generator of the Stages, in the order in which things are set up: each has been planned when the next is asked for."""
+    try:
+        _require_root()
+        for kind in kinds:
+            kind.require()
+        dependencies.require(requirements())
+        planned = []
+        for stage in stages():
+            stage.look()
+            planned.append(stage)
+        named, left = [item for stage in planned for item in stage.items], left_behind.left_of(planned)
+        refuse_shared_names([item for item in named if hasattr(item, "netns")])
+        refuse_shared_addresses(planned, left)
+        told = left_behind.told(named, left)
+        result = {**_converge(module, planned, gathered, left_behind.warnings(named, left)),
+                  **({"left_behind": told} if told else {})}
+    except Problem as problem:
+        module.fail_json(msg=str(problem), **problem.details)
+    except OSError as error:
+        module.fail_json(msg=f"The operating system refused: {error}")
+    finally:
+        for kind in kinds:
+            kind.close()
+    module.exit_json(**result)
+
+
+def _require_root():
+    if os.geteuid() != 0:
+        raise Problem(f"This module changes the kernel's state and must run as root, not as uid {os.geteuid()}: "
+                      "set become: true")
+
+
+def _converge(module, stages, gathered, warnings):
+    planned = [stage for stage in stages if stage.plan]
+    # In the order of doing: what goes, from the last stage to the first; what comes, from the first to the last.
+    doing = [(stage, stage.plan.going, stage.commands[0]) for stage in reversed(planned)]
+    doing += [(stage, stage.plan.coming, stage.commands[1]) for stage in planned]
+    result = {"changed": bool(planned),
+              "changes": [change.shown() for unused, plan, unused in doing for change in plan.changes],
+              "commands": [line for unused, unused, lines in doing for line in lines],
+              "diff": {when: {key: shown for stage in stages for key, shown in getattr(stage.plan, when)().items()}
+                       for when in ("before", "after")}}
+    missing = [each for stage in stages for each in stage.missing]
+    for each in [*(each for stage in stages for each in stage.kind.warnings), *warnings]:
+        module.warn(each)
+    if module.check_mode:
+        # Another task of the play may provide it first, which check mode cannot see.
+        for each in missing:
+            module.warn(f"A real run fails unless an earlier task provides this: {each}")
+        return {**result, **({"unmet": missing} if missing else {}), "observed": gathered(stages, Stage.predicted)}
+    if missing:
+        raise Problem("; ".join(missing))
+    for stage in stages:
+        stage.kind.ahead.forget()
+    for stage, plan, unused in doing:
+        if plan:
+            with _below(stage.option):
+                stage.kind.apply(plan)
+    _gate(planned)
+    return {**result, "observed": gathered(stages, Stage.observed)}
+
+
+def _gate(stages):
+    left = [change.shown() for stage in stages for change in stage.left().changes]
+    if left:
+        raise Problem("The host did not keep what was set; another program may manage these: "
+                      + "; ".join(f"{each['item']}: {each['action']} ({', '.join(each['fields'])})" for each in left),
+                      left=left)

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Tables of nftables, compared in nft's own words.
+
+What is wanted is loaded into an empty network namespace first and listed there, so that it is checked before anything
+changes, and so that two ways to write a rule are no difference. A table is replaced in one transaction.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass, field, replace
+from typing import Optional
+
+from ..core.errors import Invalid
+from ..core.operations import PATH, OperationsKind, Run, fed
+from ..core.resource import OWNER, Item, fact, identity, settable
+from . import conntrack
+
+TABLE_PREFIX = "fromscratch"  # the name is the mark of ours: a table has no room for another
+LIST = ("nft", "--numeric-protocol", "--stateless", "list")  # a protocol's name would be that of a file that not every host has
+
+
+@dataclass(frozen=True)
+class Table(Item):
+    """A table; ``rules`` is what stands between its braces, without counts."""
+
+    word = "nftables table"
+
+    name: str = identity()
+    family: Optional[str] = field(default="inet", metadata={"identity": True})
+    rules: Optional[str] = settable()
+    owner: Optional[str] = fact()
+
+    @property
+    def key(self):
+        return f"{self.word} {self.place}"
+
+    @property
+    def place(self):
+        """Family and name, as nft wants to have them."""
+        return f"{self.family} {self.name}"
+
+
+@dataclass(frozen=True)
+class LoadTable:
+    """Put the table into the place of what has its name, in one transaction."""
+
+    table: Table
+
+    def apply(self):
+        done = run("nft", "-f", "-", text=loading(self.table))
+        if done.returncode:
+            raise Invalid("rules", self.table.key, f"nft refuses it: {done.stderr.strip()}")
+
+    def commands(self):
+        return [fed("nft -f -", loading(self.table).encode())]
+
+
+@dataclass(frozen=True)
+class ForgetConnections:
+    """Delete what the kernel remembers of connections to ports that are published otherwise from now on."""
+
+    ports: object
+
+    def apply(self):
+        conntrack.delete(self.ports)
+
+    def commands(self):
+        return conntrack.commands(self.ports)
+
+
+class Tables(OperationsKind):
+    tools = ("nft", "unshare")
+    options = {
+        "name": {"type": "str", "required": True},
+        "family": {"type": "str", "choices": ["inet", "bridge"], "default": "inet"},
+        "rules": {"type": "str"},
+        "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    }
+
+    def parse(self, options):
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", options["name"]):
+            raise Invalid("name", options["name"], "use small letters, digits and '_', a letter first")
+        if options["state"] == "present" and not options["rules"]:
+            raise Invalid("rules", options["rules"], "it is required for this state")
+        return Table(name=options["name"], family=options["family"],
+                     rules=options["rules"] if options["state"] == "present" else None)
+
+    def complete(self, item):
+        """The rules as nft lists them; None where the kernel has no tables of that family."""
+        done = run("unshare", "--net", "sh", "-ec", f"nft -f - && {' '.join(LIST)} table {item.place}", text=loading(item))
+        if done.returncode and item.family == "bridge" and not _knows_bridges():
+            self.warnings.append(f"{item.key} is left out: the kernel of this host has no tables of that family, so that "
+                                 "containers can send as each other (in the role: overlay_antispoof)")
+            return None
+        if done.returncode:
+            raise Invalid("rules", item.rules, f"nft refuses it: {done.stderr.strip()}")
+        return replace(item, rules=_inner(done.stdout))
+
+    def observe(self, wanted, prune):
+        found = {}
+        for item in wanted if nft() else ():
+            done = run(*LIST, "table", item.family, item.name)
+            if done.returncode == 0:
+                owner = OWNER if item.name.startswith(TABLE_PREFIX) else "somebody else"
+                found[item.key] = replace(item, rules=_inner(done.stdout), owner=owner)
+        return found
+
+    def operations(self, plan):
+        done = []
+        for change in plan.changes:
+            done.append(LoadTable(change.after) if change.after else Run(("nft", "delete", "table", *change.before.place.split())))
+            done.append(ForgetConnections(_republished(change)))
+        return done
+
+    def boot(self, items):
+        return [line for item in items for line in LoadTable(item).commands()]
+
+
+def _knows_bridges():
+    """Whether the kernel has tables of the family bridge, which not every one was built with."""
+    chain = "table bridge probe { chain fs_probe { type filter hook prerouting priority 0; }; }"
+    return run("unshare", "--net", "nft", "-f", "-", text=chain).returncode == 0
+
+
+def _republished(change):
+    """The published ports of UDP whose rules change."""
+    return conntrack.changed(change.before and change.before.rules, change.after and change.after.rules)
+
+
+def loading(item):
+    """What makes nft replace the table, whether or not it is there."""
+    return f"table {item.place}\ndelete table {item.place}\ntable {item.place} {{\n{item.rules.rstrip()}\n}}\n"
+
+
+def _inner(listing):
+    """What stands between the braces of a listed table."""
+    return listing.partition("{\n")[2].rpartition("}")[0]
+
+
+def nft():
+    return shutil.which("nft", path=PATH)
+
+
+def run(*command, text=""):
+    return subprocess.run(command, input=text, capture_output=True, text=True, check=False,
+                          env={"PATH": PATH, "LC_ALL": "C"})

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""IPv4 settings of single links, below /proc/sys/net/ipv4/conf, with the values that they had before.
+
+None of them is the whole host's. What a link had is kept in a file, and set again when nobody wants the setting any more,
+unless somebody else has had a say meanwhile: for this link, or for all links by ``conf/all``, as Docker does.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Optional
+
+from ..core import validate
+from ..core.errors import Invalid
+from ..core.files import begun, number, numbers
+from ..core.operations import OperationsKind, RemoveFile, WriteFile
+from ..core.resource import Item, fact, identity, settable
+from ..network import addressing
+
+FORMER = "/var/lib/fromscratch/sysctl"
+CONF = "/proc/sys/net/ipv4/conf"
+SETTINGS = {"forwarding": 1, "arp_ignore": 8}  # and the largest value of each
+
+
+class Record(NamedTuple):
+    """What is kept of a setting: the value that the link had, the one that it was given, and that of ``conf/all`` then.
+
+    Of an earlier release there is the first alone.
+    """
+
+    former: int
+    given: Optional[int] = None
+    overall: Optional[int] = None
+
+
+@dataclass(frozen=True)
+class Sysctl(Item):
+    word = "sysctl"
+
+    name: str = identity()  # such as "br0/forwarding"
+    value: Optional[int] = settable()
+    restored: Optional[int] = fact()  # what it gets when it is not wanted any more; None where it stays as it is
+    former: Optional[int] = fact()  # what it had before it was set here; None where that is what it has now
+
+    @property
+    def key(self):
+        return f"{self.word} net/ipv4/conf/{self.name}"
+
+
+@dataclass(frozen=True)
+class SetSysctl:
+    """Give a link this value."""
+
+    name: str
+    value: int
+
+    def apply(self):
+        Path(CONF, self.name).write_text(str(self.value), encoding="ascii")
+
+    def commands(self):
+        return [f"sysctl -qw net/ipv4/conf/{self.name}={self.value}"]
+
+
+@dataclass(frozen=True)
+class KeepSysctl:
+    """Remember the value that the link has, or the ``former`` that is known, before it is ``given`` one."""
+
+    name: str
+    given: int
+    former: Optional[int] = None
+
+    @property
+    def path(self):
+        return f"{FORMER}/{self.name}"
+
+    def apply(self):
+        former = number(f"{CONF}/{self.name}") if self.former is None else self.former
+        WriteFile(self.path, f"{former} {self.given} {number(_overall(self.name))}\n".encode(), 0o600).apply()
+
+    def commands(self):
+        former = f"$(cat {CONF}/{self.name})" if self.former is None else self.former
+        return [f'echo "{former} {self.given} $(cat {_overall(self.name)})" | install -D -m 0600 /dev/stdin {begun(self.path)}',
+                f"mv -T {begun(self.path)} {self.path}"]
+
+
+class Sysctls(OperationsKind):
+    """The list is all that there is to be: what it does not name, and was set here, gets its former value."""
+
+    tools = ("sysctl",)  # in what is shown, and at boot
+    options = {
+        "device": {"type": "str"},
+        "name": {"type": "str", "choices": sorted(SETTINGS), "required": True},
+        "value": {"type": "int", "default": 1},
+    }
+
+    def parse(self, options):
+        device = addressing.plain_interface_name("device", options["device"] or default_device())
+        if device is None:
+            raise Invalid("device", None, "this host has no default route, whose device it would be: name one, or add the route")
+        return Sysctl(name=f"{device}/{options['name']}",
+                      value=validate.in_range("value", options["value"], 0, SETTINGS[options["name"]]))
+
+    def observe(self, wanted, prune):
+        names = [item.name for item in wanted]
+        names += sorted({"/".join(path.parts[-2:]) for path in Path(FORMER).glob("*/*")} - set(names))
+        found = (_look(name) for name in names)
+        return {item.key: item for item in found if item}
+
+    def missing(self, plan):
+        devices = sorted({change.after.name.split("/")[0] for change in plan.changes if change.after})
+        return [f"sysctl: there is no link {each}" for each in devices
+                if not os.path.exists(f"{CONF}/{each}") and ("link", None, each) not in self.ahead.made]
+
+    def operations(self, plan):
+        done = []
+        for change in plan.changes:
+            before, after = change.before, change.after
+            if after:
+                done += [KeepSysctl(after.name, after.value, before.former if before else None), SetSysctl(after.name, after.value)]
+                continue
+            done += [SetSysctl(before.name, before.restored)] if before.restored is not None else []
+            done.append(RemoveFile(f"{FORMER}/{before.name}"))
+        return done
+
+    def boot(self, items):
+        return [line for item in items for line in SetSysctl(item.name, item.value).commands()]
+
+
+def _look(name):
+    """The setting, where it was made here; one that went with its link has no value."""
+    record, value = _record(name), number(f"{CONF}/{name}")
+    if record is None:
+        return None
+    touched = record.given is not None and (value != record.given or number(_overall(name)) != record.overall)
+    return Sysctl(name=name, value=value, restored=None if touched or value is None else record.former,
+                  former=record.former if record.given in (None, value) else None)
+
+
+def _record(name):
+    found = numbers(f"{FORMER}/{name}")
+    return Record(*found) if found else None
+
+
+def _overall(name):
+    """The file of the setting of all links."""
+    return f"{CONF}/all/{name.split('/')[1]}"
+
+
+def default_device():
+    """The link of the best default route; None where there is none."""
+    rows = [line.split() for line in Path("/proc/thread-self/net/route").read_text(encoding="ascii").splitlines()[1:]]
+    routes = [(int(metric), device) for device, dst, unused, unused, unused, unused, metric, mask, *unused in rows
+              if int(dst, 16) == int(mask, 16) == 0]
+    return min(routes)[1] if routes else None

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Files that tell other programs of a host what to do, each with the commands that make them read it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Optional, Tuple
+
+from ..core.operations import OperationsKind, RemoveFile, Run, SwitchLink, WriteFile
+from ..core.plan import DELETE
+from ..core.resource import OWNER, Item, fact, hint, identity, settable
+
+MADE = f"# Made by {OWNER}"  # how each begins, which tells it from somebody else's
+
+
+@dataclass(frozen=True)
+class File(Item):
+    """``text`` is the whole file; or ``target`` where it is a symbolic link. ``reload``: commands to run after a change."""
+
+    word = "file"
+
+    path: str = identity()
+    text: Optional[str] = settable()
+    target: Optional[str] = settable()
+    mode: Optional[int] = settable()
+    reload: Optional[Tuple[Tuple[str, ...], ...]] = hint()
+    owner: Optional[str] = fact()
+
+    @property
+    def key(self):
+        return f"{self.word} {self.path}"
+
+
+class Files(OperationsKind):
+    in_place = False  # whether they are written into the file that is there
+
+    def parse(self, options):
+        link = options.get("target") is not None
+        return File(path=options["path"], text=None if link else options["text"], target=options.get("target"),
+                    mode=None if link else options.get("mode", 0o644),
+                    reload=tuple(tuple(each) for each in options.get("reload", ())))
+
+    def observe(self, wanted, prune):
+        self._reload = {item.path: item.reload or () for item in wanted}
+        found = (look(item) for item in wanted)
+        return {item.key: item for item in found if item is not None}
+
+    def operations(self, plan):
+        """The files, then what reads them, each once."""
+        reloads = dict.fromkeys(argv for change in plan.changes for argv in self._reload[(change.after or change.before).path])
+        return [RemoveFile(change.before.path) if change.action == DELETE else self._written(change.after)
+                for change in plan.changes] + [Run(argv) for argv in reloads]
+
+    def _written(self, item):
+        if item.target is not None:
+            return SwitchLink(item.path, item.target)
+        return WriteFile(item.path, item.text.encode(), item.mode, self.in_place)
+
+
+def look(item):
+    """The file as it is, or None where there is none."""
+    if os.path.islink(item.path):
+        target = os.readlink(item.path)
+        return File(path=item.path, target=target, owner=OWNER if target == item.target else "somebody else")
+    try:
+        with open(item.path, encoding="utf-8", errors="replace") as file:
+            text = file.read()
+            mode = os.fstat(file.fileno()).st_mode & 0o7777
+    except FileNotFoundError:
+        return None
+    return File(path=item.path, text=text, mode=mode, owner=OWNER if MADE in text[:200] else "somebody else")

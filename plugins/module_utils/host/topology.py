@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One host as a whole: the kinds of thing it holds, in the order in which they are set up, and what makes it keep them."""
+
+from __future__ import annotations
+
+from ..container.kind import Containers
+from ..container.service import manages_host
+from ..core.kind import Ahead
+from ..core.run import Stage, checked
+from ..firewall.forward import Passages
+from ..firewall.nftables import Tables, loading
+from ..firewall.ports import Ports
+from ..firewall.sysctl import Sysctls
+from ..network import addressing
+from ..network.bridge import Bridges
+from ..network.netlink import Links
+from ..network.veth import VethPairs, host_end
+from ..network.vxlan import Vxlans
+from ..rootfs.kind import Rootfses
+from . import boot, managers, use
+from .files import Files
+from .names import Names
+from .units import Units
+
+KINDS = ("alpine_rootfs", "names", "ns_container", "nftables", "forward", "veth_pair", "linux_bridge", "vxlan_link", "sysctl",
+         "publish")
+LINKS = ("veth_pair", "linux_bridge", "vxlan_link")
+UNPRUNED = ("alpine_rootfs", "nftables")
+# Those without a module of their own.
+OWN_KINDS = {"names": Names, "nftables": Tables, "forward": Passages, "sysctl": Sysctls, "publish": Ports}
+WHOLE = ("names", "forward", "sysctl")  # a list of these is all that the host is to have of them
+
+
+class Topology:
+    """A host by the options of M(topology). ``kinds`` has those kinds that are given, by option."""
+
+    def __init__(self, params):
+        self.params = params
+        self.ahead = Ahead()
+        links = Links(self.ahead)
+        kinds = (Rootfses(params, self.ahead), Names(self.ahead), Containers(self.ahead), Tables(self.ahead),
+                 Passages(self.ahead), VethPairs(self.ahead, links), Bridges(self.ahead, links), Vxlans(self.ahead, links),
+                 Sysctls(self.ahead), Ports(self.ahead))
+        self.kinds = {option: kind for option, kind in zip(KINDS, kinds) if params[option] is not None}
+
+    def requirements(self):
+        """What the host must have for all kinds together."""
+        needs = [need for option, kind in self.kinds.items() for need in kind.requirements(self.params[option])]
+        links = [item for option in LINKS for item in self.params[option] or () if item.get("state") != "absent"]
+        return needs + ["sysctl"] * bool(links and self.params["persist"] and manages_host())  # at boot
+
+    def stages(self):
+        """No kind is managed that is not given."""
+        given = _plugged(checked(self.kinds, self.params))
+        persist, items = self.params["persist"], {}
+        if "publish" in given:
+            self.kinds["publish"].coming = {address.split("/")[0] for bridge in given.get("linux_bridge", ())
+                                            for address in bridge["addresses"] or () if bridge["state"] == "present"}
+        if self.params["use"] is not None:  # first, so that it is there as long as anything else is
+            yield Stage(use.Use(self.ahead), use.files(self.params["use"], any(
+                each["state"] == "present" for options in given.values() for each in options if "state" in each)), False)
+        if persist:  # before the first link
+            yield Stage(Files(self.ahead), managers.files(_names(given)), False)
+        for option, options in given.items():
+            stage = Stage(self.kinds[option], options, option in WHOLE or (self.params["prune"] and option not in UNPRUNED), option)
+            yield stage
+            items[option] = stage.items
+        if persist:
+            tunnels = [item for item in items.get("vxlan_link", ()) if item.netns is None]
+            devices = sorted({addressing.plain_interface_name("vxlan_link.local", item.device) for item in tunnels})
+            commands = [line for option in items for line in self.kinds[option].boot(items[option])]
+            yield Stage(Files(self.ahead), boot.files(
+                commands, sorted({item.local for item in tunnels}), devices,
+                "".join(loading(item) for item in items.get("nftables", ()))), False)
+            yield Stage(Units(self.ahead), boot.units(commands), False)
+
+
+def _plugged(given):
+    """The options, a veth pair of a bridge that comes later in the same task as a port of that bridge: both are there by then."""
+    bridges = {(each["name"], each["netns"]): each for each in given.get("linux_bridge", ()) if each["state"] == "present"}
+    ports = {(port, netns): name for (name, netns), bridge in bridges.items() for port in bridge["ports"] or ()}
+    for pair in given.get("veth_pair", ()):
+        if pair["state"] != "present" or not (pair["name"] or pair["container"] or pair["namespace"]):
+            continue
+        bridge = bridges.get((pair["bridge"], pair["netns"])) if pair["bridge"] else None
+        if bridge:
+            bridge["ports"] = [*(bridge["ports"] or ()), *{host_end(pair)}.difference(bridge["ports"] or ())]
+            pair.update(bridge=None, plugged=pair["bridge"])
+        elif not pair["bridge"]:
+            pair.update(plugged=ports.get((host_end(pair), pair["netns"])))
+    return given
+
+
+def _names(given):
+    """The links that a network manager could take an interest in, all ends of veth pairs as one pattern."""
+    here = [(option, item) for option in ("linux_bridge", "vxlan_link", "veth_pair") for item in given.get(option, ())
+            if item["state"] == "present" and item["netns"] is None]
+    found = [addressing.plain_interface_name(f"{option}.name", item["name"])
+             for option, item in here if item["name"] and not item["name"].startswith("ve-")]
+    return found + ["ve-*"] * any(option == "veth_pair" for option, item in here)

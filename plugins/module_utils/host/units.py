@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Units of systemd, and whether they are active: started when their files are there, stopped and forgotten before those go."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from typing import Optional
+
+from ..core.operations import OperationsKind, Run
+from ..core.resource import Item, fact, identity, settable
+
+# A job may just be on its way: it is waited for by that of our own.
+ACTIVE = ("active", "activating", "reloading")
+
+
+@dataclass(frozen=True)
+class Unit(Item):
+    word = "unit"
+
+    name: str = identity()
+    active: Optional[bool] = settable()
+    failed: Optional[bool] = fact()
+
+
+class Units(OperationsKind):
+    def parse(self, options):
+        return Unit(name=options["name"], active=True)
+
+    def observe(self, wanted, prune):
+        found = (look(item.name) for item in wanted)
+        return {item.key: item for item in found if item is not None}
+
+    def operations(self, plan):
+        done = []
+        for change in plan.changes:
+            if change.after:
+                done.append(Run(("systemctl", "start", change.after.name)))
+            else:
+                done += [Run(("systemctl", "stop", change.before.name))] * change.before.active
+                done += [Run(("systemctl", "reset-failed", change.before.name))] * change.before.failed
+        return done
+
+
+def look(name):
+    """The unit, if systemd remembers a run of it: its file may be gone."""
+    told = subprocess.run(["systemctl", "show", "--property=ActiveState", name], stdin=subprocess.DEVNULL, capture_output=True,
+                          text=True, check=False).stdout
+    state = told.strip().partition("=")[2]
+    return Unit(name=name, active=state in ACTIVE, failed=state == "failed") if state in (*ACTIVE, "failed") else None
+
+
+def is_active(name):
+    """Whether systemd runs the unit."""
+    return subprocess.run(["systemctl", "is-active", "--quiet", name], stdin=subprocess.DEVNULL, check=False).returncode == 0

@@ -1,0 +1,459 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Links over netlink: what is there, and the steps that change it.
+
+Beside ``core.dependencies``, and ``firewall.conntrack`` for its own part, this is the only importer of pyroute2. A handle is a
+netlink socket opened inside a namespace, which stays there; observing a namespace that does not exist finds nothing, and creates
+nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+import socket
+from dataclasses import dataclass, field
+from functools import singledispatchmethod
+from pathlib import Path
+from typing import Dict, List, Optional
+
+from ..core.errors import Problem
+from . import namespaces, operations
+from .iproute2 import commands
+from .links import DEFAULT, DEFAULT6
+
+try:
+    from pyroute2 import IPRoute
+    from pyroute2.netlink.exceptions import NetlinkDumpInterrupted, NetlinkError
+except ImportError:  # core.dependencies says so before anything is opened
+    IPRoute = NetlinkError = NetlinkDumpInterrupted = None
+
+READS = 20  # of a list that others change all the time
+IFF_UP = 1
+NUD_NOARP, NUD_PERMANENT = 0x40, 0x80
+NTF_MASTER = 4
+LINK_LOCAL = ipaddress.ip_network("fe80::/10")
+KERNEL_PROTOCOLS = (1, 2, 9)  # routes that come with a redirect, with an address, and with a router advertisement
+STATIC = 4
+MAIN_TABLE = 254
+SCOPE_LINK, SCOPE_NOWHERE = 253, 255
+IFA_F_NODAD = 2
+IFA_F_PERMANENT, IFA_F_MANAGETEMPADDR = 0x80, 0x100
+NO_ID = 0xffffffff
+FDB = {"state": 0xc0, "flags": 2}  # NUD_PERMANENT and NUD_NOARP, NTF_SELF: as bridge(8) does
+# The kind's own attributes: the word of ip-link(8) and the netlink name where they are not alike.
+ATTRIBUTES = {"udpcsum": "udp_csum", "dstport": "port", "dev": "link", "remote": "group"}
+# The flags of a bridge port, and whether they are on where it floods.
+PORT = {"learning": True, "unicast_flood": True, "mcast_flood": True, "bcast_flood": True, "neigh_suppress": False}
+# A thing that is gone already: ENOENT, ESRCH, ENODEV, EADDRNOTAVAIL.
+GONE = (2, 3, 19, 99)
+
+
+@dataclass
+class Link:
+    """One link as the kernel reports it; ``data`` holds the kind's own attributes by their netlink name."""
+
+    index: int
+    name: str
+    kind: Optional[str]
+    mac: Optional[str]
+    mtu: int
+    up: bool
+    alias: str
+    master: Optional[int]
+    peer: Optional[int]
+    peer_netns: Optional[int]  # the kernel's id of the namespace that the peer is in; None where it is this one
+    hairpin: bool  # as a bridge port, whether it gets its own frames back
+    flood: Optional[bool]  # as a bridge port; None where it is none, or has flags that are neither here nor there
+    data: Dict[str, object] = field(default_factory=dict)
+    settings: Dict[str, bool] = field(default_factory=dict)  # the fields of operations.SYSCTLS
+
+
+def _link(message):
+    info = message.get_attr("IFLA_LINKINFO")
+    kind = info.get_attr("IFLA_INFO_KIND") if info else None
+    data = info.get_attr("IFLA_INFO_DATA") if info and kind in ("bridge", "vxlan") else None
+    prefix = "IFLA_BR_" if kind == "bridge" else "IFLA_VXLAN_"
+    return Link(
+        index=message["index"],
+        name=message.get_attr("IFLA_IFNAME"),
+        kind=kind,
+        mac=message.get_attr("IFLA_ADDRESS"),
+        mtu=message.get_attr("IFLA_MTU"),
+        up=bool(message["flags"] & IFF_UP),
+        alias=message.get_attr("IFLA_IFALIAS") or "",
+        master=message.get_attr("IFLA_MASTER"),
+        peer=message.get_attr("IFLA_LINK"),
+        peer_netns=message.get_attr("IFLA_LINK_NETNSID"),
+        hairpin=bool(_port(info, "IFLA_BRPORT_MODE")),
+        flood=_flood(info),
+        data={key[len(prefix):].lower(): value for key, value in (data["attrs"] if data else [])
+              if key.startswith(prefix)},
+        settings=_settings(message.get_attr("IFLA_AF_SPEC")))
+
+
+def _settings(spec):
+    """What the link takes from strangers. Without IPv6, as below an MTU of 1280, it takes nothing of that."""
+    ipv4 = (spec and spec.get_attr("AF_INET")) or {}
+    ipv6 = spec and spec.get_attr("AF_INET6")
+    ipv6 = (ipv6 and ipv6.get_attr("IFLA_INET6_CONF")) or {"disable_ipv6": 1}
+    return {"accept_ra": bool(ipv6.get("accept_ra")), "ipv6": not ipv6["disable_ipv6"],
+            "accept_redirects": bool(ipv4.get("accept_redirects") or ipv6.get("accept_redirects"))}
+
+
+def _port(info, name):
+    """An attribute of a bridge port; None of a link that is none."""
+    if not info or info.get_attr("IFLA_INFO_SLAVE_KIND") != "bridge":
+        return None
+    return info.get_attr("IFLA_INFO_SLAVE_DATA").get_attr(name)
+
+
+def _flood(info):
+    flags = {name: _port(info, f"IFLA_BRPORT_{name.upper()}") for name in PORT}
+    return next((flood for flood in (True, False) if flags == port_flags(flood)), None)
+
+
+def port_flags(flood):
+    """What makes a bridge port flood, and the bridge learn from it; or neither."""
+    return {name: int(flood if on else not flood) for name, on in PORT.items()}
+
+
+class Sockets:
+    """The netlink sockets that are open. Each takes several descriptors, of which a process may have 1024 on most hosts: of more
+    than so many, the one that was opened first is closed."""
+
+    MOST = 128
+
+    def __init__(self):
+        self._open = {}  # by namespace, in the order of opening
+
+    def of(self, namespace):
+        if namespace not in self._open:
+            if len(self._open) == self.MOST:
+                self.close(next(iter(self._open)))
+            with namespaces.entered(namespace.netns):
+                self._open[namespace] = IPRoute()
+        return self._open[namespace]
+
+    def close(self, namespace):
+        if namespace in self._open:
+            self._open.pop(namespace).close()
+
+
+class Namespace:
+    """One network namespace, read at most once for each kind of thing until it is changed."""
+
+    def __init__(self, netns, ahead, sockets):
+        self.netns, self._ahead, self.inode = netns, ahead, namespaces.inode(netns)
+        self._sockets, self._seen = sockets, {}
+
+    @property
+    def socket(self):
+        return self._sockets.of(self)
+
+    def close(self):
+        self._sockets.close(self)
+
+    def forget(self):
+        self._seen.clear()
+
+    def _read(self, what, read):
+        tries = 0
+        while what not in self._seen:
+            try:
+                self._seen[what] = read()
+            except NetlinkDumpInterrupted:  # somebody else changed it meanwhile, and the list may lack something
+                tries += 1
+                if tries == READS:
+                    raise
+        return self._seen[what]
+
+    @property
+    def links(self) -> Dict[str, Link]:
+        """All links by name, without those that will be gone."""
+        return self._read("links", lambda: {
+            link.name: link for link in map(_link, self.socket.get_links())
+            if ("link", self.netns, link.name) not in self._ahead.gone})
+
+    def index(self, name):
+        """The index of a link; by itself where the links have not been read, or a step has just made this one."""
+        for known in self._seen.get("links", {}), self._seen.setdefault("made", {}):
+            if name in known:
+                return known[name].index
+        self._seen["made"][name] = _link(next(iter(self.socket.link("get", ifname=name))))
+        return self._seen["made"][name].index
+
+    def named(self, name):
+        """What finds a link in a request: the kernel takes its name, too, which saves asking for the index."""
+        known = self._seen.get("links", {})
+        return {"index": known[name].index} if name in known else {"index": 0, "ifname": name}
+
+    def name_of(self, index):
+        return self._read("names", lambda: {link.index: link.name for link in self.links.values()}).get(index)
+
+    def addresses(self, index) -> tuple:
+        """CIDR strings in the kernel's order, without the link-local IPv6 address that it gives every link, and without those
+        that it has been told by a router or a DHCP server: they come and go by themselves."""
+        found = self._read("addresses", lambda: [
+            (each["index"], each.get_attr("IFA_LOCAL") or each.get_attr("IFA_ADDRESS"), each["prefixlen"])
+            for each in self.socket.get_addr() if _told(each.get_attr("IFA_FLAGS", each["flags"]))])
+        return tuple(f"{ipaddress.ip_address(address)}/{prefix}" for owner, address, prefix in found
+                     if owner == index and ipaddress.ip_address(address) not in LINK_LOCAL)
+
+    def device_of(self, address) -> Optional[Link]:
+        """The link that carries the address."""
+        wanted = ipaddress.ip_address(address)
+        return next((link for link in self.links.values()
+                     if any(ipaddress.ip_interface(each).ip == wanted for each in self.addresses(link.index))), None)
+
+    def routes(self, index) -> frozenset:
+        found = self._read("routes", lambda: list(self.socket.get_routes(table=MAIN_TABLE)))
+        return frozenset(_route(each) for each in found
+                         if each.get_attr("RTA_OIF") == index and each["proto"] not in KERNEL_PROTOCOLS
+                         and each["type"] == 1 and each.get_attr("RTA_TABLE") == MAIN_TABLE)
+
+    def _fdb(self):
+        return self._read("fdb", lambda: list(self.socket.get_neighbours(family=socket.AF_BRIDGE)))
+
+    def port_fdb(self, index) -> frozenset:
+        """The MACs that the bridge of a port was told to find there."""
+        return frozenset(each.get_attr("NDA_LLADDR") for each in self._fdb() if each["ifindex"] == index
+                         and each["state"] == NUD_NOARP and each.get_attr("NDA_MASTER"))
+
+    def neighbours(self, index) -> frozenset:
+        """The permanent ones: told, not asked for."""
+        found = self._read("neighbours", lambda: [each for family in (socket.AF_INET, socket.AF_INET6)
+                                                  for each in self.socket.get_neighbours(family=family)])
+        return frozenset(operations.Neighbour(each.get_attr("NDA_DST"), each.get_attr("NDA_LLADDR")) for each in found
+                         if each["ifindex"] == index and each["state"] == NUD_PERMANENT)
+
+    def fdb(self, index) -> frozenset:
+        """The permanent entries of a VXLAN that have a destination; learnt ones come and go by themselves."""
+        return frozenset(operations.FdbEntry(each.get_attr("NDA_LLADDR"), each.get_attr("NDA_DST"),
+                                         self.name_of(each.get_attr("NDA_IFINDEX")) or "") for each in self._fdb()
+                         if each["ifindex"] == index and each["state"] & NUD_PERMANENT and each.get_attr("NDA_DST"))
+
+    def id_of(self, netns) -> Optional[int]:
+        """This namespace's id for another; None where it has none."""
+        with open(namespaces.path_of(netns), "rb") as other:
+            found = self.socket.get_netnsid(fd=other.fileno())["nsid"]
+        return None if found == NO_ID else found
+
+
+def _told(flags):
+    """Whether somebody has set an address of these flags, for ever."""
+    return bool(flags & IFA_F_PERMANENT) and not flags & IFA_F_MANAGETEMPADDR
+
+
+def _route(message):
+    dst, default = message.get_attr("RTA_DST"), DEFAULT6 if message["family"] == socket.AF_INET6 else DEFAULT
+    return operations.Route(f"{dst}/{message['dst_len']}" if dst else default, message.get_attr("RTA_GATEWAY"))
+
+
+class Links:
+    """The kernel face of a plan of links: opens namespaces as they are needed, applies steps, closes all."""
+
+    def __init__(self, ahead):
+        self._ahead = ahead
+        self._open: Dict[Optional[str], Namespace] = {}
+        self._sockets = Sockets()
+
+    def close(self):
+        while self._open:
+            self._open.popitem()[1].close()
+
+    def forget(self):
+        for namespace in self._open.values():
+            namespace.forget()
+
+    def namespace(self, netns) -> Optional[Namespace]:
+        """The namespace, or None where it does not exist, or will be gone. One that has taken the name of another is looked at
+        anew."""
+        if ("netns", netns) in self._ahead.gone:
+            return None
+        known = self._open.get(netns)
+        if netns is not None and (known is None or known.inode != namespaces.inode(netns)):
+            if known:
+                self._open.pop(netns).close()
+            if not namespaces.exists(netns):
+                return None
+        if netns not in self._open:
+            self._open[netns] = Namespace(netns, self._ahead, self._sockets)
+        return self._open[netns]
+
+    def apply(self, steps: List[object]):
+        for step in steps:
+            try:
+                self._step(step)
+            except (NetlinkError, OSError, Problem) as error:
+                reason = os.strerror(error.code) if isinstance(error, NetlinkError) else error
+                raise Problem(f"While doing what '{'; '.join(commands([step]))}' does: {reason}") from error
+
+    def _there(self, netns):
+        namespace = self.namespace(netns)
+        if namespace is None:
+            raise Problem(f"there is no network namespace {netns}")
+        return namespace
+
+    def _index(self, netns, name):
+        return self._there(netns).index(name)
+
+    @singledispatchmethod
+    def _step(self, step):
+        raise TypeError(step)
+
+    @_step.register
+    def _add(self, step: operations.LinkAdd):
+        there = self._there(step.netns)
+        attributes = _attributes(step, there)
+        if step.peer:
+            peer = {"ifname": step.peer.name, "address": step.peer.mac, "mtu": step.peer.mtu}
+            attributes["peer"] = {key: value for key, value in peer.items() if value is not None}
+            if step.peer.netns is not None:
+                target = os.open(namespaces.path_of(step.peer.netns), os.O_RDONLY | os.O_CLOEXEC)
+                attributes["peer"]["net_ns_fd"] = target
+        try:
+            there.socket.link("add", ifname=step.name, kind=step.kind, **attributes)
+        finally:
+            if step.peer and step.peer.netns is not None:
+                os.close(target)
+
+    @_step.register
+    def _set(self, step: operations.LinkSet):
+        there = self._there(step.netns)
+        attributes = _attributes(step, there)
+        if step.data:
+            attributes["kind"] = step.kind
+        if step.alias:
+            attributes["ifalias"] = step.alias
+        if step.master is not None:
+            attributes["master"] = there.index(step.master) if step.master else 0
+        if step.up is not None:
+            attributes["state"] = "up" if step.up else "down"
+        there.socket.link("set", **there.named(step.name), **attributes)
+
+    @_step.register
+    def _set_sysctls(self, step: operations.SysctlSet):
+        self._there(step.netns)
+        with namespaces.entered(step.netns):
+            for path, value in step.settings:
+                family, name = path.split("/")
+                with contextlib.suppress(FileNotFoundError):
+                    Path(f"/proc/sys/net/{family}/conf/{step.name}/{name}").write_text(str(value), encoding="ascii")
+
+    @_step.register
+    def _del(self, step: operations.LinkDel):
+        there = self.namespace(step.netns)
+        if there is not None:
+            self._unless_gone(lambda: there.socket.link("del", index=there.index(step.name)))
+            self.forget()  # the other end of a veth goes too, wherever it is
+
+    @_step.register
+    def _replace_address(self, step: operations.AddressReplace):
+        nodad = {"flags": IFA_F_NODAD} if ":" in step.address else {}
+        self._there(step.netns).socket.addr("replace", **nodad, **self._address_attributes(step))
+
+    @_step.register
+    def _del_address(self, step: operations.AddressDel):
+        self._unless_gone(self._there(step.netns).socket.addr, "del", **self._address_attributes(step))
+
+    def _address_attributes(self, step):
+        address, prefix = step.address.split("/")
+        return {"index": self._index(step.netns, step.dev), "address": address, "prefixlen": int(prefix)}
+
+    @_step.register
+    def _replace_route(self, step: operations.RouteReplace):
+        on_link = {} if step.route.via else {"scope": SCOPE_LINK}
+        self._there(step.netns).socket.route("replace", proto=STATIC, **on_link, **self._route_attributes(step))
+
+    @_step.register
+    def _del_route(self, step: operations.RouteDel):
+        # Whoever made it: with neither protocol nor scope, any matches.
+        self._unless_gone(self._there(step.netns).socket.route, "del", proto=0, type=0, scope=SCOPE_NOWHERE,
+                          **self._route_attributes(step))
+
+    def _route_attributes(self, step):
+        dst, via = step.route
+        attributes = {"oif": self._index(step.netns, step.dev),
+                      "family": socket.AF_INET6 if ":" in (via or dst) else socket.AF_INET}
+        if via:
+            attributes["gateway"] = via
+        if dst not in (DEFAULT, DEFAULT6):
+            attributes["dst"] = dst
+        return attributes
+
+    @_step.register
+    def _append_fdb(self, step: operations.FdbAppend):
+        self._there(step.netns).socket.fdb("append", **self._fdb_attributes(step))
+
+    @_step.register
+    def _replace_fdb(self, step: operations.FdbReplace):
+        self._there(step.netns).socket.fdb("replace", **self._fdb_attributes(step))
+
+    @_step.register
+    def _del_fdb(self, step: operations.FdbDel):
+        self._unless_gone(self._there(step.netns).socket.fdb, "del", **self._fdb_attributes(step))
+
+    def _fdb_attributes(self, step):
+        mac, dst, via = step.entry
+        return {"ifindex": self._index(step.netns, step.dev), "lladdr": mac, "dst": dst, **FDB,
+                **({"NDA_IFINDEX": self._index(step.netns, via)} if via else {})}
+
+    @_step.register
+    def _set_port(self, step: operations.PortSet):
+        self._there(step.netns).socket.brport("set", index=self._index(step.netns, step.name), **port_flags(step.flood))
+
+    @_step.register
+    def _set_hairpin(self, step: operations.PortHairpin):
+        self._there(step.netns).socket.brport("set", index=self._index(step.netns, step.name), mode=int(step.on))
+
+    @_step.register
+    def _replace_port_fdb(self, step: operations.PortFdbReplace):
+        self._there(step.netns).socket.fdb("replace", **self._port_fdb_attributes(step))
+
+    @_step.register
+    def _del_port_fdb(self, step: operations.PortFdbDel):
+        self._unless_gone(self._there(step.netns).socket.fdb, "del", **self._port_fdb_attributes(step))
+
+    def _port_fdb_attributes(self, step):
+        return {"ifindex": self._index(step.netns, step.dev), "lladdr": step.mac, "state": NUD_NOARP, "flags": NTF_MASTER}
+
+    @_step.register
+    def _replace_neighbour(self, step: operations.NeighbourReplace):
+        self._there(step.netns).socket.neigh("replace", **self._neighbour_attributes(step), lladdr=step.neighbour.mac,
+                                             state=NUD_PERMANENT)
+
+    @_step.register
+    def _del_neighbour(self, step: operations.NeighbourDel):
+        self._unless_gone(self._there(step.netns).socket.neigh, "del", **self._neighbour_attributes(step))
+
+    def _neighbour_attributes(self, step):
+        return {"ifindex": self._index(step.netns, step.dev), "dst": step.neighbour.address,
+                "family": socket.AF_INET6 if ":" in step.neighbour.address else socket.AF_INET}
+
+    def _unless_gone(self, call, *args, **attributes):
+        try:
+            call(*args, **attributes)
+        except NetlinkError as error:
+            if error.code not in GONE:
+                raise
+
+
+def _attributes(step, there):
+    """mac, mtu and the kind's data as the keywords of pyroute2."""
+    attributes = {}
+    if step.mac:
+        attributes["address"] = step.mac
+    if step.mtu:
+        attributes["mtu"] = step.mtu
+    prefix = {"bridge": "br_", "vxlan": "vxlan_"}.get(step.kind, "")
+    for key, value in step.data:
+        name = ATTRIBUTES.get(key, key)
+        if key == "dev":
+            value = there.index(value)
+        elif isinstance(value, bool):
+            value = int(value)
+        if name in ("group", "local") and ":" in str(value):
+            name += "6"
+        attributes[prefix + name] = value
+    return attributes

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The table of nftables of one host, as text: who may send frames, networks apart from each other, the way out and in.
+
+Pure functions of the hosts that ``overlay`` has checked.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import NamedTuple
+
+from ..module_utils.core.errors import Invalid
+
+TABLE = "fromscratch"
+# Every release of nft makes words of its language of what were names before: `vxlan` is one from 1.0.7 on, and quotes around
+# a name are not understood by 1.0.6. None of its words begins like this.
+PREFIX = "fs_"
+METADATA = {"ip": "169.254.169.254", "ip6": "fd00:ec2::254"}  # where clouds hand out the host's own credentials
+
+
+class Publish(NamedTuple):
+    """A port of the host that leads to one of a container: ``address`` is the host's, None for each that it has."""
+
+    address: str
+    port: int
+    inner_port: int
+    protocol: str
+
+
+def publish(option, value):
+    """``[ADDRESS:]PORT:INNER_PORT[/tcp|/udp]``, as Docker writes it."""
+    if isinstance(value, int) and value >= 60:  # YAML 1.1 takes digits with colons for a number of base 60
+        raise Invalid(option, value, f"it is a number, as which YAML reads {value // 60}:{value % 60} without quotes: put it in "
+                                     "quotes, as PORT:PORT_INSIDE")
+    found = re.fullmatch(r"(?:(\d+\.\d+\.\d+\.\d+):)?(\d{1,5}):(\d{1,5})(?:/(tcp|udp))?", str(value))
+    if not found or not all(1 <= int(found[group]) <= 65535 for group in (2, 3)):
+        raise Invalid(option, value, "it is PORT:PORT_INSIDE with /tcp or /udp after it, such as 8080:80/tcp, and may have one "
+                                     "IPv4 address of the host and a colon before it")
+    try:
+        address = found[1] and str(ipaddress.ip_address(found[1]))
+    except ValueError:
+        raise Invalid(option, value, f"{found[1]} is not an IPv4 address") from None
+    if address and ipaddress.ip_address(address).is_loopback:
+        raise Invalid(option, value, f"{found[1]} is an address of the host's loopback device, and what comes in there is not "
+                                     "led to containers: give another one of the host's addresses, or none, for all but those")
+    if address and (ipaddress.ip_address(address).is_multicast or address == "255.255.255.255"):
+        raise Invalid(option, value, f"{found[1]} is no address of one host")
+    if address == "0.0.0.0":  # as Docker has it
+        address = None
+    return Publish(address, int(found[2]), int(found[3]), found[4] or "tcp")
+
+
+def rules(hosts, here, guard):
+    """What stands between the braces of the table; None where a host needs none."""
+    networks = list(here.networks.values())
+    out = [network for network in networks if network.egress]
+    chains, forwarded = [], []
+    if guard:
+        chains.append(chain("strangers", "filter hook input priority -10", strangers(hosts, here)))
+        chains.append(chain("other_networks", "filter hook input priority -10", others(here)))
+        forwarded += passing_frames(hosts) + [line for network in networks if not network.egress for line in closed(network)]
+        forwarded += between(out)
+    forwarded += [line for network in out for line in leaving(network) + answers_only(network)]
+    chains.append(chain("forward", "filter hook forward priority -10", forwarded))
+    if out:
+        chains.append(chain("source", "nat hook postrouting priority srcnat", [line for each in out for line in masquerade(each)]))
+        published = [(each, one) for each in here.containers for one in each["publish"]]
+        chains.append(chain("published", "nat hook prerouting priority dstnat", [to_container(*each) for each in published]))
+        chains.append(chain("published_here", "nat hook output priority -100",
+                            [f"ip daddr != 127.0.0.0/8 {to_container(*each)}" for each in published]))
+    return "\n".join(filter(None, chains)) or None
+
+
+def chain(name, hook, lines):
+    """A chain at a hook; none where it would be empty."""
+    return "\n".join([f"chain {PREFIX}{name} {{", f"type {hook}; policy accept;", *lines, "}"]) if lines else ""
+
+
+def frames(network):
+    """Match frames of a network. The VNI is the 24 bits behind the UDP header and the flags; frames of other VNIs may be those
+    of other programs, and find no link of ours."""
+    return f"udp dport {network.port} @th,96,24 {network.vni}"
+
+
+def strangers(hosts, here):
+    """Take frames of the networks from their peers only: VXLAN itself takes them from anybody, at all addresses of the host.
+
+    A peer's address can be forged, in a container of this host as well. So it counts only on a device that leads to that peer
+    by the host's own routes, of which there may be several; a bridge of ours and the loopback device never do.
+    """
+    never = listed("lo", *(network.bridge for network in here.networks.values()))
+    lines = []
+    for network in here.networks.values():
+        family = family_of(network)
+        peers = sorted(host.networks[network.name].underlay_ip for host in hosts.values()
+                       if host is not here and network.name in host.networks)
+        lines += [f"{frames(network)} {family} daddr {network.underlay_ip} {family} saddr {{ {', '.join(peers)} }} "
+                  f"iifname != {never} fib saddr . iif oif exists counter accept"] * bool(peers)
+        lines.append(f"{frames(network)} counter drop")
+    return lines
+
+
+def passing_frames(hosts):
+    """Route frames to a host of the overlay for nobody but another one: what is sent on with the host's own address in place
+    of the sender's (masquerade) would count as a frame of this host, who is a peer."""
+    networks = {}
+    for host in hosts.values():
+        for network in host.networks.values():
+            networks.setdefault(network.name, []).append(network)
+    lines = []
+    for members in networks.values():
+        family, addresses = family_of(members[0]), ", ".join(sorted({each.underlay_ip for each in members}))
+        to_us = f"{frames(members[0])} {family} daddr {{ {addresses} }}"
+        lines += [f"{to_us} {family} saddr != {{ {addresses} }} counter drop", f"{to_us} fib saddr . iif oif missing counter drop"]
+    return lines
+
+
+def family_of(network):
+    """The word for the address family of the tunnel."""
+    return "ip6" if ":" in network.underlay_ip else "ip"
+
+
+def listed(*names):
+    """A set of interfaces. Their names have been checked: nft knows no way to write a quotation mark, and takes ``*`` for any."""
+    return f"""{{ {", ".join(f'"{name}"' for name in names)} }}"""
+
+
+def others(here):
+    """A host has all its addresses on all its links; on a bridge, those of another network's bridge are not answered."""
+    lines = []
+    for network in here.networks.values():
+        own = {each.split("/")[0] for each in network.addresses}
+        foreign = {each.split("/")[0] for other in here.networks.values() for each in other.addresses} - own
+        for family, addresses in (("ip", sorted(each for each in foreign if ":" not in each)),
+                                  ("ip6", sorted(each for each in foreign if ":" in each))):
+            if addresses:
+                lines.append(f'iifname "{network.bridge}" {family} daddr {{ {", ".join(addresses)} }} counter drop')
+    return lines
+
+
+def closed(network):
+    """Route nothing out of a network without a way out, and nothing into it, whoever has made the host a router."""
+    return [f'iifname "{network.bridge}" oifname != "{network.bridge}" counter drop',
+            f'iifname != "{network.bridge}" oifname "{network.bridge}" counter drop']
+
+
+def between(networks):
+    """Route nothing from one network with a way out to another, not even to what is published there."""
+    bridges = [network.bridge for network in networks]
+    return [f'iifname "{bridge}" oifname {listed(*(each for each in bridges if each != bridge))} counter drop'
+            for bridge in bridges if len(bridges) > 1]
+
+
+def leaving(network):
+    """Of a network, what goes out is IPv4 of its own addresses, which get that of the host; and not to where the host's
+    credentials are."""
+    source = f'iifname "{network.bridge}"'
+    refused = [f"{source} {family} daddr {address} counter reject with icmpx type admin-prohibited"
+               for family, address in METADATA.items() if not network.metadata]
+    source += f' oifname != "{network.bridge}"'
+    return refused + [f"{source} ip saddr != {own_addresses(network)} counter drop", f"{source} meta nfproto ipv6 counter drop"]
+
+
+def own_addresses(network):
+    """The IPv4 addresses of a network, to match."""
+    return f"{{ {', '.join(str(each) for each in network.subnets(4))} }}"
+
+
+def answers_only(network):
+    """From outside, containers get answers to what they asked, and what is published."""
+    into = f'iifname != "{network.bridge}" oifname "{network.bridge}"'
+    return [f"{into} ct state established,related accept", f"{into} ct status dnat accept", f"{into} counter drop"]
+
+
+def masquerade(network):
+    """Also towards the network itself, where a container uses the port that another of its neighbours publishes."""
+    source = f"ip saddr {own_addresses(network)}"
+    return [f'{source} oifname != "{network.bridge}" counter masquerade',
+            f'{source} oifname "{network.bridge}" ct status dnat counter masquerade']
+
+
+def to_container(container, port):
+    address = next(each for each in container["addresses"] if ":" not in each).split("/")[0]
+    return (f"fib daddr type local {f'ip daddr {port.address} ' if port.address else ''}"
+            f"{port.protocol} dport {port.port} counter dnat ip to {address}:{port.inner_port}")
