@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from ansible.parsing.dataloader import DataLoader
 
-from ansible_collections.fromscratch.containers.plugins.module_utils.core.errors import Problem
+from ansible_collections.fromscratch.containers.plugins.module_utils.core.errors import ModuleError
 from ansible_collections.fromscratch.containers.plugins.plugin_utils.overlay import Mistakes, Overlay
 from ansible_collections.fromscratch.containers.plugins.plugin_utils.settings import options, typed
 
@@ -23,7 +23,7 @@ def overlay(variables, *leaving, **play):
                 mistakes.add(sentence, name)
     found = Overlay({name: values for name, values in settings.items() if not mistakes.about(name)}, mistakes, leaving)
     if mistakes:
-        raise Problem("\n".join(mistakes.sentences()))
+        raise ModuleError("\n".join(mistakes.sentences()))
     return found
 
 

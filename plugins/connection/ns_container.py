@@ -78,7 +78,7 @@ from ansible.template import Templar
 
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.guard import PROGRAM
 from ansible_collections.fromscratch.containers.plugins.module_utils.core import validate
-from ansible_collections.fromscratch.containers.plugins.module_utils.core.errors import Invalid
+from ansible_collections.fromscratch.containers.plugins.module_utils.core.errors import OptionError
 from ansible_collections.fromscratch.containers.plugins.plugin_utils.host import LOCAL, REFUSED, Host
 
 VIA = "ansible_ns_container_via"  # the hosts on the way to a host that is a container itself
@@ -106,7 +106,7 @@ class Connection(ConnectionBase):
         if not self._connected:
             try:
                 self._name = validate.thing_name("ansible_ns_container_name", self.get_option("remote_addr"))
-            except Invalid as error:
+            except OptionError as error:
                 raise AnsibleError(str(error)) from error
             self._host = self._find_host(self.get_option("host"))
             self._connected = True

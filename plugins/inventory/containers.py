@@ -81,7 +81,7 @@ from ansible.vars.plugins import get_vars_from_inventory_sources
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.guard import PROGRAM
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.spec import STARTED, STOPPED
 from ansible_collections.fromscratch.containers.plugins.module_utils.core import validate
-from ansible_collections.fromscratch.containers.plugins.module_utils.core.errors import Invalid, Problem
+from ansible_collections.fromscratch.containers.plugins.module_utils.core.errors import ModuleError, OptionError
 from ansible_collections.fromscratch.containers.plugins.plugin_utils.host import Host
 
 CONNECTION = "fromscratch.containers.ns_container"
@@ -157,11 +157,12 @@ class InventoryModule(BaseInventoryPlugin, Constructable):
                 for container in _containers_of(host, containers, networks):
                     name = container["ansible_ns_container_name"]
                     if name in self.inventory.hosts:
-                        raise Invalid(f"{CONTAINERS}.name", name, "the inventory has a host of this name")
+                        raise OptionError(f"{CONTAINERS}.name", name, "the inventory has a host of this name")
                     if name in found:
-                        raise Invalid(f"{CONTAINERS}.name", name, f"{found[name]['container_host']} has a container of this name")
+                        raise OptionError(f"{CONTAINERS}.name", name,
+                                          f"{found[name]['container_host']} has a container of this name")
                     found[name] = container
-            except (Problem, AnsibleError) as error:
+            except (ModuleError, AnsibleError) as error:
                 raise AnsibleParserError(f"{host}: {error}") from error
         return found
 
@@ -204,7 +205,7 @@ def _group_names(owners):
 
 
 def _containers_of(host, containers, networks):
-    """The variables of each container of a host. Raises Invalid."""
+    """The variables of each container of a host. Raises OptionError."""
     default = _named(NETWORKS, networks)[0]["name"] if networks else "overlay"
     for each in _named(CONTAINERS, containers):
         yield {"ansible_connection": CONNECTION, "ansible_ns_container_host": host,
@@ -216,7 +217,7 @@ def _containers_of(host, containers, networks):
 def _named(option, items):
     if isinstance(items, list) and all(isinstance(each, Mapping) and isinstance(each.get("name"), str) for each in items):
         return items
-    raise Invalid(option, items, "it has to be a list of dictionaries with a name")
+    raise OptionError(option, items, "it has to be a list of dictionaries with a name")
 
 
 def _states(code, out, err):

@@ -139,7 +139,7 @@ changes:
   sample:
     - item: rootfs /var/lib/rootfs/alpine
       action: recreate
-      fields: ["version: 3.20.3 vs 3.21.3"]
+      fields: ["version 3.20.3 -> 3.21.3"]
   contains:
     item:
       description: What it is about.

@@ -288,7 +288,7 @@ changes:
   sample:
     - item: container container-a
       action: recreate
-      fields: ["command: sleep, infinity vs httpd, -f"]
+      fields: ["command sleep, infinity -> httpd, -f"]
   contains:
     item:
       description: What it is about.

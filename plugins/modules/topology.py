@@ -231,7 +231,7 @@ changes:
   sample:
     - item: bridge br0
       action: update
-      fields: ["mtu: 1500 vs 1450"]
+      fields: ["mtu 1500 -> 1450"]
   contains:
     item:
       description: What it is about.

@@ -174,7 +174,7 @@ changes:
   sample:
     - item: veth_pair ve-container-a
       action: update
-      fields: ["addresses: none vs 10.0.0.100/24"]
+      fields: ["addresses none -> 10.0.0.100/24"]
   contains:
     item:
       description: What it is about.

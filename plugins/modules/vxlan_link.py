@@ -198,7 +198,7 @@ changes:
   sample:
     - item: vxlan vxlan0
       action: recreate
-      fields: ["vni: 1 vs 2"]
+      fields: ["vni 1 -> 2"]
   contains:
     item:
       description: What it is about.

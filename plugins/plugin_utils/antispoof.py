@@ -17,7 +17,7 @@ from __future__ import annotations
 import ipaddress
 from typing import NamedTuple, Tuple
 
-from ..module_utils.core.errors import Invalid
+from ..module_utils.core.errors import OptionError
 from ..module_utils.network import identity
 from ..module_utils.network.identity import derived_ifname
 from .firewall import PREFIX
@@ -44,7 +44,7 @@ def allowed_address(option, value):
     except ValueError:
         found = None
     if found is None or found.is_multicast or (found.prefixlen == found.max_prefixlen and found.network_address.is_unspecified):
-        raise Invalid(option, value, "give the address of one host, such as 10.0.0.50, or a network without host bits, such as "
+        raise OptionError(option, value, "give the address of one host, such as 10.0.0.50, or a network without host bits, such as "
                                      "192.168.0.0/24")
     return found
 

@@ -10,7 +10,7 @@ import ipaddress
 import re
 from typing import NamedTuple
 
-from ..module_utils.core.errors import Invalid
+from ..module_utils.core.errors import OptionError
 
 TABLE = "fromscratch"
 # Every release of nft makes words of its language of what were names before: `vxlan` is one from 1.0.7 on, and quotes around
@@ -31,21 +31,22 @@ class Publish(NamedTuple):
 def publish(option, value):
     """``[ADDRESS:]PORT:INNER_PORT[/tcp|/udp]``, as Docker writes it."""
     if isinstance(value, int) and value >= 60:  # YAML 1.1 takes digits with colons for a number of base 60
-        raise Invalid(option, value, f"it is a number, as which YAML reads {value // 60}:{value % 60} without quotes: put it in "
+        raise OptionError(option, value,
+                          f"it is a number, as which YAML reads {value // 60}:{value % 60} without quotes: put it in "
                                      "quotes, as PORT:PORT_INSIDE")
     found = re.fullmatch(r"(?:(\d+\.\d+\.\d+\.\d+):)?(\d{1,5}):(\d{1,5})(?:/(tcp|udp))?", str(value))
     if not found or not all(1 <= int(found[group]) <= 65535 for group in (2, 3)):
-        raise Invalid(option, value, "it is PORT:PORT_INSIDE with /tcp or /udp after it, such as 8080:80/tcp, and may have one "
+        raise OptionError(option, value, "it is PORT:PORT_INSIDE with /tcp or /udp after it, such as 8080:80/tcp, and may have one "
                                      "IPv4 address of the host and a colon before it")
     try:
         address = found[1] and str(ipaddress.ip_address(found[1]))
     except ValueError:
-        raise Invalid(option, value, f"{found[1]} is not an IPv4 address") from None
+        raise OptionError(option, value, f"{found[1]} is not an IPv4 address") from None
     if address and ipaddress.ip_address(address).is_loopback:
-        raise Invalid(option, value, f"{found[1]} is an address of the host's loopback device, and what comes in there is not "
+        raise OptionError(option, value, f"{found[1]} is an address of the host's loopback device, and what comes in there is not "
                                      "led to containers: give another one of the host's addresses, or none, for all but those")
     if address and (ipaddress.ip_address(address).is_multicast or address == "255.255.255.255"):
-        raise Invalid(option, value, f"{found[1]} is no address of one host")
+        raise OptionError(option, value, f"{found[1]} is no address of one host")
     if address == "0.0.0.0":  # as Docker has it
         address = None
     return Publish(address, int(found[2]), int(found[3]), found[4] or "tcp")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Dict, List, Optional
 
 from ..module_utils.core import validate
-from ..module_utils.core.errors import Invalid, Problem
+from ..module_utils.core.errors import ModuleError, OptionError
 from ..module_utils.host.names import HOSTS, RESOLV, path
 from ..module_utils.network import addressing, identity
 from ..module_utils.network.identity import derived_ifname
@@ -72,10 +72,10 @@ class Mistakes:
 
     @contextlib.contextmanager
     def of(self, host):
-        """Add a Problem of the block as one of the host."""
+        """Add a ModuleError of the block as one of the host."""
         try:
             yield
-        except Problem as problem:
+        except ModuleError as problem:
             self.add(str(problem), host)
 
     def about(self, host):
@@ -151,7 +151,7 @@ def _host(name, values, mistakes):
             with _named_within("overlay_networks", own):
                 network = _network({**flat, **own})
             if network.name in networks:
-                raise Invalid("overlay_networks", network.name, "two networks of the host have this name")
+                raise OptionError("overlay_networks", network.name, "two networks of the host have this name")
             networks[network.name] = network
     for options in values["overlay_containers"] if len(networks) == len(described) else ():
         with mistakes.of(name):
@@ -168,10 +168,10 @@ def _named_within(variable, own):
     """Name a variable as an option of the list that holds it, where it is given there."""
     try:
         yield
-    except Invalid as error:
+    except OptionError as error:
         option, value, remedy = error.parts
         key = option[len("overlay_"):]
-        raise Invalid(f"{variable}.{key}", value, remedy) if key in own else error from None
+        raise OptionError(f"{variable}.{key}", value, remedy) if key in own else error from None
 
 
 def _network(values):
@@ -191,7 +191,8 @@ def _network(values):
 
 def _checked_egress(network):
     if network.egress and not network.subnets(4):
-        raise Invalid("overlay_egress", True, f"the bridge {network.bridge} is the containers' gateway, and needs an IPv4 address: "
+        raise OptionError("overlay_egress", True,
+                          f"the bridge {network.bridge} is the containers' gateway, and needs an IPv4 address: "
                                               "set overlay_bridge_address")
     return network
 
@@ -205,8 +206,8 @@ def _addresses(option, first, more):
 def _check_container(container, networks):
     validate.thing_name("overlay_containers.name", container["name"])
     if container["network"] not in networks:
-        raise Invalid("overlay_containers.network", container["network"],
-                      f"container {container['name']} names a network that is not one of {', '.join(networks)}")
+        raise OptionError("overlay_containers.network", container["network"],
+                          f"container {container['name']} names a network that is not one of {', '.join(networks)}")
     container["addresses"] = _addresses("overlay_containers.address", container["address"], container.get("addresses"))
     for each in container["addresses"]:
         _check_subnet(container["name"], ipaddress.ip_interface(each), networks[container["network"]])
@@ -222,15 +223,15 @@ def _check_subnet(name, address, network):
     if address.network in subnets or not any((":" in each) == (address.version == 6) for each in network.addresses):
         return
     if not subnets:
-        raise Invalid(option, str(address), f"container {name} has an address of IPv{address.version}, of which the bridge "
-                      f"{network.bridge} has no subnet, only addresses by themselves: give overlay_bridge_address its prefix "
-                      "length")
+        raise OptionError(option, str(address), f"container {name} has an address of IPv{address.version}, of which the bridge "
+                          f"{network.bridge} has no subnet, only addresses by themselves: give overlay_bridge_address its prefix "
+                          "length")
     around = next((net for net in subnets if address.ip in net), None)
     if around is None:
-        raise Invalid(option, str(address), f"container {name} is outside of {' and '.join(map(str, subnets))}, the subnet of "
-                      "overlay_bridge_address")
-    raise Invalid(option, str(address), f"container {name} has another prefix length than its network, {around}: give "
-                  f"{address.ip}/{around.prefixlen}")
+        raise OptionError(option, str(address), f"container {name} is outside of {' and '.join(map(str, subnets))}, the subnet of "
+                          "overlay_bridge_address")
+    raise OptionError(option, str(address), f"container {name} has another prefix length than its network, {around}: give "
+                      f"{address.ip}/{around.prefixlen}")
 
 
 def _check_published(networks, containers):
@@ -239,17 +240,18 @@ def _check_published(networks, containers):
     for container in containers:
         for each in container["publish"]:
             if not networks[container["network"]].egress:
-                raise Invalid("overlay_containers.publish", each.port, f"the network {container['network']} of container "
-                              f"{container['name']} has no way in or out: set overlay_egress")
+                raise OptionError("overlay_containers.publish", each.port, f"the network {container['network']} of container "
+                                  f"{container['name']} has no way in or out: set overlay_egress")
             if all(":" in address for address in container["addresses"]):
-                raise Invalid("overlay_containers.publish", each.port, f"container {container['name']} has no IPv4 address")
+                raise OptionError("overlay_containers.publish", each.port, f"container {container['name']} has no IPv4 address")
             if each.protocol == "udp" and each.port in {network.port for network in networks.values()}:
-                raise Invalid("overlay_containers.publish", each.port, "it is the UDP port of VXLAN itself")
+                raise OptionError("overlay_containers.publish", each.port, "it is the UDP port of VXLAN itself")
             for address in {each.address, None} if each.address else {key[0] for key in taken} | {None}:
                 other = taken.get((address, each.port, each.protocol))
                 if other:
-                    raise Invalid("overlay_containers.publish", each.port, f"containers {other} and {container['name']} both have "
-                                  f"this {each.protocol} port of the host")
+                    raise OptionError("overlay_containers.publish", each.port,
+                                      f"containers {other} and {container['name']} both have "
+                                      f"this {each.protocol} port of the host")
             taken[each.address, each.port, each.protocol] = container["name"]
 
 

@@ -773,7 +773,7 @@ def test_a_directory_of_an_earlier_release_becomes_a_link_to_itself(place, good)
     earlier(dest, good)
     inode, whole = os.stat(dest).st_ino, tree_of(dest)
     made = act(dest=dest, src=good)
-    assert [each["action"] for each in made.changes] == ["update"] and made.changes[0]["fields"] == ["immutable: off vs on"]
+    assert [each["action"] for each in made.changes] == ["update"] and made.changes[0]["fields"] == ["immutable off -> on"]
     assert os.path.islink(dest) and os.stat(dest).st_ino == inode and tree_of(dest) == whole
     assert trees(place) == [f"sha256-{digest(good)}"] and not act(dest=dest, src=good).changed
     earlier(str(place / "b"), good)

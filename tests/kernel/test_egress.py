@@ -127,7 +127,7 @@ def test_what_is_set_is_set_again_and_taken_back(machine):
     assert (CONF / "all/forwarding").read_text() == before["all/forwarding"], "the whole host's setting stays"
     (CONF / "enX0/forwarding").write_text("0")
     repaired = machine.converge(("c1", {}), egress=True)
-    assert [each["fields"] for each in repaired.changes] == [["value: 0 vs 1"]] and reaches("c1", OUTSIDE)
+    assert [each["fields"] for each in repaired.changes] == [["value 0 -> 1"]] and reaches("c1", OUTSIDE)
     machine.converge(("c1", {}))
     assert {each: (CONF / each).read_text() for each in before} == before and not reaches("c1", OUTSIDE)
     machine.converge(("c1", {}), egress=True)

@@ -524,7 +524,7 @@ def test_a_changed_command_says_why(rootfs):
     act(name="c1", rootfs=rootfs)
     changed = act(name="c1", rootfs=rootfs, command=["sleep", "1000"])
     assert (changed.changes[0]["action"], changed.changes[0]["fields"][0]) == (
-        "recreate", "command: sleep, infinity vs sleep, 1000")
+        "recreate", "command sleep, infinity -> sleep, 1000")
 
 
 def test_ulimits(userns, rootfs):

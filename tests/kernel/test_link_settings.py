@@ -93,7 +93,7 @@ def test_drift_is_repaired(scene, link, field):
         path = f"conf/{link}/{field.replace('inner_', '')}"
         sh(f"ip netns exec {hosts[link == 'eth0']} sysctl -qew net/ipv6/{path}=1 net/ipv4/{path}=1")
     repaired = converge("topology", *names, **wanted)
-    assert [each["fields"] for each in repaired.changes] == [[f"{field}: on vs off"]] and len(repaired.commands) == 1
+    assert [each["fields"] for each in repaired.changes] == [[f"{field} on -> off"]] and len(repaired.commands) == 1
     assert (settings(names[0]), settings(names[1])) == right
     same_by_commands(repaired, names, others)
 
@@ -112,7 +112,7 @@ def test_ipv6_for_its_own_links_where_the_host_gives_none(scene):
         sh(f"ip netns exec {name} sysctl -qw net/ipv6/conf/{link}/disable_ipv6=1")
     repaired = converge("topology", *names, **wanted)
     assert [each["fields"][0] for each in repaired.changes] == [
-        "addresses: 10.0.0.2/24 vs 10.0.0.2/24, fd00::2/64", "addresses: 10.0.0.1/24 vs 10.0.0.1/24, fd00::1/64"]
+        "addresses 10.0.0.2/24 -> 10.0.0.2/24, fd00::2/64", "addresses 10.0.0.1/24 -> 10.0.0.1/24, fd00::1/64"]
     assert addresses(names[0], "br0") == {"10.0.0.1/24", "fd00::1/64"}
 
 

@@ -166,7 +166,7 @@ def test_act_again_check_change_absent(host, rootfs):
     first = pid()
 
     changed = act(name="c1", rootfs=rootfs, hostname="other")
-    assert "hostname: c1 vs other" in changed.changes[0]["fields"] and changed.changes[0]["action"] == "recreate"
+    assert "hostname c1 -> other" in changed.changes[0]["fields"] and changed.changes[0]["action"] == "recreate"
     assert [changed.commands[at] for at in (0, -1)] == [line("stop"), line("start")] and len(changed.commands) == 4, "the bundle is written"
     assert changed.diff["before"]["container c1"]["hostname"] == "c1"
     assert changed.diff["after"]["container c1"]["hostname"] == "other"
@@ -563,7 +563,7 @@ def test_process_1_killed_by_hand(rootfs):
     os.kill(first, signal.SIGKILL)
     eventually(lambda: running_pid("c1") is None, "it dies")
     repaired = act(name="c1", rootfs=rootfs)
-    assert repaired.changes[0]["fields"] == ["state: stopped vs started"] and pid() != first
+    assert repaired.changes[0]["fields"] == ["state stopped -> started"] and pid() != first
 
 
 @pytest.mark.parametrize("state", ["started", "stopped"])
@@ -577,7 +577,7 @@ def test_the_network_namespace_deleted_by_hand(rootfs, state, again):
     elif again:
         sh("touch /run/netns/c1")  # what a crash leaves
     repaired = act(name="c1", rootfs=rootfs, state=state)
-    assert "namespace: off vs on" in repaired.changes[0]["fields"] and link("c1", "lo")["flags"][-1] != "DOWN"
+    assert "namespace off -> on" in repaired.changes[0]["fields"] and link("c1", "lo")["flags"][-1] != "DOWN"
     if state == "started":  # it still holds its namespace, which gets its name back
         assert pid() == first and os.stat(f"/proc/{first}/ns/net").st_ino == os.stat("/run/netns/c1").st_ino
 
@@ -589,7 +589,7 @@ def test_a_file_edited_by_hand(rootfs, path):
     sh(f"echo ' ' >>{path}")
     repaired = act(name="c1", rootfs=rootfs)
     assert repaired.changes[0]["action"] == "update" and [os.path.basename(path) in line for line in repaired.commands] == [True, True]
-    assert repaired.changes[0]["fields"] == ["bundle: off vs on"]
+    assert repaired.changes[0]["fields"] == ["bundle off -> on"]
     assert Path(path).read_bytes() == content and pid() == first
 
 
@@ -810,7 +810,7 @@ def test_limits_are_taken_away_again(rootfs, monkeypatch):
     monkeypatch.setattr(isolation, "without_controller", lambda options: [])
     act(name="c1", rootfs=rootfs, state="stopped", pids=20, memory="64M", cpus=0.5)
     fewer = act(name="c1", rootfs=rootfs, state="stopped", memory="64M")
-    assert fewer.changes[0]["fields"] == ["cpus: 0.5 vs none", "pids: 20 vs none"]
+    assert fewer.changes[0]["fields"] == ["cpus 0.5 -> none", "pids 20 -> none"]
     assert bundle()["linux"]["resources"] == {"memory": {"limit": 64 << 20, "swap": 64 << 20}}
     act(name="c1", rootfs=rootfs, state="stopped")
     assert "resources" not in bundle()["linux"]

@@ -72,7 +72,7 @@ def test_it_is_the_other_runtime_that_runs_it(rootfs, other):
     done = subprocess.run([other, "--root", f"{runtime.HOME}/c1/state", "list", "--format", "json"], capture_output=True, text=True, check=True)
     assert [(each["id"], each["pid"], each["status"]) for each in json.loads(done.stdout)] == [("c1", pid(), "running")]
     changed = act(name="c1", rootfs=rootfs, runtime="ns-container")
-    assert changed.changes[0]["action"] == "recreate" and f"runtime: {other} vs ns-container" in changed.changes[0]["fields"]
+    assert changed.changes[0]["action"] == "recreate" and f"runtime {other} -> ns-container" in changed.changes[0]["fields"]
     assert not os.path.exists(f"{runtime.HOME}/c1")
     act(name="c1", rootfs=rootfs, runtime=shutil.which(other))
     assert handed()["annotations"][runtime.RUNTIME] == shutil.which(other)

@@ -109,7 +109,7 @@ def test_what_an_earlier_change_takes_along_is_predicted(host, tarball):
     sh("ip -n c1 link set eth0 down", "ip -n c1 link set eth0 name eth7")
     repaired = converge("topology", host, **wanted)
     assert items(repaired) == ["recreate veth_pair ve-c1", "update bridge br0"]
-    assert repaired.changes[1]["fields"] == ["ports: ve-c2, vxlan0 vs ve-c1, ve-c2"]
+    assert repaired.changes[1]["fields"] == ["ports ve-c2, vxlan0 -> ve-c1, ve-c2"]
     sh(f"ip -n {host} link delete br0")
     assert items(converge("topology", host, **wanted)) == ["create bridge br0", "update vxlan vxlan0"]
     assert sh("ip netns exec c1 ping -c1 -W2 10.0.0.101")

@@ -57,7 +57,7 @@ def test_containers_of_a_former_release_run_on_until_their_next_start(rootfs, fo
     before = {name: pid(name) for name in ("c1", "c2")}
     subprocess.run([f"{STATE}/c1/container", "exec", "sh", "-c", "echo mine >/srv/mine"], check=True)
     taken = act(config=wanted)
-    assert {each["item"]: each["fields"] for each in taken.changes} == {f"container {name}": ["bundle: off vs on"] for name in ("c1", "c2", "c3")}
+    assert {each["item"]: each["fields"] for each in taken.changes} == {f"container {name}": ["bundle off -> on"] for name in ("c1", "c2", "c3")}
     assert not any(verb in line for verb in ("ns-container", "netns") for line in taken.commands if "\n" not in line)
     assert {name: pid(name) for name in before} == before
     for name in "c1", "c2", "c3":

@@ -201,7 +201,7 @@ def test_a_pair_of_another_name_gives_up_its_inner_end(scene):
     netns, inner = host(scene), scene.netns()
     act(netns, inner)
     renamed = act(netns, inner, name="ve-b")
-    assert renamed.changes[0]["action"] == "recreate" and "joined: off vs on" in renamed.changes[0]["fields"]
+    assert renamed.changes[0]["action"] == "recreate" and "joined off -> on" in renamed.changes[0]["fields"]
     assert link(netns, "ve-a") is None and link(netns, "ve-b") and routes(inner) == ROUTES
 
 
@@ -211,7 +211,7 @@ def test_equal_indices_of_two_hosts_are_not_mistaken(scene):
         act(*names)
     assert link(hosts[0], "ve-a")["ifindex"] == link(hosts[1], "ve-a")["ifindex"]
     crossed = act(hosts[0], inners[1])
-    assert "joined: off vs on" in crossed.changes[0]["fields"]
+    assert "joined off -> on" in crossed.changes[0]["fields"]
     assert link(inners[0], "eth0") is None and link(hosts[1], "ve-a") is None
 
 
@@ -234,7 +234,7 @@ def test_what_a_killed_run_left_is_ours(scene, marks):
     made = act(netns, inner)
     sh(f"ip -n {netns} link delete ve-a", *made.commands[:1 + marks])
     repaired = act(netns, inner)
-    assert repaired.changes[0]["fields"][0] == f"owner: none vs {OWNER}" and repaired.changes[0]["action"] == "update"
+    assert repaired.changes[0]["fields"][0] == f"owner none -> {OWNER}" and repaired.changes[0]["action"] == "update"
     assert (link(netns, "ve-a")["ifalias"], link(inner, "eth0")["ifalias"]) == (OWNER, OWNER + ":inner")
     assert routes(inner) == ROUTES
 

@@ -56,7 +56,7 @@ def test_act_again_check_change_absent(scene):
     assert fdb(netns) == [(ZERO, "192.0.2.2", "enX0")]
     assert made.observed[0]["mac"] == shown["address"]
 
-    assert [each["fields"] for each in act(netns, learning=False, ttl=16).changes] == [["learning: on vs off"]]
+    assert [each["fields"] for each in act(netns, learning=False, ttl=16).changes] == [["learning on -> off"]]
     assert data(netns)["learning"] is False
     gone = converge("vxlan_link", netns, name="vxlan0", netns=netns, state="absent")
     assert gone.commands == [f"ip -n {netns} link delete vxlan0"] and link(netns, "vxlan0") is None
@@ -95,15 +95,15 @@ def test_multicast_group(scene):
     same_by_commands(act(netns, remotes=None, group="239.1.1.1", learning=True), [netns], [twin])
     assert data(netns)["group"] == "239.1.1.1"
     changes = act(netns, remotes=["192.0.2.2"]).changes
-    assert changes[0]["action"] == "recreate" and "group: 239.1.1.1 vs none" in changes[0]["fields"]
+    assert changes[0]["action"] == "recreate" and "group 239.1.1.1 -> none" in changes[0]["fields"]
 
 
 @pytest.mark.parametrize("change, words", [
-    ({"vni": 2}, "vni: 1 vs 2"),
-    ({"port": 8472}, "port: 4789 vs 8472"),
-    ({"udp_checksum": False}, "udp_checksum: on vs off"),
-    ({"local": "2001:db8::1", "remotes": ["2001:db8::2"], "fdb": []}, "local: 192.0.2.1 vs 2001:db8::1"),
-    ({"device": "lo", "mtu": 1450}, "device: enX0 vs lo"),
+    ({"vni": 2}, "vni 1 -> 2"),
+    ({"port": 8472}, "port 4789 -> 8472"),
+    ({"udp_checksum": False}, "udp_checksum on -> off"),
+    ({"local": "2001:db8::1", "remotes": ["2001:db8::2"], "fdb": []}, "local 192.0.2.1 -> 2001:db8::1"),
+    ({"device": "lo", "mtu": 1450}, "device enX0 -> lo"),
 ])
 def test_what_cannot_change_in_place_is_made_anew_and_restored(scene, change, words):
     netns, twin = host(scene), host(scene)
@@ -143,26 +143,26 @@ def test_what_changes_in_place(scene):
 
 
 DRIFTS = {
-    "down": ("ip -n {0} link set vxlan0 down", ["up: off vs on"]),
-    "mtu": ("ip -n {0} link set vxlan0 mtu 1400", ["mtu: 1400 vs 1450"]),
-    "mac": ("ip -n {0} link set vxlan0 address 02:00:00:00:00:77", ["mac: 02:00:00:00:00:77 vs {mac}"]),
-    "bridge": ("ip -n {0} link set vxlan0 nomaster", ["bridge: none vs br0"]),
-    "learning": ("ip -n {0} link set vxlan0 type vxlan learning", ["learning: on vs off"]),
+    "down": ("ip -n {0} link set vxlan0 down", ["up off -> on"]),
+    "mtu": ("ip -n {0} link set vxlan0 mtu 1400", ["mtu 1400 -> 1450"]),
+    "mac": ("ip -n {0} link set vxlan0 address 02:00:00:00:00:77", ["mac 02:00:00:00:00:77 -> {mac}"]),
+    "bridge": ("ip -n {0} link set vxlan0 nomaster", ["bridge none -> br0"]),
+    "learning": ("ip -n {0} link set vxlan0 type vxlan learning", ["learning on -> off"]),
     "entry gone": ("bridge -n {0} fdb delete " + MAC + " dev vxlan0 dst 192.0.2.2",
-                   ["fdb: none vs " + MAC + " dst 192.0.2.2"]),
+                   ["fdb none -> " + MAC + " dst 192.0.2.2"]),
     "entry elsewhere": ("bridge -n {0} fdb replace " + MAC + " dev vxlan0 dst 192.0.2.9",
-                        ["fdb: " + MAC + " dst 192.0.2.9 vs " + MAC + " dst 192.0.2.2"]),
+                        ["fdb " + MAC + " dst 192.0.2.9 -> " + MAC + " dst 192.0.2.2"]),
     "entry learnt": ("bridge -n {0} fdb replace " + MAC + " dev vxlan0 dst 192.0.2.9 dynamic",
-                     ["fdb: none vs " + MAC + " dst 192.0.2.2"]),
+                     ["fdb none -> " + MAC + " dst 192.0.2.2"]),
     "entry extra": ("bridge -n {0} fdb append 02:00:00:00:00:08 dev vxlan0 dst 192.0.2.2 via enX0",
-                    ["fdb: 02:00:00:00:00:08 dst 192.0.2.2 via enX0, " + MAC + " dst 192.0.2.2 vs "
+                    ["fdb 02:00:00:00:00:08 dst 192.0.2.2 via enX0, " + MAC + " dst 192.0.2.2 -> "
                      + MAC + " dst 192.0.2.2"]),
     "peer gone": ("bridge -n {0} fdb delete " + ZERO + " dev vxlan0 dst 192.0.2.2 via enX0",
-                  ["remotes: 192.0.2.3 vs 192.0.2.2, 192.0.2.3"]),
+                  ["remotes 192.0.2.3 -> 192.0.2.2, 192.0.2.3"]),
     "peer extra": ("bridge -n {0} fdb append " + ZERO + " dev vxlan0 dst 192.0.2.8 via enX0",
-                   ["remotes: 192.0.2.2, 192.0.2.3, 192.0.2.8 vs 192.0.2.2, 192.0.2.3"]),
+                   ["remotes 192.0.2.2, 192.0.2.3, 192.0.2.8 -> 192.0.2.2, 192.0.2.3"]),
     "peer twice": ("bridge -n {0} fdb append " + ZERO + " dev vxlan0 dst 192.0.2.2",
-                   ["remotes: 192.0.2.2, 192.0.2.2 via any link, 192.0.2.3 vs 192.0.2.2, 192.0.2.3"]),
+                   ["remotes 192.0.2.2, 192.0.2.2 via any link, 192.0.2.3 -> 192.0.2.2, 192.0.2.3"]),
     "gone": ("ip -n {0} link delete vxlan0", []),
 }
 
@@ -199,7 +199,7 @@ def test_the_mtu_follows_the_underlay(scene):
     netns = host(scene, mtu=9001)
     act(netns)
     sh(f"ip -n {netns} link set enX0 mtu 1500")
-    assert act(netns).changes[0]["fields"] == ["mtu: 8951 vs 1450"]
+    assert act(netns).changes[0]["fields"] == ["mtu 8951 -> 1450"]
     before = lasting(netns)
     refused = run_module("vxlan_link", **item(netns, mtu=1451))
     assert refused.failed and refused.msg.startswith("mtu: 1451 is not valid") and "enX0 leaves 1450" in refused.msg
@@ -260,7 +260,7 @@ def test_what_a_killed_run_left_is_ours(scene):
     made = act(netns)
     sh(f"ip -n {netns} link delete vxlan0", made.commands[0])  # made, and not marked
     repaired = act(netns)
-    assert repaired.changes[0]["fields"][0] == f"owner: none vs {OWNER}"
+    assert repaired.changes[0]["fields"][0] == f"owner none -> {OWNER}"
     assert link(netns, "vxlan0")["ifalias"] == OWNER and fdb(netns) == [(ZERO, "192.0.2.2", "enX0")]
 
 

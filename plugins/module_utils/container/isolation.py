@@ -13,7 +13,7 @@ import zlib
 from contextlib import suppress
 from pathlib import Path
 
-from ..core.errors import Invalid
+from ..core.errors import OptionError
 from ..core.files import mounts_below, number
 from . import service
 from .launcher import cgroups
@@ -39,7 +39,7 @@ class Isolation:
         self._first_ids = self._taken = None  # where the user ids of each container begin, by name; and the slots of all these
 
     def of(self, item):
-        """The item's fields that depend on the host, and what an administrator should know of them. Raises Invalid."""
+        """The item's fields that depend on the host, and what an administrator should know of them. Raises OptionError."""
         first, why = self._userns(item)
         seccomp = item.seccomp and known_here()
         found = {"userns": first is not None, "first_uid": first or 0, "userns_reason": why, "seccomp": seccomp,
@@ -57,7 +57,7 @@ class Isolation:
         if first is None:
             why = why or "all user ids that there are for containers are taken, by others or in /etc/subuid or /etc/subgid"
         if why and item.userns:
-            raise Invalid("userns", "auto", f"{why}; leave it out, or set it to host")
+            raise OptionError("userns", "auto", f"{why}; leave it out, or set it to host")
         return first, why
 
     def _first_id(self, name):
@@ -173,16 +173,16 @@ def _first_ids():
 
 
 def refuse_binds(item, userns):
-    """Raises Invalid for what a runtime would leave out without a word: crun before 1.9 does, in a user namespace."""
+    """Raises OptionError for what a runtime would leave out without a word: crun before 1.9 does, in a user namespace."""
     for bind in item.binds if userns and is_crun(item.runtime) else ():
         below = [each for each in mounts_below(bind.source) if each != os.path.realpath(bind.source)]
         if below and not bind.read_only:
-            raise Invalid("binds.source", bind.source, f"{below[0]} is mounted below it, and crun may leave that out in a user "
+            raise OptionError("binds.source", bind.source, f"{below[0]} is mounted below it, and crun may leave that out in a user "
                                                        "namespace: set userns to host, or another runtime")
 
 
 def refuse_limits(item, by_systemd):
-    """Raises Invalid for a limit that nothing here would hold; what systemd sets in vain is told in words."""
+    """Raises OptionError for a limit that nothing here would hold; what systemd sets in vain is told in words."""
     limits = [option for option in CONTROLLERS if getattr(item, option)]
     lacking = without_controller(limits) if limits else []
     if by_systemd:
@@ -190,10 +190,10 @@ def refuse_limits(item, by_systemd):
         return [f"{item.key}: the kernel has no controller {CONTROLLERS[option]} in its cgroups: {option} does not hold"
                 for option in lacking if not Path("/sys/fs/cgroup", CONTROLLERS[option]).is_dir()]
     for option in lacking:
-        raise Invalid(option, getattr(item, option), "it needs systemd, or cgroup v2 with the controller "
-                      f"{CONTROLLERS[option]}, and this host has neither; leave it out")
+        raise OptionError(option, getattr(item, option), "it needs systemd, or cgroup v2 with the controller "
+                          f"{CONTROLLERS[option]}, and this host has neither; leave it out")
     if item.restart not in (None, service.NO):
-        raise Invalid("restart", item.restart, "it needs systemd, which does not run this host; leave it out, or set it to no")
+        raise OptionError("restart", item.restart, "it needs systemd, which does not run this host; leave it out, or set it to no")
     return []
 
 

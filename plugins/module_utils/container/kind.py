@@ -9,7 +9,7 @@ import shlex
 import stat
 from pathlib import Path
 
-from ..core.errors import Invalid, Problem
+from ..core.errors import ModuleError, OptionError
 from ..core.files import mounts_below
 from ..core.operations import Attempt, OperationsKind, RemoveFile, Run, WriteFile
 from ..core.plan import DELETE, RECREATE
@@ -45,11 +45,11 @@ OLDEST_LINUX = 5, 12  # the first that has mount_setattr(2)
 
 
 def require_linux(release):
-    """Raise Problem where the kernel is too old to start a container."""
+    """Raise ModuleError where the kernel is too old to start a container."""
     version = tuple(map(int, re.match(r"(\d+)\.(\d+)", release).groups()))
     if version < OLDEST_LINUX:
-        raise Problem(f"Containers need Linux {'.'.join(map(str, OLDEST_LINUX))} or newer, and this host runs {release}: "
-                      "boot a newer kernel, such as that of Debian's backports")
+        raise ModuleError(f"Containers need Linux {'.'.join(map(str, OLDEST_LINUX))} or newer, and this host runs {release}: "
+                          "boot a newer kernel, such as that of Debian's backports")
 
 
 class Containers(OperationsKind):
@@ -93,8 +93,8 @@ class Containers(OperationsKind):
         try:
             known, text = recorded(name)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise Problem(f"{directory}/{BUNDLE} is not the record of a container ({error!r}): "
-                          f"restore it, or remove {directory} to have the container made anew") from error
+            raise ModuleError(f"{directory}/{BUNDLE} is not the record of a container ({error!r}): "
+                              f"restore it, or remove {directory} to have the container made anew") from error
         known = known or Container(name=name, owner=OWNER)  # of a run that was killed before it wrote the record
         pinned = pinned and namespaces.belongs_to(network_namespaces.path_of(name), users(name) if known.userns else None)
         lo = bool(pid or pinned) and network_namespaces.lo_is_up(f"/proc/{pid}/ns/net" if pid else name)
@@ -122,11 +122,11 @@ class Containers(OperationsKind):
         refuse_binds(item, apart["userns"])
         if item.layer == "none" and not item.read_only and (
                 item.rootfs in self.ahead.trees or store.is_store_tree(item.rootfs)):
-            raise Invalid("layer", item.layer, f"{item.rootfs} is shared, and nobody writes to it: set read_only to true, or "
+            raise OptionError("layer", item.layer, f"{item.rootfs} is shared, and nobody writes to it: set read_only to true, or "
                                                "take a directory of your own")
         for option, path in ("init", item.init), ("runtime", item.runtime):
             if path.startswith("/") and not os.access(path, os.X_OK):
-                raise Invalid(option, path, "there is no such program on the host: install it, or leave the option out")
+                raise OptionError(option, path, "there is no such program on the host: install it, or leave the option out")
         return item.with_(service=by_systemd, enabled=item.state != STOPPED if by_systemd else None,
                           rootfs_id=store.tree_of(item.rootfs, self.ahead) if item.recreate == ON_ROOTFS_CHANGE else None, **apart)
 

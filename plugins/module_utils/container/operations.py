@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from typing import Optional, Tuple
 
-from ..core.errors import Problem
+from ..core.errors import ModuleError
 from ..core.files import make_directory, remove_tree
 from ..core.operations import emptied
 from ..core.paths import tidy
@@ -143,7 +143,7 @@ class Prepare:
             os.makedirs(directory, mode=0o700, exist_ok=True)
         with locked(self.item.name):
             if not self.goes_on and running(self.item.name):
-                raise Problem(f"{self.item.key} was started concurrently with its old configuration; run the task again")
+                raise ModuleError(f"{self.item.key} was started concurrently with its old configuration; run the task again")
             for operation in self.operations:
                 operation.apply()
 
@@ -236,7 +236,7 @@ def locked(name):
         with Lock(name):
             yield
     except Refused as error:
-        raise Problem(str(error)) from None
+        raise ModuleError(str(error)) from None
 
 
 def users(name):
@@ -254,14 +254,14 @@ def _group(name):
 def _by_systemd(verb, items):
     units = [service.unit(item.name) for item in items if item.service]
     if units:
-        with contextlib.suppress(Problem):  # what came of each is looked at by itself
+        with contextlib.suppress(ModuleError):  # what came of each is looked at by itself
             service.systemctl(verb, *units)
 
 
 def _raise_all(failures):
     failures = [text for text in failures if text]
     if failures:
-        raise Problem("; ".join(failures))
+        raise ModuleError("; ".join(failures))
 
 
 def _verb(verb, items):

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 
-from ..core.errors import Problem
+from ..core.errors import ModuleError
 from ..core.resource import OWNER
 from .launcher.guard import PROGRAM
 from .launcher.record import RUN, STATE
@@ -88,10 +88,10 @@ def runs_in_unit(name, pid):
 
 
 def systemctl(*words):
-    """Raises Problem with what it says where it fails."""
+    """Raises ModuleError with what it says where it fails."""
     done = subprocess.run(["systemctl", *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise Problem(f"systemctl {' '.join(words[:2])} failed: {done.stderr.strip()}")
+        raise ModuleError(f"systemctl {' '.join(words[:2])} failed: {done.stderr.strip()}")
 
 
 def start_by_hand(names):

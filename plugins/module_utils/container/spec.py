@@ -9,8 +9,8 @@ from dataclasses import dataclass, fields
 from typing import NamedTuple, Optional, Tuple
 
 from ..core import validate
-from ..core.errors import Invalid
-from ..core.resource import OWNER, Item, fact, fixed, identity, settable, told
+from ..core.errors import OptionError
+from ..core.resource import OWNER, Item, fixed, identity, observed_only, settable
 from .launcher.bundle import DEVICES, LAYER, PATH, RUNTIME, STOP_TIMEOUT, WAITS
 from .launcher.confine import CAPABILITIES as ALL_CAPABILITIES
 from .launcher.confine import RLIMITS
@@ -91,10 +91,10 @@ class Container(Item):
     capabilities: Optional[Tuple[str, ...]] = fixed()
     no_new_privs: Optional[bool] = fixed()
     seccomp: Optional[bool] = fixed()
-    seccomp_reason: Optional[str] = told()
+    seccomp_reason: Optional[str] = observed_only(shown=True)
     userns: Optional[bool] = fixed()
     first_uid: Optional[int] = fixed()
-    userns_reason: Optional[str] = told()
+    userns_reason: Optional[str] = observed_only(shown=True)
     user: Optional[str] = fixed()
     ulimits: Optional[Tuple[str, ...]] = fixed()
     init: Optional[str] = fixed()
@@ -112,12 +112,12 @@ class Container(Item):
     namespace: Optional[bool] = settable()
     lo: Optional[bool] = settable()
     state: Optional[str] = settable()
-    exit_status: Optional[int] = told()
-    output: Optional[str] = told()
-    pid: Optional[int] = fact()
-    owner: Optional[str] = fact()
+    exit_status: Optional[int] = observed_only(shown=True)
+    output: Optional[str] = observed_only(shown=True)
+    pid: Optional[int] = observed_only()
+    owner: Optional[str] = observed_only()
 
-    def settled(self):
+    def expected_after_apply(self):
         """The root filesystem may have been made anew in the same run, of which nobody knew its number."""
         return self.with_(rootfs_id=None, **({"state": STARTED} if self.state == RESTARTED else {}))
 
@@ -170,7 +170,7 @@ OPTIONS = {
 
 
 def container(options):
-    """The wanted container from the options of one item. Raises Invalid."""
+    """The wanted container from the options of one item. Raises OptionError."""
     name = validate.thing_name("name", options["name"])
     if options["state"] == "absent":
         return Container(name=name)
@@ -201,13 +201,13 @@ def container(options):
     for each in memory:
         for bind in wanted.binds:
             if each.startswith(bind.dest + "/"):
-                raise Invalid("tmpfs", each, f"the bind to {bind.dest} would hide it: bind what it needs of that one by one")
+                raise OptionError("tmpfs", each, f"the bind to {bind.dest} would hide it: bind what it needs of that one by one")
     return wanted
 
 
 def _memory(value):
     if value is not None and not re.fullmatch(r"[1-9]\d*[KMGT]?", value):
-        raise Invalid("memory", value, "it is a number of bytes, or one with K, M, G or T after it, such as 64M")
+        raise OptionError("memory", value, "it is a number of bytes, or one with K, M, G or T after it, such as 64M")
     return value
 
 
@@ -215,7 +215,7 @@ def _tmpfs(value, privileged):
     found = validate.tmpfs("tmpfs", value)
     for each in ("dev", "suid") if not privileged else ():
         if each in found.partition(":")[2].split(","):
-            raise Invalid("tmpfs", value, f"{each} lifts what keeps the container apart from the host: leave it out, or set "
+            raise OptionError("tmpfs", value, f"{each} lifts what keeps the container apart from the host: leave it out, or set "
                                           "privileged")
     return found
 
@@ -227,20 +227,21 @@ def _init(value):
         return NO_INIT
     if value in INITS or value.startswith("/"):
         return validate.path("init", value if value.startswith("/") else f"/usr/bin/{value}")
-    raise Invalid("init", value, f"it is true, false, {' or '.join(INITS)}, or the path of such a program on the host")
+    raise OptionError("init", value, f"it is true, false, {' or '.join(INITS)}, or the path of such a program on the host")
 
 
 def _runtime(value):
     if value in (OWN_RUNTIME, *RUNTIMES):
         return value
     if not value.startswith("/"):
-        raise Invalid("runtime", value, f"it is {', '.join((OWN_RUNTIME, *RUNTIMES))}, or the path of such a program on the host")
+        raise OptionError("runtime", value,
+                          f"it is {', '.join((OWN_RUNTIME, *RUNTIMES))}, or the path of such a program on the host")
     return validate.path("runtime", value)
 
 
 def _user(value):
     if value is not None and not (re.fullmatch(r"\d{1,5}(:\d{1,5})?", value) and max(map(int, value.split(":"))) < RANGE):
-        raise Invalid("user", value, f"it is UID or UID:GID, numbers below {RANGE}, such as 1000:1000")
+        raise OptionError("user", value, f"it is UID or UID:GID, numbers below {RANGE}, such as 1000:1000")
     return value or "0"
 
 
@@ -255,9 +256,10 @@ def _capabilities(options, privileged):
     for key, names in given.items():
         for each in names:
             if each not in (*ALL_CAPABILITIES, ALL):
-                raise Invalid(f"capabilities.{key}", each, "it is no capability of capabilities(7), nor all")
+                raise OptionError(f"capabilities.{key}", each, "it is no capability of capabilities(7), nor all")
             if privileged:
-                raise Invalid(f"capabilities.{key}", each, "a privileged container has them all: leave out one of the two options")
+                raise OptionError(f"capabilities.{key}", each,
+                                  "a privileged container has them all: leave out one of the two options")
     base = set(ALL_CAPABILITIES if privileged or ALL in given["add"] else CAPABILITIES)
     kept = (base if ALL not in given["drop"] else set()) - set(given["drop"]) | set(given["add"]) - {ALL}
     return tuple(each for each in ALL_CAPABILITIES if each in kept)
@@ -266,12 +268,12 @@ def _capabilities(options, privileged):
 def _ulimit(name, value):
     """``nofile=1024:4096``, in the words of prlimit(1)."""
     if name not in ULIMITS:
-        raise Invalid("ulimits", name, f"it is one of {', '.join(ULIMITS)}")
+        raise OptionError("ulimits", name, f"it is one of {', '.join(ULIMITS)}")
     if not re.fullmatch(r"(\d+|unlimited)(:(\d+|unlimited))?", str(value)):
-        raise Invalid(f"ulimits.{name}", value, "it is a number or unlimited, or a soft and a hard one such as 1024:4096")
+        raise OptionError(f"ulimits.{name}", value, "it is a number or unlimited, or a soft and a hard one such as 1024:4096")
     soft, unused, hard = str(value).partition(":")
     if hard not in ("", "unlimited") and (soft == "unlimited" or int(soft) > int(hard)):
-        raise Invalid(f"ulimits.{name}", value, "the soft limit is above the hard one")
+        raise OptionError(f"ulimits.{name}", value, "the soft limit is above the hard one")
     return f"{name}={soft}:{hard or soft}"
 
 

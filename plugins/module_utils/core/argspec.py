@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from .errors import Invalid
+from .errors import OptionError
 
 
 def argument_spec(options):
@@ -36,9 +36,9 @@ def items_of(options, params):
     if params["config"] is None:
         missing = [name for name, spec in options.items() if spec.get("required") and flat[name] is None]
         if missing:
-            raise Invalid(missing[0], None, "it is required; or give a list of items under config")
+            raise OptionError(missing[0], None, "it is required; or give a list of items under config")
         return [flat]
     for name in options:
         if name in IDENTITY and flat[name] is not None:
-            raise Invalid(name, flat[name], "give it inside config, where config is used: it tells one item from another")
+            raise OptionError(name, flat[name], "give it inside config, where config is used: it tells one item from another")
     return params["config"]

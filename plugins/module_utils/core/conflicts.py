@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from .errors import Invalid
+from .errors import OptionError
 
 REMEDY = "have it removed by prune (overlay_prune: true), or by a task of its own with state: absent"
 
@@ -12,12 +12,12 @@ def refuse_shared_names(links):
     """A namespace has one link of a name, of whichever kind, and a link is the port of one bridge."""
     names, ports = {}, {}
     for item in links:
-        for place in item.places:
+        for place in item.link_names:
             if names.setdefault(place, item.key) != item.key:
-                raise Invalid("name", place[1], f"{item.key} and {names[place]} would both have it")
+                raise OptionError("name", place[1], f"{item.key} and {names[place]} would both have it")
         for port in getattr(item, "ports", None) or ():
             if ports.setdefault((item.netns, port), item.key) != item.key:
-                raise Invalid("ports", port, f"it is to be a port of {item.key} and of {ports[item.netns, port]}")
+                raise OptionError("ports", port, f"it is to be a port of {item.key} and of {ports[item.netns, port]}")
 
 
 def refuse_shared_addresses(stages, left):
@@ -27,13 +27,13 @@ def refuse_shared_addresses(stages, left):
         for item in stage.items:
             for name, value, place in _claims(item):
                 if place in owners:
-                    raise Invalid(_option(stage, name), value, f"{item.key} and {owners[place][1].key} are both given it")
+                    raise OptionError(_option(stage, name), value, f"{item.key} and {owners[place][1].key} are both given it")
                 owners[place] = stage, item
     for item in left:  # a refusal: as long as both are there, neither is reached for sure
         for name, value, place in _claims(item):
             if place in owners:
                 stage, owner = owners[place]
-                refusal = Invalid(_option(stage, name), value, (
+                refusal = OptionError(_option(stage, name), value, (
                     f"{owner.key} is to have it, and {described(item)} has it, which is left of an earlier run and not named any "
                     f"more: {REMEDY}"))
                 refusal.details["left_behind"] = [{"item": described(item)}]
@@ -47,11 +47,11 @@ def _option(stage, name):
 def _claims(item):
     """(option, value, what no other item may have) of an item's addresses, and of the MAC that it has on a bridge."""
     for address in sorted(getattr(item, "addresses", None) or ()):
-        for realm in item.realms:
+        for realm in item.address_scopes:
             yield "addresses", address, (address.split("/")[0], realm)
     name = getattr(item, "mac_on_bridge", None)
     mac = name and getattr(item, name)
-    for realm in item.realms if mac else ():
+    for realm in item.address_scopes if mac else ():
         if realm[0] == "bridge":
             yield name, mac, (mac, realm)
 

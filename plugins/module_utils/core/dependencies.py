@@ -12,7 +12,7 @@ import re
 import shutil
 import traceback
 
-from .errors import Problem
+from .errors import ModuleError
 
 PYROUTE2 = "pyroute2"
 MINIMUM = (0, 7, 2)
@@ -60,13 +60,13 @@ def pyroute2_version():
 
 
 def require(names):
-    """Raises Problem where this host lacks some of these programs, or pyroute2; it names them all."""
+    """Raises ModuleError where this host lacks some of these programs, or pyroute2; it names them all."""
     told = {name: _wrong_with(name) for name in set(names)}
     missing = sorted(name for name, why in told.items() if why)
     if missing:
         failure = import_failure() if PYROUTE2 in missing else None
         packages = [(name, *PACKAGES.get(name, ("python3-pyroute2", None))) for name in missing]
-        raise Problem(
+        raise ModuleError(
             "This host lacks what the task needs: " + "; ".join(told[name] for name in missing),
             missing=[{"name": name, "deb": deb, "rpm": rpm} for name, deb, rpm in packages],
             **({"exception": failure} if failure else {}))

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 
-class Problem(Exception):
+class ModuleError(Exception):
     """Something that stops the module. ``details`` become extra keys of the module's failure."""
 
     def __init__(self, message, **details):
@@ -12,7 +12,7 @@ class Problem(Exception):
         self.details = details
 
 
-class Invalid(Problem):
+class OptionError(ModuleError):
     """A value that breaks a rule: names the option, the value and the rule, before anything has changed."""
 
     def __init__(self, option, value, rule):
@@ -22,10 +22,10 @@ class Invalid(Problem):
     def below(self, outer):
         """The same, where the option stands in a list that another option holds."""
         option, value, rule = self.parts
-        return Invalid(f"{outer}.{option}", value, rule)
+        return OptionError(f"{outer}.{option}", value, rule)
 
 
-class Foreign(Problem):
+class NotOwnedError(ModuleError):
     """A thing of the wanted name that somebody else made; it is neither taken over nor deleted."""
 
     def __init__(self, item, why, remedy):

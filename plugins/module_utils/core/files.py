@@ -9,7 +9,7 @@ import stat
 import subprocess
 import tempfile
 
-from .errors import Problem
+from .errors import ModuleError
 
 
 def number(path):
@@ -46,14 +46,14 @@ def mounts_below(path):
 
 
 def remove_tree(path):
-    """A directory with all that is in it, however deep, but never what is mounted there. Raises Problem."""
+    """A directory with all that is in it, however deep, but never what is mounted there. Raises ModuleError."""
     for each in mounts_below(path):
-        raise Problem(f"{path} is not removed, since {each} is a mount point; umount it first")
+        raise ModuleError(f"{path} is not removed, since {each} is a mount point; umount it first")
     # Where this run is killed, rm ends with it: the next run must not see it at work.
     done = subprocess.run(["setpriv", "--pdeathsig", "KILL", "--", "rm", "-rf", "--one-file-system", "--", path],
                           stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise Problem(f"{path} cannot be removed: {done.stderr.strip()[-500:]}")
+        raise ModuleError(f"{path} cannot be removed: {done.stderr.strip()[-500:]}")
 
 
 def make_directory(path):

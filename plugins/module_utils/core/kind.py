@@ -32,11 +32,11 @@ class Kind:
         self.warnings = []  # what an administrator should know about the host, in words
 
     def parse(self, options):
-        """The wanted item from the options of one. Raises Invalid."""
+        """The wanted item from the options of one. Raises OptionError."""
         raise NotImplementedError
 
     def require(self):
-        """Raises Problem where an option that is not an item's cannot be."""
+        """Raises ModuleError where an option that is not an item's cannot be."""
 
     def requirements(self, options):
         """What the host must have, in the words of ``dependencies``, for items of these options."""

@@ -15,7 +15,7 @@ import subprocess
 from dataclasses import dataclass
 from typing import Tuple
 
-from .errors import Problem
+from .errors import ModuleError
 from .files import begun, interrupted, make_directory, unlink, write
 from .kind import Kind
 from .paths import tidied, tidy
@@ -94,7 +94,7 @@ class Run:
         done = subprocess.run(self.argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
                               env={**os.environ, "PATH": PATH, "LC_ALL": "C"})
         if done.returncode:
-            raise Problem(f"{shlex.join(self.argv)} failed: {done.stderr.strip() or done.stdout.strip()}")
+            raise ModuleError(f"{shlex.join(self.argv)} failed: {done.stderr.strip() or done.stdout.strip()}")
 
     def commands(self):
         return [shlex.join(self.argv)]
@@ -105,7 +105,7 @@ class Attempt(Run):
     """Run a program that may well have nothing to do, and fails then."""
 
     def apply(self):
-        with contextlib.suppress(Problem):
+        with contextlib.suppress(ModuleError):
             super().apply()
 
     def commands(self):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Optional, Tuple
 
-from .errors import Foreign
+from .errors import NotOwnedError
 from .resource import OWNER, UNMARKED, Item
 
 CREATE, UPDATE, RECREATE, DELETE = "create", "update", "recreate", "delete"
@@ -24,7 +24,7 @@ class Difference:
     fixed: bool = False
 
     def __str__(self):
-        return f"{self.field}: {words(self.have)} vs {words(self.want)}"
+        return f"{self.field} {words(self.have)} -> {words(self.want)}"
 
 
 def words(value):
@@ -57,7 +57,7 @@ class Change:
     def differing(self):
         return {each.field for each in self.differences}
 
-    def shown(self):
+    def to_result(self):
         return {"item": self.item, "action": self.action, "fields": [str(each) for each in self.differences]}
 
 
@@ -79,10 +79,10 @@ class Plan:
         return Plan(tuple(change for change in self.changes if change.action != DELETE))
 
     def before(self):
-        return {change.item: change.before.shown() for change in self.changes if change.before}
+        return {change.item: change.before.to_result() for change in self.changes if change.before}
 
     def after(self):
-        return {change.item: change.after.shown() for change in self.changes if change.after}
+        return {change.item: change.after.to_result() for change in self.changes if change.after}
 
 
 def ours(item):
@@ -107,15 +107,15 @@ def diff(wanted, observed, prune=False):
     """The plan that takes a host from ``observed`` to ``wanted``.
 
     ``wanted`` maps each item's key to the item, or to None where it must be absent. ``observed`` maps keys to the
-    items found; with ``prune`` those of ours that ``wanted`` does not name are deleted. Raises Foreign where a
+    items found; with ``prune`` those of ours that ``wanted`` does not name are deleted. Raises NotOwnedError where a
     wanted name, or one to be removed, belongs to a thing that the collection did not make.
     """
     changes = []
     for key, item in wanted.items():
         have = observed.get(key)
         if have is not None and not ours(have):
-            raise Foreign(key, "exists and was not made by this collection",
-                          "Choose another name, or remove it by hand first.")
+            raise NotOwnedError(key, "exists and was not made by this collection",
+                                "Choose another name, or remove it by hand first.")
         if item is None:
             if have is not None:
                 changes.append(Change(DELETE, have, None))
@@ -125,7 +125,7 @@ def diff(wanted, observed, prune=False):
             found = differences(item, have)
             if found:
                 action = RECREATE if any(each.fixed for each in found) else UPDATE
-                changes.append(Change(action, have, item.over(have), found))
+                changes.append(Change(action, have, item.merged_onto(have), found))
     if prune:
         changes = [Change(DELETE, have, None) for key, have in observed.items()
                    if key not in wanted and ours(have)] + changes

@@ -19,9 +19,12 @@ settable = partial(field, default=None)  # it changes in place
 fixed = partial(field, default=None, metadata={"fixed": True})  # it is set at creation: a difference makes the thing anew
 at_least = partial(field, default=None, metadata={"at_least": True})  # a set: the members wanted, whatever else there is
 identity = partial(field, default=None, metadata={"identity": True})  # it finds the thing, and is never compared
-fact = partial(field, default=None, metadata={"identity": True, "hidden": True}, compare=False)  # only observed
-told = partial(field, default=None, metadata={"identity": True}, compare=False)  # only observed, and shown
-hint = fact  # only wanted: what other fields are worked out from
+input_only = partial(field, default=None, metadata={"identity": True, "hidden": True}, compare=False)  # what others follow from
+
+
+def observed_only(shown=False):
+    """A field that is only observed: never compared, and part of results where it is ``shown``."""
+    return field(default=None, metadata={"identity": True, "hidden": not shown}, compare=False)
 
 
 class Item:
@@ -32,12 +35,12 @@ class Item:
     mac_on_bridge: ClassVar = None  # the field of the MAC that others on its bridge see
 
     @property
-    def realms(self):
+    def address_scopes(self):
         """Where each of the item's addresses may stand only once."""
         return (("netns", getattr(self, "netns", None)),)
 
     @property
-    def places(self):
+    def link_names(self):
         """Each (namespace, name) that the links of the item take."""
         return [(self.netns, self.name)]
 
@@ -46,7 +49,7 @@ class Item:
         netns = getattr(self, "netns", None)
         return f"{self.word} {self.name}" + (f" in netns {netns}" if netns else "")
 
-    def over(self, observed):
+    def merged_onto(self, observed):
         """This item with every unmanaged field as observed: what the host holds once this is applied."""
         if observed is None:
             return self
@@ -59,11 +62,11 @@ class Item:
                 updates[each.name] = wanted | (have or frozenset())
         return replace(self, **updates)
 
-    def settled(self):
+    def expected_after_apply(self):
         """What observing must find once this has been applied."""
         return self
 
-    def shown(self):
+    def to_result(self):
         """A plain dict for return values and diffs: sets sorted, unmanaged and hidden fields left out."""
         return {each.name: _plain(getattr(self, each.name)) for each in fields(self)
                 if getattr(self, each.name) is not None and not each.metadata.get("hidden")}

@@ -20,7 +20,7 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from . import dependencies, left_behind
 from .argspec import argument_spec, items_of, spread
 from .conflicts import refuse_shared_addresses, refuse_shared_names
-from .errors import Invalid, Problem
+from .errors import ModuleError, OptionError
 from .plan import diff
 
 
@@ -29,7 +29,7 @@ def _below(option):
     """Names the option of the module that holds the items, where one of theirs is invalid."""
     try:
         yield
-    except Invalid as error:
+    except OptionError as error:
         raise error.below(option) if option else error from None
 
 
@@ -47,7 +47,7 @@ class Stage:
             items = [kind.parse(each) for each in options]
         for item, each in zip(items, options):
             if item.key in self._entries:
-                raise Invalid(option or "config", item.key, "it is given twice")
+                raise OptionError(option or "config", item.key, "it is given twice")
             self._entries[item.key] = (item, each.get("state") != "absent")
         self.wanted = {key: item if present else None for key, (item, present) in self._entries.items()}
 
@@ -75,12 +75,12 @@ class Stage:
         return self._shown(self.found)
 
     def _shown(self, items):
-        return [items[key].shown() for key, item in self.wanted.items() if item]
+        return [items[key].to_result() for key, item in self.wanted.items() if item]
 
     def left(self):
         """The gate: what is observed after applying must leave nothing to do."""
         self.found = self.kind.observe(self.sought, self.prune)
-        return diff({key: item and item.settled() for key, item in self.wanted.items()}, self.found, self.prune)
+        return diff({key: item and item.expected_after_apply() for key, item in self.wanted.items()}, self.found, self.prune)
 
 
 class Module(AnsibleModule):
@@ -113,7 +113,7 @@ def checked(kinds, params):
             if params[option] is not None}
     found = ArgumentSpecValidator(spec).validate({option: params[option] for option in spec})
     if found.error_messages:
-        raise Problem("; ".join(found.error_messages))
+        raise ModuleError("; ".join(found.error_messages))
     return found.validated_parameters
 
 
@@ -140,7 +140,7 @@ def run_all(module, kinds, requirements, stages, gathered=by_option):
         told = left_behind.told(named, left)
         result = {**_converge(module, planned, gathered, left_behind.warnings(named, left)),
                   **({"left_behind": told} if told else {})}
-    except Problem as problem:
+    except ModuleError as problem:
         module.fail_json(msg=str(problem), **problem.details)
     except OSError as error:
         module.fail_json(msg=f"The operating system refused: {error}")
@@ -152,8 +152,8 @@ def run_all(module, kinds, requirements, stages, gathered=by_option):
 
 def _require_root():
     if os.geteuid() != 0:
-        raise Problem(f"This module changes the kernel's state and must run as root, not as uid {os.geteuid()}: "
-                      "set become: true")
+        raise ModuleError(f"This module changes the kernel's state and must run as root, not as uid {os.geteuid()}: "
+                          "set become: true")
 
 
 def _converge(module, stages, gathered, warnings):
@@ -162,7 +162,7 @@ def _converge(module, stages, gathered, warnings):
     doing = [(stage, stage.plan.going, stage.commands[0]) for stage in reversed(planned)]
     doing += [(stage, stage.plan.coming, stage.commands[1]) for stage in planned]
     result = {"changed": bool(planned),
-              "changes": [change.shown() for unused, plan, unused in doing for change in plan.changes],
+              "changes": [change.to_result() for unused, plan, unused in doing for change in plan.changes],
               "commands": [line for unused, unused, lines in doing for line in lines],
               "diff": {when: {key: shown for stage in stages for key, shown in getattr(stage.plan, when)().items()}
                        for when in ("before", "after")}}
@@ -175,7 +175,7 @@ def _converge(module, stages, gathered, warnings):
             module.warn(f"A real run fails unless an earlier task provides this: {each}")
         return {**result, **({"unmet": missing} if missing else {}), "observed": gathered(stages, Stage.predicted)}
     if missing:
-        raise Problem("; ".join(missing))
+        raise ModuleError("; ".join(missing))
     for stage in stages:
         stage.kind.ahead.forget()
     for stage, plan, unused in doing:
@@ -187,8 +187,8 @@ def _converge(module, stages, gathered, warnings):
 
 
 def _gate(stages):
-    left = [change.shown() for stage in stages for change in stage.left().changes]
+    left = [change.to_result() for stage in stages for change in stage.left().changes]
     if left:
-        raise Problem("The host did not keep what was set; another program may manage these: "
-                      + "; ".join(f"{each['item']}: {each['action']} ({', '.join(each['fields'])})" for each in left),
-                      left=left)
+        raise ModuleError("Verification after apply failed: "
+                          + "; ".join(f"{each['item']}: {each['action']} ({', '.join(each['fields'])})" for each in left)
+                          + ". Is another network manager active?", left=left)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import socket
 
-from ..core.errors import Problem
+from ..core.errors import ModuleError
 
 try:
     from pyroute2.netlink.exceptions import NetlinkError
@@ -37,7 +37,7 @@ def commands(ports):
 
 
 def delete(ports):
-    """Delete the entries. Raises Problem."""
+    """Delete the entries. Raises ModuleError."""
     if not ports:
         return
     try:
@@ -46,7 +46,7 @@ def delete(ports):
                 if (None, flow["dport"]) in ports or (flow["daddr"], flow["dport"]) in ports:
                     _delete(conntrack, flow)
     except (NetlinkError, OSError) as error:
-        raise Problem(f"What the kernel remembers of UDP to published ports could not be deleted: {error}") from None
+        raise ModuleError(f"What the kernel remembers of UDP to published ports could not be deleted: {error}") from None
 
 
 def _delete(conntrack, flow):

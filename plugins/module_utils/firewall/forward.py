@@ -13,10 +13,10 @@ import shlex
 from dataclasses import dataclass
 from typing import FrozenSet, NamedTuple, Optional, Tuple
 
-from ..core.errors import Problem
+from ..core.errors import ModuleError
 from ..core.files import number
 from ..core.operations import OperationsKind, Run
-from ..core.resource import OWNER, Item, fact, hint, identity, settable
+from ..core.resource import OWNER, Item, identity, input_only, observed_only, settable
 from ..network import addressing
 from .nftables import TABLE_PREFIX, nft, run
 
@@ -45,9 +45,9 @@ class Passage(Item):
 
     name: str = identity()
     rules: Optional[FrozenSet[Rule]] = settable()
-    accept: Optional[bool] = hint()
-    routed: Optional[bool] = hint()
-    handles: Optional[Tuple[Tuple[Rule, str], ...]] = fact()
+    accept: Optional[bool] = input_only()
+    routed: Optional[bool] = input_only()
+    handles: Optional[Tuple[Tuple[Rule, str], ...]] = observed_only()
 
 
 @dataclass(frozen=True)
@@ -195,5 +195,5 @@ def _chains():
 def _nft(*words):
     done = run("nft", *words)
     if done.returncode:
-        raise Problem(f"nft {' '.join(words)} failed: {done.stderr.strip()}")
+        raise ModuleError(f"nft {' '.join(words)} failed: {done.stderr.strip()}")
     return done.stdout

@@ -13,9 +13,9 @@ import subprocess
 from dataclasses import dataclass, field, replace
 from typing import Optional
 
-from ..core.errors import Invalid
+from ..core.errors import OptionError
 from ..core.operations import PATH, OperationsKind, Run, fed
-from ..core.resource import OWNER, Item, fact, identity, settable
+from ..core.resource import OWNER, Item, identity, observed_only, settable
 from . import conntrack
 
 TABLE_PREFIX = "fromscratch"  # the name is the mark of ours: a table has no room for another
@@ -31,7 +31,7 @@ class Table(Item):
     name: str = identity()
     family: Optional[str] = field(default="inet", metadata={"identity": True})
     rules: Optional[str] = settable()
-    owner: Optional[str] = fact()
+    owner: Optional[str] = observed_only()
 
     @property
     def key(self):
@@ -52,7 +52,7 @@ class LoadTable:
     def apply(self):
         done = run("nft", "-f", "-", text=loading(self.table))
         if done.returncode:
-            raise Invalid("rules", self.table.key, f"nft refuses it: {done.stderr.strip()}")
+            raise OptionError("rules", self.table.key, f"nft refuses it: {done.stderr.strip()}")
 
     def commands(self):
         return [fed("nft -f -", loading(self.table).encode())]
@@ -82,9 +82,9 @@ class Tables(OperationsKind):
 
     def parse(self, options):
         if not re.fullmatch(r"[a-z][a-z0-9_]*", options["name"]):
-            raise Invalid("name", options["name"], "use small letters, digits and '_', a letter first")
+            raise OptionError("name", options["name"], "use small letters, digits and '_', a letter first")
         if options["state"] == "present" and not options["rules"]:
-            raise Invalid("rules", options["rules"], "it is required for this state")
+            raise OptionError("rules", options["rules"], "it is required for this state")
         return Table(name=options["name"], family=options["family"],
                      rules=options["rules"] if options["state"] == "present" else None)
 
@@ -96,7 +96,7 @@ class Tables(OperationsKind):
                                  "containers can send as each other (in the role: overlay_antispoof)")
             return None
         if done.returncode:
-            raise Invalid("rules", item.rules, f"nft refuses it: {done.stderr.strip()}")
+            raise OptionError("rules", item.rules, f"nft refuses it: {done.stderr.strip()}")
         return replace(item, rules=_inner(done.stdout))
 
     def observe(self, wanted, prune):

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import NamedTuple, Optional
 
 from ..core import validate
-from ..core.errors import Invalid
+from ..core.errors import OptionError
 from ..core.kind import Kind
-from ..core.resource import Item, hint, identity
+from ..core.resource import Item, identity, input_only
 
 # The state of a socket that takes what is sent to its port: LISTEN of TCP, and of UDP "not connected".
 WAITING = {"tcp": "0A", "udp": "07"}
@@ -33,7 +33,7 @@ class Port(Item):
     protocol: str = identity()
     port: int = identity()
     address: Optional[str] = identity()
-    over: Optional[bool] = hint()
+    over: Optional[bool] = input_only()
 
     @property
     def key(self):
@@ -60,12 +60,14 @@ class Ports(Kind):
 
     def complete(self, item):
         if item.address and item.address not in self.coming and not has_address(item.address):
-            raise Invalid("address", item.address, f"this host has no such address, at which port {item.port} could be published: "
+            raise OptionError("address", item.address,
+                              f"this host has no such address, at which port {item.port} could be published: "
                                                    "give one that `ip address` shows, or none, which means all that it has")
         if not item.over:
             for listener in listeners(item.protocol, item.port):
                 if listener.stands_behind(item.address):
-                    raise Invalid("port", item.port, f"{listener.program()} of this host listens on it at {listener.address} by "
+                    raise OptionError("port", item.port,
+                                      f"{listener.program()} of this host listens on it at {listener.address} by "
                                                      f"{item.protocol}, and would not be reached any more: choose another port, or "
                                                      "set overlay_publish_over (in topology: publish.over)")
         return item

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import NamedTuple, Optional
 
 from ..core import validate
-from ..core.errors import Invalid
+from ..core.errors import OptionError
 from ..core.files import begun, number, numbers
 from ..core.operations import OperationsKind, RemoveFile, WriteFile
-from ..core.resource import Item, fact, identity, settable
+from ..core.resource import Item, identity, observed_only, settable
 from ..network import addressing
 
 FORMER = "/var/lib/fromscratch/sysctl"
@@ -41,8 +41,8 @@ class Sysctl(Item):
 
     name: str = identity()  # such as "br0/forwarding"
     value: Optional[int] = settable()
-    restored: Optional[int] = fact()  # what it gets when it is not wanted any more; None where it stays as it is
-    former: Optional[int] = fact()  # what it had before it was set here; None where that is what it has now
+    restored: Optional[int] = observed_only()  # what it gets when it is not wanted any more; None where it stays as it is
+    former: Optional[int] = observed_only()  # what it had before it was set here; None where that is what it has now
 
     @property
     def key(self):
@@ -98,7 +98,8 @@ class Sysctls(OperationsKind):
     def parse(self, options):
         device = addressing.plain_interface_name("device", options["device"] or default_device())
         if device is None:
-            raise Invalid("device", None, "this host has no default route, whose device it would be: name one, or add the route")
+            raise OptionError("device", None,
+                              "this host has no default route, whose device it would be: name one, or add the route")
         return Sysctl(name=f"{device}/{options['name']}",
                       value=validate.in_range("value", options["value"], 0, SETTINGS[options["name"]]))
 

@@ -9,7 +9,7 @@ from typing import Optional, Tuple
 
 from ..core.operations import OperationsKind, RemoveFile, Run, SwitchLink, WriteFile
 from ..core.plan import DELETE
-from ..core.resource import OWNER, Item, fact, hint, identity, settable
+from ..core.resource import OWNER, Item, identity, input_only, observed_only, settable
 
 MADE = f"# Made by {OWNER}"  # how each begins, which tells it from somebody else's
 
@@ -24,8 +24,8 @@ class File(Item):
     text: Optional[str] = settable()
     target: Optional[str] = settable()
     mode: Optional[int] = settable()
-    reload: Optional[Tuple[Tuple[str, ...], ...]] = hint()
-    owner: Optional[str] = fact()
+    reload: Optional[Tuple[Tuple[str, ...], ...]] = input_only()
+    owner: Optional[str] = observed_only()
 
     @property
     def key(self):

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..core import validate
-from ..core.errors import Invalid
+from ..core.errors import OptionError
 from ..core.resource import OWNER
 from .files import MADE, File, Files
 
@@ -43,7 +43,7 @@ class Names(Files):
             lines = nameservers() if options["file"] == RESOLV else []
         for each in lines:
             if "\n" in each:
-                raise Invalid("lines", each, "a line has no line break")
+                raise OptionError("lines", each, "a line has no line break")
         text = "".join(f"{line}\n" for line in [f"{MADE} for the network {options['network']}.", *lines])
         return File(path=path(validate.thing_name("network", options["network"]), options["file"]), text=text, mode=0o644)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 from ..core.operations import OperationsKind, Run
-from ..core.resource import Item, fact, identity, settable
+from ..core.resource import Item, identity, observed_only, settable
 
 # A job may just be on its way: it is waited for by that of our own.
 ACTIVE = ("active", "activating", "reloading")
@@ -20,7 +20,7 @@ class Unit(Item):
 
     name: str = identity()
     active: Optional[bool] = settable()
-    failed: Optional[bool] = fact()
+    failed: Optional[bool] = observed_only()
 
 
 class Units(OperationsKind):

@@ -5,7 +5,7 @@ their part would take away the other's at every run. A file tells who has it."""
 from __future__ import annotations
 
 from ..core import validate
-from ..core.errors import Invalid
+from ..core.errors import OptionError
 from .files import MADE, Files
 
 PATH = "/var/lib/fromscratch/use"
@@ -21,7 +21,7 @@ class Use(Files):
             have = found.get(item.key)
             if have is not None and have.text.startswith(HEAD) and have.text != item.text:
                 owner, name = have.text[len(HEAD):].strip(), item.text[len(HEAD):].strip()
-                raise Invalid("use", name, (
+                raise OptionError("use", name, (
                     f"this host belongs to {owner!r}, says {PATH}, and each would undo the other's packet filter, names, settings "
                     "and boot script at every run. Give one use all networks of the host (overlay_networks), or have "
                     f"{owner!r} removed from the host first (overlay_state: absent). Where {owner!r} was only renamed, remove the "
@@ -33,5 +33,5 @@ def files(name, present):
     """Options of ``Use``."""
     validate.required("use", name)
     if "\n" in name:
-        raise Invalid("use", name, "a name has no line break")
+        raise OptionError("use", name, "a name has no line break")
     return [{"path": PATH, "mode": 0o600, "state": "present" if present else "absent", "text": f"{HEAD}{name}\n"}]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Validate addresses, routes, MTUs and names of links.
 
-A rule takes the option's name and the value and returns the value in its canonical form, or raises Invalid.
+A rule takes the option's name and the value and returns the value in its canonical form, or raises OptionError.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import ipaddress
 import os
 import re
 
-from ..core.errors import Invalid
+from ..core.errors import OptionError
 from ..core.validate import in_range, refuse_duplicates, text
 from .links import DEFAULT, DEFAULT6, IFNAME_MAX, Route
 
@@ -23,9 +23,9 @@ def interface_name(option, value):
         return None
     size = len(os.fsencode(text(option, value)))
     if not 1 <= size <= IFNAME_MAX:
-        raise Invalid(option, value, f"an interface name has 1 to {IFNAME_MAX} bytes, this one has {size}")
+        raise OptionError(option, value, f"an interface name has 1 to {IFNAME_MAX} bytes, this one has {size}")
     if value in (".", "..", "all", "default") or re.search(r"[/:\s%]", value) or not value.isprintable():
-        raise Invalid(option, value, "an interface name has no '/', ':', '%' or white space and is not "
+        raise OptionError(option, value, "an interface name has no '/', ':', '%' or white space and is not "
                                      "'.', '..', 'all' or 'default'")
     return value
 
@@ -37,7 +37,8 @@ def plain_interface_name(option, value):
     for all of them, ``br+`` is for iptables, and ``!br0`` any other name for systemd.
     """
     if value is not None and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.@-]*", interface_name(option, value)):
-        raise Invalid(option, value, "it also stands in rules of packet filters and in files, so use letters, digits, '_', '.', "
+        raise OptionError(option, value,
+                          "it also stands in rules of packet filters and in files, so use letters, digits, '_', '.', "
                                      "'@' and '-', the first a letter, a digit or '_'")
     return value
 
@@ -47,9 +48,9 @@ def mac(option, value):
         return None
     canonical = value.lower().replace("-", ":")
     if not MAC.fullmatch(canonical):
-        raise Invalid(option, value, "a MAC address is six pairs of hexadecimal digits, such as 02:00:00:00:00:01")
+        raise OptionError(option, value, "a MAC address is six pairs of hexadecimal digits, such as 02:00:00:00:00:01")
     if int(canonical[:2], 16) & 1 or canonical == "00:00:00:00:00:00":
-        raise Invalid(option, value, "a link needs a unicast MAC address: the first byte is even, and not all are zero")
+        raise OptionError(option, value, "a link needs a unicast MAC address: the first byte is even, and not all are zero")
     return canonical
 
 
@@ -77,14 +78,14 @@ def ip(option, value):
             return str(ipaddress.ip_address(value))
     except ValueError:
         pass
-    raise Invalid(option, value, "give an IPv4 or IPv6 address without a prefix or scope, such as 10.0.0.1 or fd00::1")
+    raise OptionError(option, value, "give an IPv4 or IPv6 address without a prefix or scope, such as 10.0.0.1 or fd00::1")
 
 
 def unicast(option, value):
     """The address of a host on the underlay."""
     address = host_ip(option, value)
     if address is not None and ipaddress.ip_address(address).is_link_local:
-        raise Invalid(option, value, "it must be the address of one host, neither multicast nor link-local")
+        raise OptionError(option, value, "it must be the address of one host, neither multicast nor link-local")
     return address
 
 
@@ -102,39 +103,40 @@ ZERO, LIMITED_BROADCAST = ipaddress.ip_network("0.0.0.0/8"), ipaddress.ip_addres
 def _refuse_no_host(option, value, address):
     """Refuse what no host of a network can be reached by. (240.0.0.0/4 works, and overlays use it.)"""
     if address.is_multicast or address.is_unspecified or address == LIMITED_BROADCAST:
-        raise Invalid(option, value, "it must be the address of one host, neither multicast nor link-local")
+        raise OptionError(option, value, "it must be the address of one host, neither multicast nor link-local")
     if address.is_loopback:
-        raise Invalid(option, value, "it is an address of the loopback, which no other host reaches: give another")
+        raise OptionError(option, value, "it is an address of the loopback, which no other host reaches: give another")
     if address.version == 4 and address in ZERO:
-        raise Invalid(option, value, "0.0.0.0/8 means this network, and is no host's: give another")
+        raise OptionError(option, value, "0.0.0.0/8 means this network, and is no host's: give another")
     if address.version == 6 and address.ipv4_mapped:
-        raise Invalid(option, value, f"it is an IPv4-mapped IPv6 address, which no link carries: give {address.ipv4_mapped} itself")
+        raise OptionError(option, value,
+                          f"it is an IPv4-mapped IPv6 address, which no link carries: give {address.ipv4_mapped} itself")
 
 
 def multicast(option, value):
     address = ip(option, value)
     if address is not None and not ipaddress.ip_address(address).is_multicast:
-        raise Invalid(option, value, "a group is a multicast address, such as 239.1.1.1; peers go into remotes")
+        raise OptionError(option, value, "a group is a multicast address, such as 239.1.1.1; peers go into remotes")
     return address
 
 
 def same_family(option, value, other, reference):
     """``value`` is of the address family of ``reference``, which the option ``other`` gave."""
     if (":" in value) != (":" in reference):
-        raise Invalid(option, value, f"it is of another address family than {other}, {reference}: give one of the same")
+        raise OptionError(option, value, f"it is of another address family than {other}, {reference}: give one of the same")
     return value
 
 
 def interface_address(option, value):
     """An address with its prefix length, as an interface carries it: 10.0.0.1/24."""
     if "/" not in value:
-        raise Invalid(option, value, "an address needs its prefix length, such as 10.0.0.1/24 or fd00::1/64")
+        raise OptionError(option, value, "an address needs its prefix length, such as 10.0.0.1/24 or fd00::1/64")
     try:
         address = ipaddress.ip_interface(value)
     except ValueError as error:
-        raise Invalid(option, value, f"it is not an address with a prefix length ({error})") from None
+        raise OptionError(option, value, f"it is not an address with a prefix length ({error})") from None
     if address.ip.is_multicast or address.ip.is_unspecified or (address.version == 6 and address.ip.is_link_local):
-        raise Invalid(option, value, "an interface carries a unicast address, and the kernel sets link-local IPv6 "
+        raise OptionError(option, value, "an interface carries a unicast address, and the kernel sets link-local IPv6 "
                                      "addresses itself")
     _refuse_no_host(option, value, address.ip)
     _refuse_ends_of_subnet(option, value, address)
@@ -145,14 +147,15 @@ def _refuse_ends_of_subnet(option, value, address):
     """The first and the last address of a subnet are not those of a host, but for the small ones of RFC 3021 and RFC 6164."""
     net = address.network
     if net.prefixlen == 0:
-        raise Invalid(option, value, "a prefix length of 0 makes all addresses of the world neighbours: give that of the subnet")
+        raise OptionError(option, value,
+                          "a prefix length of 0 makes all addresses of the world neighbours: give that of the subnet")
     if net.prefixlen >= net.max_prefixlen - 1:
         return
     if address.version == 4 and address.ip == net.broadcast_address:
-        raise Invalid(option, value, f"it is the broadcast address of its network, {net}: give one between the ends")
+        raise OptionError(option, value, f"it is the broadcast address of its network, {net}: give one between the ends")
     if address.ip == net.network_address:
         what = "the address of its network" if address.version == 4 else "the address of all routers of its network (RFC 4291)"
-        raise Invalid(option, value, f"it is {what}, {net}: give one between the ends")
+        raise OptionError(option, value, f"it is {what}, {net}: give one between the ends")
 
 
 def interface_addresses(option, values):
@@ -171,7 +174,7 @@ def network(option, value):
     try:
         return ipaddress.ip_network(value).with_prefixlen
     except ValueError as error:
-        raise Invalid(option, value, f"it is neither 'default' nor a network such as 10.1.0.0/16 ({error})") from None
+        raise OptionError(option, value, f"it is neither 'default' nor a network such as 10.1.0.0/16 ({error})") from None
 
 
 def routes(option, values, gateway, gateway_option="gateway"):
@@ -183,7 +186,8 @@ def routes(option, values, gateway, gateway_option="gateway"):
         via = host_ip(f"{option}.via", each["via"])
         dst = network(f"{option}.dst", each["dst"])
         if via and dst != DEFAULT and (":" in via) != (":" in dst):
-            raise Invalid(f"{option}.via", via, f"it is of another address family than the destination {dst}: give one of the same")
+            raise OptionError(f"{option}.via", via,
+                              f"it is of another address family than the destination {dst}: give one of the same")
         found.append(route(dst, via))
     found += [route(DEFAULT, host_ip(gateway_option, gateway))] if gateway else []
     refuse_duplicates(f"{option}.dst", [each.dst for each in sorted(set(found), key=str)])
@@ -204,15 +208,15 @@ def refuse_unreachable(routes, addresses, option="routes.via", gateway=None):
     for each in addresses:
         dst = str(ipaddress.ip_interface(each).network)
         if any(route.dst == dst for route in routes):
-            raise Invalid("routes.dst", dst, f"the kernel makes that route itself for the address {each}: leave it out")
+            raise OptionError("routes.dst", dst, f"the kernel makes that route itself for the address {each}: leave it out")
     for each in sorted(route.via for route in routes if route.via):
         via, where = ipaddress.ip_address(each), "gateway" if each == gateway else option
         for net in (net for net in nets if via in net and net.prefixlen < 31 and net.version == 4):
             if via in (net.network_address, net.broadcast_address):
                 what = "broadcast address" if via == net.broadcast_address else "address"
-                raise Invalid(where, each, f"it is the {what} of its network, {net}: give that of a router in it")
+                raise OptionError(where, each, f"it is the {what} of its network, {net}: give that of a router in it")
         if via in {ipaddress.ip_interface(address).ip for address in addresses}:
-            raise Invalid(where, each, "it is one of the addresses of this end itself: give that of a router")
+            raise OptionError(where, each, "it is one of the addresses of this end itself: give that of a router")
         if not via.is_link_local and not any(via in net for net in nets):
-            raise Invalid(where, each, "it is in no network of the addresses ("
-                          + (", ".join(sorted(addresses)) or "none") + ") nor of a route without via: add one that leads to it")
+            raise OptionError(where, each, "it is in no network of the addresses ("
+                              + (", ".join(sorted(addresses)) or "none") + ") nor of a route without via: add one that leads to it")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..core import validate
-from ..core.errors import Invalid
+from ..core.errors import OptionError
 from . import addressing, identity, operations
 from .link_kind import LinkKind
 from .links import Bridge, Neighbour
@@ -41,13 +41,13 @@ OPTIONS = {
 
 
 def bridge(options):
-    """The wanted bridge from the options of one item. Raises Invalid."""
+    """The wanted bridge from the options of one item. Raises OptionError."""
     name = addressing.interface_name("name", options["name"])
     netns = validate.thing_name("netns", options["netns"])
     addresses = addressing.interface_addresses("addresses", options["addresses"])
     ports, hairpins = options["ports"], options["hairpin_ports"]
     for port in set(hairpins or ()) - set(ports or ()):
-        raise Invalid("hairpin_ports", port, "it is not one of ports")
+        raise OptionError("hairpin_ports", port, "it is not one of ports")
     return Bridge(
         name=name, netns=netns, addresses=addresses, up=True, accept_ra=False, accept_redirects=False,
         ipv6=addressing.needs_ipv6(addresses),
@@ -95,7 +95,7 @@ class Bridges(LinkKind):
         addresses = namespace.addresses(link.index)
         return Bridge(
             name=link.name, netns=netns, owner=link.alias, mac=link.mac, mtu=link.mtu, up=link.up,
-            addresses=frozenset(addresses), held=addresses, neighbours=namespace.neighbours(link.index),
+            addresses=frozenset(addresses), kernel_order=addresses, neighbours=namespace.neighbours(link.index),
             ports=frozenset(each.name for each in namespace.links.values() if each.master == link.index),
             hairpin_ports=frozenset(each.name for each in namespace.links.values() if each.master == link.index and each.hairpin),
             stp=bool(data["stp_state"]), priority=data["priority"],

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..core.dependencies import PYROUTE2
-from ..core.errors import Foreign, Invalid
+from ..core.errors import NotOwnedError, OptionError
 from ..core.kind import Kind
 from ..core.plan import CREATE, DELETE, RECREATE, diff
 from ..core.resource import OWNER, UNMARKED
@@ -34,13 +34,13 @@ def leads_nowhere(namespace, device):
 
 
 def underlay_device(namespace, option, address):
-    """The link that carries an address of the underlay. Raises Invalid."""
+    """The link that carries an address of the underlay. Raises OptionError."""
     device = namespace.device_of(address)
     if device is None:
-        raise Invalid(option, address, "no link of this host has this underlay address; give one of its addresses, "
+        raise OptionError(option, address, "no link of this host has this underlay address; give one of its addresses, "
                                        "or the device")
     if device.name == "lo":
-        raise Invalid(option, address, "it is an address of lo, which leads nowhere: give the device that the "
+        raise OptionError(option, address, "it is an address of lo, which leads nowhere: give the device that the "
                                        "peers are reached by (overlay_device)")
     return device
 
@@ -65,11 +65,12 @@ class LinkKind(Kind):
         device = namespace.links.get(item.underlay_device) if item.underlay_device else underlay_device(
             namespace, "underlay", item.underlay)
         if device is None:
-            raise Invalid("underlay_device", item.underlay_device, "this host has no such link")
+            raise OptionError("underlay_device", item.underlay_device, "this host has no such link")
         mtu = tunnel_mtu(device, item.underlay)
         least = least_mtu(item.addresses)
         if mtu < least:
-            raise Invalid("underlay", item.underlay, f"a tunnel through its device leaves {mtu} of the MTU, and the addresses need "
+            raise OptionError("underlay", item.underlay,
+                              f"a tunnel through its device leaves {mtu} of the MTU, and the addresses need "
                                                      f"{least}: raise the MTU of the device, or choose other addresses")
         return item.fitted(mtu)
 
@@ -108,8 +109,8 @@ class LinkKind(Kind):
         if self.half_made(item, link):
             return replace(self.find(namespace, item.netns, link), owner=UNMARKED)
         if link.alias == OWNER:
-            raise Foreign(item.key, f"would take the name of a {link.kind} of this collection",
-                          "Choose another name, or remove that first.")
+            raise NotOwnedError(item.key, f"would take the name of a {link.kind} of this collection",
+                                "Choose another name, or remove that first.")
         return self.item(name=item.name, netns=item.netns, owner=link.alias or link.kind or "the kernel")
 
     def half_made(self, item, link):
@@ -126,7 +127,8 @@ class LinkKind(Kind):
         keys, gone = {item.key for item in named}, self.ahead.gone
         found = [self.whole(have) for netns in sorted({item.netns for item in named} | {None}, key=str)
                  for have in self.ours_in(netns) if have.key not in keys]
-        return [have for have in found if not any(("link", *place) in gone or ("netns", place[0]) in gone for place in have.places)]
+        return [have for have in found
+                if not any(("link", *name) in gone or ("netns", name[0]) in gone for name in have.link_names)]
 
     def whole(self, item):
         """An item found by its name alone, with all that is known of it."""

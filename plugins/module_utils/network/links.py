@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, FrozenSet, NamedTuple, Optional, Tuple
 
-from ..core.resource import Item, at_least, fact, fixed, hint, identity, settable
+from ..core.resource import Item, at_least, fixed, identity, input_only, observed_only, settable
 
 IFNAME_MAX = 15
 
@@ -54,7 +54,7 @@ class Neighbour(NamedTuple):
 
 @dataclass(frozen=True)
 class Bridge(Item):
-    """A Linux bridge. Times in seconds. ``held``: the addresses in the kernel's order, secondary ones last."""
+    """A Linux bridge. Times in seconds. ``kernel_order``: the addresses in the kernel's order, secondary ones last."""
 
     word = kind = "bridge"
     words: ClassVar = {"stp": "stp_state", "priority": "priority", "forward_delay": "forward_delay", "hello_time": "hello_time",
@@ -66,8 +66,8 @@ class Bridge(Item):
     mac: Optional[str] = settable()
     mtu: Optional[int] = settable()
     addresses: Optional[FrozenSet[str]] = settable()
-    underlay: Optional[str] = hint()
-    underlay_device: Optional[str] = hint()
+    underlay: Optional[str] = input_only()
+    underlay_device: Optional[str] = input_only()
     ports: Optional[FrozenSet[str]] = at_least()
     hairpin_ports: Optional[FrozenSet[str]] = settable()
     neighbours: Optional[FrozenSet[Neighbour]] = settable()
@@ -82,14 +82,14 @@ class Bridge(Item):
     accept_redirects: Optional[bool] = settable()
     ipv6: Optional[bool] = settable()
     up: Optional[bool] = settable()
-    owner: Optional[str] = fact()
-    held: Optional[Tuple[str, ...]] = fact()
+    owner: Optional[str] = observed_only()
+    kernel_order: Optional[Tuple[str, ...]] = observed_only()
 
     def fitted(self, mtu):
         return replace(self, mtu=mtu)
 
     @property
-    def realms(self):
+    def address_scopes(self):
         return (("netns", self.netns), ("bridge", self.netns, self.name))
 
 
@@ -99,7 +99,7 @@ class Vxlan(Item):
 
     ``remote`` is the device's own default destination: the one peer, as in ``ip link add ... remote``, or ``""``
     where the peers are all-zero FDB entries (none, or several: head-end replication). ``remotes`` are those entries,
-    the one of ``remote`` among them; ``held`` is how the kernel has them. ``flood`` is about the bridge port that the
+    the one of ``remote`` among them; ``kernel_order`` is how the kernel has them. ``flood`` is about the bridge port that the
     device is, and ``port_fdb`` the MACs that its bridge is told to find there.
     """
 
@@ -129,12 +129,12 @@ class Vxlan(Item):
     accept_ra: Optional[bool] = settable()
     accept_redirects: Optional[bool] = settable()
     up: Optional[bool] = settable()
-    owner: Optional[str] = fact()
-    held: Optional[Tuple[FdbEntry, ...]] = fact()
+    owner: Optional[str] = observed_only()
+    kernel_order: Optional[Tuple[FdbEntry, ...]] = observed_only()
 
-    def over(self, observed):
+    def merged_onto(self, observed):
         """Where ``local`` goes to another address family, what is not managed of the former one has to go."""
-        item = super().over(observed)
+        item = super().merged_onto(observed)
         if not item.local:
             return item
 
@@ -152,7 +152,7 @@ class VethPair(Item):
     """A virtual cable: the host end ``name`` in ``netns``, the inner end ``inner_name`` in ``inner_netns``.
 
     ``joined`` is whether the two ends that were found belong to each other; ``ends`` are the links (netns, name) to
-    delete when the pair has to go; ``held`` the addresses in the kernel's order, secondary ones last.
+    delete when the pair has to go; ``kernel_order`` the addresses in the kernel's order, secondary ones last.
     """
 
     word = "veth_pair"
@@ -168,10 +168,10 @@ class VethPair(Item):
     inner_mac: Optional[str] = settable()
     mtu: Optional[int] = settable()
     inner_mtu: Optional[int] = settable()
-    underlay: Optional[str] = hint()
-    underlay_device: Optional[str] = hint()
+    underlay: Optional[str] = input_only()
+    underlay_device: Optional[str] = input_only()
     bridge: Optional[str] = settable()
-    plugged: Optional[str] = hint()
+    plugged: Optional[str] = input_only()
     addresses: Optional[FrozenSet[str]] = settable()
     routes: Optional[FrozenSet[Route]] = settable()
     accept_ra: Optional[bool] = settable()
@@ -180,18 +180,18 @@ class VethPair(Item):
     inner_accept_redirects: Optional[bool] = settable()
     inner_ipv6: Optional[bool] = settable()
     up: Optional[bool] = settable()
-    owner: Optional[str] = fact()
-    ends: Optional[Tuple[Tuple[Optional[str], str], ...]] = fact()
-    held: Optional[Tuple[str, ...]] = fact()
+    owner: Optional[str] = observed_only()
+    ends: Optional[Tuple[Tuple[Optional[str], str], ...]] = observed_only()
+    kernel_order: Optional[Tuple[str, ...]] = observed_only()
 
     def fitted(self, mtu):
         return replace(self, mtu=mtu, inner_mtu=mtu)
 
     @property
-    def places(self):
+    def link_names(self):
         return [(self.netns, self.name), (self.inner_netns, self.inner_name)]
 
     @property
-    def realms(self):
+    def address_scopes(self):
         inner, bridge = (("netns", self.inner_netns),), self.bridge or self.plugged
         return inner + (("bridge", self.netns, bridge),) if bridge else inner

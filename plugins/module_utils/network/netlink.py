@@ -17,7 +17,7 @@ from functools import singledispatchmethod
 from pathlib import Path
 from typing import Dict, List, Optional
 
-from ..core.errors import Problem
+from ..core.errors import ModuleError
 from . import namespaces, operations
 from .iproute2 import commands
 from .links import DEFAULT, DEFAULT6
@@ -285,14 +285,14 @@ class Links:
         for step in steps:
             try:
                 self._step(step)
-            except (NetlinkError, OSError, Problem) as error:
+            except (NetlinkError, OSError, ModuleError) as error:
                 reason = os.strerror(error.code) if isinstance(error, NetlinkError) else error
-                raise Problem(f"While doing what '{'; '.join(commands([step]))}' does: {reason}") from error
+                raise ModuleError(f"While doing what '{'; '.join(commands([step]))}' does: {reason}") from error
 
     def _there(self, netns):
         namespace = self.namespace(netns)
         if namespace is None:
-            raise Problem(f"there is no network namespace {netns}")
+            raise ModuleError(f"there is no network namespace {netns}")
         return namespace
 
     def _index(self, netns, name):

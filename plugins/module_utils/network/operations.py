@@ -260,7 +260,7 @@ def addresses(change, netns, dev):
     A wanted one may go in the same way: where any is deleted, all that are wanted are set again.
     """
     gained, lost = gained_and_lost(change, "addresses")
-    stale = [each for each in reversed(change.before.held) if each in lost] if lost else []
+    stale = [each for each in reversed(change.before.kernel_order) if each in lost] if lost else []
     again = sorted(change.after.addresses) if lost else gained
     return ([AddressDel(netns, dev, each) for each in stale]
             + [AddressReplace(netns, dev, each) for each in again])

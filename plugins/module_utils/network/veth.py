@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from ..container.launcher.record import running
 from ..core import validate
-from ..core.errors import Invalid, Problem
+from ..core.errors import ModuleError, OptionError
 from ..core.plan import CREATE, ours
 from ..core.resource import OWNER, UNMARKED
 from . import addressing, identity, namespaces, operations
@@ -47,7 +47,7 @@ OPTIONS = {
 
 
 def pair(options):
-    """The wanted pair from the options of one item. Raises Invalid."""
+    """The wanted pair from the options of one item. Raises OptionError."""
     inner_netns = where(options)
     name = host_end(options)
     netns = validate.thing_name("netns", options["netns"])
@@ -78,11 +78,11 @@ def where(options):
     """The namespace of the inner end: a name, or a path below /proc; None where the pair is absent."""
     given = [name for name in ("container", "namespace", "pid") if options[name] is not None]
     if len(given) > 1:
-        raise Invalid(given[1], options[given[1]], f"give one of container, namespace and pid, here beside {given[0]}")
+        raise OptionError(given[1], options[given[1]], f"give one of container, namespace and pid, here beside {given[0]}")
     if options["pid"] is not None:
         return f"/proc/{validate.in_range('pid', options['pid'], 1, 4194304)}/ns/net"
     if not given and options["state"] == "present":
-        raise Invalid("container", None, "give one of container, namespace and pid: it says where the inner end goes")
+        raise OptionError("container", None, "give one of container, namespace and pid: it says where the inner end goes")
     return validate.thing_name(given[0], options[given[0]]) if given else None
 
 
@@ -91,7 +91,7 @@ def host_end(options):
         return addressing.interface_name("name", options["name"])
     inner = options["container"] or options["namespace"]
     if inner is None:
-        raise Invalid("name", None, "it is required, unless container or namespace is given")
+        raise OptionError("name", None, "it is required, unless container or namespace is given")
     return derived_ifname("ve-", inner)
 
 
@@ -105,8 +105,8 @@ class VethPairs(LinkKind):
         for pair in wanted:
             inner = (pair.inner_netns, pair.inner_name)
             if pair.inner_name and inner in seen:
-                raise Problem(f"{pair.key}: the inner end {pair.inner_name} in {pair.inner_netns} is that of "
-                              f"{seen[inner]}, too: give one of them another inner_name")
+                raise ModuleError(f"{pair.key}: the inner end {pair.inner_name} in {pair.inner_netns} is that of "
+                                  f"{seen[inner]}, too: give one of them another inner_name")
             seen[inner] = pair.key
         return super().observe(wanted, prune)
 
@@ -141,7 +141,7 @@ class VethPairs(LinkKind):
             owner=host.owner if inner.alias == INNER else UNMARKED, joined=True, ends=host.ends,
             mac=outer.mac, inner_mac=inner.mac, mtu=outer.mtu, inner_mtu=inner.mtu,
             up=outer.up and inner.up, bridge=host.bridge,
-            addresses=frozenset(addresses), held=addresses,
+            addresses=frozenset(addresses), kernel_order=addresses,
             accept_ra=outer.settings["accept_ra"], accept_redirects=outer.settings["accept_redirects"],
             **{f"inner_{name}": value for name, value in inner.settings.items()},
             routes=None if item.routes is None else there.routes(inner.index))
@@ -189,8 +189,8 @@ class VethPairs(LinkKind):
         for pair in (change.after for change in plan.changes if change.after):
             if namespaces.exists(pair.inner_netns) and namespaces.exists(pair.netns) and namespaces.same(
                     pair.netns, pair.inner_netns):
-                raise Problem(f"{pair.key}: {pair.inner_netns} is the network namespace of its host end; "
-                              "the inner end goes into another")
+                raise ModuleError(f"{pair.key}: {pair.inner_netns} is the network namespace of its host end; "
+                                  "the inner end goes into another")
         return super().missing(plan)
 
     def changed(self, change):

@@ -23,7 +23,7 @@ from dataclasses import replace
 
 from ..core import validate
 from ..core.conflicts import REMEDY
-from ..core.errors import Foreign, Invalid
+from ..core.errors import NotOwnedError, OptionError
 from ..core.plan import CREATE, DELETE, RECREATE
 from ..core.resource import OWNER
 from . import addressing, operations
@@ -61,14 +61,14 @@ OPTIONS = {
 
 
 def vxlan(options):
-    """The wanted VXLAN device from the options of one item. Raises Invalid."""
+    """The wanted VXLAN device from the options of one item. Raises OptionError."""
     vni = validate.in_range("vni", options["vni"], 1, 16777215)
     local = addressing.unicast("local", options["local"])
     if options["state"] == "present":
         validate.required("vni", vni)
         validate.required("local", local)
     if local and ":" in local and options["udp_checksum"] is False:
-        raise Invalid("udp_checksum", False, "UDP over IPv6 needs its checksum: set it to true, or leave it out")
+        raise OptionError("udp_checksum", False, "UDP over IPv6 needs its checksum: set it to true, or leave it out")
     return Vxlan(
         name=addressing.interface_name("name", options["name"]), netns=validate.thing_name("netns", options["netns"]),
         vni=vni, local=local, up=True, accept_ra=False, accept_redirects=False, **peers(options, local),
@@ -87,7 +87,7 @@ def port(options):
     if options["flood"] is None or options["state"] == "absent":
         return {}
     if not options["bridge"]:
-        raise Invalid("flood", options["flood"], "it is about a port of a bridge: give the bridge, too")
+        raise OptionError("flood", options["flood"], "it is about a port of a bridge: give the bridge, too")
     known = [] if options["flood"] else options["fdb"] or []
     return {"flood": options["flood"], "port_fdb": frozenset(addressing.mac("fdb.mac", each["mac"]) for each in known)}
 
@@ -97,7 +97,7 @@ def peers(options, local):
     group = addressing.multicast("group", options["group"])
     if group:
         if options["remotes"]:
-            raise Invalid("group", group, "give either group or remotes, as the peers are reached by one or the other")
+            raise OptionError("group", group, "give either group or remotes, as the peers are reached by one or the other")
         return {"remote": "", "remotes": frozenset(), "group": peer("group", group, local)}
     if options["remotes"] is None:
         return {}
@@ -108,7 +108,7 @@ def peers(options, local):
 
 def peer(option, address, local):
     if address == local:
-        raise Invalid(option, address, "it is local, the address of this host: give those of the others")
+        raise OptionError(option, address, "it is local, the address of this host: give those of the others")
     return addressing.same_family(option, address, "local", local) if local else address
 
 
@@ -138,17 +138,17 @@ class Vxlans(LinkKind):
             for each in () if nowhere else sorted(item.remotes or ()):
                 other = other_way(namespace, each, item.local, device)
                 if other:
-                    raise Invalid("local", item.local, (
+                    raise OptionError("local", item.local, (
                         f"its link is {device.name}, and the kernel reaches the peer {each} by {other}: give the device "
                         f"(overlay_device: {other}), or the address of this host on that"))
             if nowhere:
-                raise Invalid("local", item.local, f"its link, {device.name}, is {nowhere}, which leads to no peer: give the "
+                raise OptionError("local", item.local, f"its link, {device.name}, is {nowhere}, which leads to no peer: give the "
                                                    "device that the peers are reached by (overlay_device), or an address of that")
             item = replace(item, device=device.name)
         if item.device in namespace.links:
             most = tunnel_mtu(namespace.links[item.device], item.local)
             if item.mtu is not None and item.mtu > most:
-                raise Invalid("mtu", item.mtu, f"the underlay device {item.device} leaves {most} bytes")
+                raise OptionError("mtu", item.mtu, f"the underlay device {item.device} leaves {most} bytes")
             item = replace(item, mtu=item.mtu or most)
         return item
 
@@ -168,7 +168,7 @@ class Vxlans(LinkKind):
             device=device,
             remote="" if multicast else remote, group=remote if multicast else "",
             accept_ra=link.settings["accept_ra"], accept_redirects=link.settings["accept_redirects"],
-            held=held, remotes=frozenset(_peer(each, device) for each in held),
+            kernel_order=held, remotes=frozenset(_peer(each, device) for each in held),
             fdb=frozenset(each for each in entries if each.mac != ALL_ZERO),
             bridge=namespace.name_of(link.master) or "", flood=link.flood, port_fdb=namespace.port_fdb(link.index))
 
@@ -202,7 +202,8 @@ class Vxlans(LinkKind):
 
     def _refuse_twin(self, vxlan, twin, what, left=False):
         remedy = f"Where an earlier run left it, {REMEDY}." if left else "Or remove the other."
-        raise Foreign(twin, f"already receives {what} on UDP port {vxlan.port}", f"Give {vxlan.name} another vni or port. {remedy}")
+        raise NotOwnedError(twin, f"already receives {what} on UDP port {vxlan.port}",
+                            f"Give {vxlan.name} another vni or port. {remedy}")
 
     def changed(self, change):
         vxlan = change.after
@@ -242,7 +243,7 @@ class Vxlans(LinkKind):
         # Recreating where peers are not managed meets strangers, too: "ADDRESS via LINK".
         gained = sorted({each.split()[0] for each in vxlan.remotes - held})
         return ([FdbEntry(ALL_ZERO, each, vxlan.device or "") for each in gained],
-                [each for each in before.held if _peer(each, vxlan.device) in held - vxlan.remotes] if before else [])
+                [each for each in before.kernel_order if _peer(each, vxlan.device) in held - vxlan.remotes] if before else [])
 
     def _data(self, change):
         """Without what is not set; but a default destination that has to go is set to the unspecified address."""

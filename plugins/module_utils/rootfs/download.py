@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 
-from ..core.errors import Invalid, Problem
+from ..core.errors import ModuleError, OptionError
 from ..core.validate import in_range
 
 CHUNK = 1 << 16
@@ -27,7 +27,7 @@ class Web:
     def require(self):
         in_range("timeout", self._options["timeout"], 1, 3600)
         if not (self._options["http_agent"] or "").isprintable():  # it becomes a line of the request
-            raise Invalid("http_agent", self._options["http_agent"], "it is one line of text without control characters")
+            raise OptionError("http_agent", self._options["http_agent"], "it is one line of text without control characters")
 
     def curl(self):
         """The same as options of curl."""
@@ -58,20 +58,20 @@ class Web:
             # Not decompressed: some servers call the gzip of a tarball an encoding.
             response = open_url(url, decompress=False, headers={"Accept-Encoding": "identity"}, **self._options)
         except (OSError, ValueError, UrlsError, http.client.HTTPException) as error:
-            raise Problem(f"mirror: {url} {_why(error)}; {remedy}") from error
+            raise ModuleError(f"mirror: {url} {_why(error)}; {remedy}") from error
         length, got = response.headers.get("Content-Length"), 0
         with response:
             while limit is None or got < limit:
                 try:
                     chunk = response.read(CHUNK if limit is None else limit - got)
                 except (OSError, ValueError, http.client.HTTPException) as error:
-                    raise Problem(f"mirror: {url} broke off after {got} bytes ({error}); {remedy}") from error
+                    raise ModuleError(f"mirror: {url} broke off after {got} bytes ({error}); {remedy}") from error
                 if not chunk:
                     break
                 got += len(chunk)
                 yield chunk
         if limit is None and length and length.isdigit() and got < int(length):
-            raise Problem(f"mirror: {url} broke off after {got} of {length} bytes; {remedy}")
+            raise ModuleError(f"mirror: {url} broke off after {got} of {length} bytes; {remedy}")
 
 
 def _why(error):

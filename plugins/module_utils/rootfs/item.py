@@ -8,8 +8,8 @@ import posixpath
 from dataclasses import dataclass, replace
 from typing import Optional
 
-from ..core.errors import Invalid
-from ..core.resource import Item, fact, fixed, identity, settable
+from ..core.errors import OptionError
+from ..core.resource import Item, fixed, identity, observed_only, settable
 from . import releases, store
 
 # Never replaced or removed by one wrong option ...
@@ -41,18 +41,18 @@ class Rootfs(Item):
     immutable: Optional[bool] = settable()
     closed: Optional[bool] = settable()
     leftover: Optional[str] = settable()
-    owner: Optional[str] = fact()
+    owner: Optional[str] = observed_only()
 
     @property
     def key(self):
         return f"{self.word} {self.dest}"
 
-    def settled(self):
+    def expected_after_apply(self):
         """A container may end, and leave a former tree, at any time."""
         return replace(self, leftover=None)
 
-    def shown(self):
-        return {name: value for name, value in super().shown().items() if value != ""}
+    def to_result(self):
+        return {name: value for name, value in super().to_result().items() if value != ""}
 
 
 RECORD = ".alpine_rootfs.json"  # what a tree is made of, in the tree itself
@@ -68,7 +68,7 @@ OPTIONS = {
 
 
 def rootfs(options):
-    """The wanted rootfs from the options of one item. Raises Invalid."""
+    """The wanted rootfs from the options of one item. Raises OptionError."""
     dest = destination("dest", options["dest"])
     checksum = releases.checksum("checksum", options["checksum"])
     version = releases.version("version", options["version"])
@@ -87,14 +87,14 @@ def rootfs(options):
 def destination(option, value):
     """The directory, as a path in its shortest form."""
     if not value.startswith("/") or "\0" in value:
-        raise Invalid(option, value, "give the absolute path of a directory, such as /var/lib/rootfs/alpine")
+        raise OptionError(option, value, "give the absolute path of a directory, such as /var/lib/rootfs/alpine")
     if ".." in value.split("/"):
-        raise Invalid(option, value, "it leads through '..'; give the path itself")
+        raise OptionError(option, value, "it leads through '..'; give the path itself")
     path = "/" + posixpath.normpath(value).lstrip("/")
     if len(os.fsencode(posixpath.basename(path))) > NAME_MAX:
-        raise Invalid(option, value, f"its last part has more than {NAME_MAX} bytes; give a shorter one")
+        raise OptionError(option, value, f"its last part has more than {NAME_MAX} bytes; give a shorter one")
     if store.NAME in path.split("/"):
-        raise Invalid(option, value, f"{store.NAME} is where the trees of root filesystems lie; give a place beside it")
+        raise OptionError(option, value, f"{store.NAME} is where the trees of root filesystems lie; give a place beside it")
     return refuse_system(option, value, path)
 
 
@@ -102,7 +102,7 @@ def refuse_system(option, value, path):
     inside = any(path == tree or path.startswith(tree + "/") for tree in SYSTEM_TREES)
     if path in SYSTEM or (inside and not path.startswith("/usr/local/")):
         where = "it" if path == value else path
-        raise Invalid(option, value, f"{where} belongs to the system of this host; give a directory of its own, such "
+        raise OptionError(option, value, f"{where} belongs to the system of this host; give a directory of its own, such "
                                      "as /var/lib/rootfs/alpine")
     return path
 
@@ -110,7 +110,7 @@ def refuse_system(option, value, path):
 def absolute(option, value):
     """A file on the host."""
     if not value.startswith("/") or "\0" in value:
-        raise Invalid(option, value, "give the absolute path of a tarball on the host")
+        raise OptionError(option, value, "give the absolute path of a tarball on the host")
     return posixpath.normpath("/" + value.lstrip("/"))
 
 
@@ -119,4 +119,5 @@ def refuse_nested(option, paths):
     for path in paths:
         for other in paths:
             if path.startswith(other + "/"):
-                raise Invalid(option, path, f"it is inside of {other}, another rootfs of this task; give it a place beside that")
+                raise OptionError(option, path,
+                                  f"it is inside of {other}, another rootfs of this task; give it a place beside that")

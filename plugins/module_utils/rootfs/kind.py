@@ -16,7 +16,7 @@ import stat
 from dataclasses import replace
 
 from ..container.state import trees_in_use
-from ..core.errors import Invalid, Problem
+from ..core.errors import ModuleError, OptionError
 from ..core.kind import Kind
 from ..core.plan import DELETE
 from ..core.resource import OWNER
@@ -187,7 +187,7 @@ class Rootfses(Kind):
             remedy = ""
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 remedy = f"; make room on the file system of {os.path.dirname(item.dest)}, or choose another dest"
-            raise Problem(f"dest: While {item.dest} was worked on: {error.strerror or error}{remedy}") from error
+            raise ModuleError(f"dest: While {item.dest} was worked on: {error.strerror or error}{remedy}") from error
 
 
 # The record
@@ -262,7 +262,7 @@ def moved(item):
 
 
 def look(dest, beside=True):
-    """What is at ``dest``, with what is left ``beside`` it; None where nothing is. Raises Invalid where nothing of ours can be."""
+    """What is at ``dest``, with what is left ``beside`` it; None where nothing is. Raises OptionError where ours cannot be."""
     parent, base = os.path.split(dest)
     items.refuse_system("dest", dest, os.path.join(os.path.realpath(parent), base))
     refuse_parents(dest)
@@ -276,12 +276,12 @@ def look(dest, beside=True):
         return nothing
     have = tree_at(dest)
     if stat.S_ISLNK(status.st_mode) and not ours_at(dest):
-        raise Invalid("dest", dest, f"it is a symbolic link, to {os.readlink(dest)}; give the directory itself")
+        raise OptionError("dest", dest, f"it is a symbolic link, to {os.readlink(dest)}; give the directory itself")
     if have is not None or stat.S_ISLNK(status.st_mode):
         return replace(have or empty, closed=empty.closed, leftover=left)
     if stat.S_ISDIR(status.st_mode):
         if os.path.ismount(dest):
-            raise Invalid("dest", dest, "it is a mount point, which cannot be replaced; give a directory below it")
+            raise OptionError("dest", dest, "it is a mount point, which cannot be replaced; give a directory below it")
         if not os.listdir(dest):
             return nothing
     return replace(empty, owner="somebody else")
@@ -291,9 +291,9 @@ def refuse_parents(dest):
     path = os.path.dirname(dest)
     while path != "/":
         if os.path.lexists(path) and not os.path.isdir(path):
-            raise Invalid("dest", dest, f"{path} is not a directory")
+            raise OptionError("dest", dest, f"{path} is not a directory")
         if read_record(path) is not None:
-            raise Invalid("dest", dest, f"it is inside of the rootfs {path}, and would be replaced with it; give it a place "
+            raise OptionError("dest", dest, f"it is inside of the rootfs {path}, and would be replaced with it; give it a place "
                                         "beside that")
         path = os.path.dirname(path)
 
@@ -323,10 +323,10 @@ def opened(option, path, remedy="give the path of a tarball on this host"):
     try:
         file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK | os.O_CLOEXEC))  # noqa: SIM115 (closed below)
     except OSError as error:
-        raise Invalid(option, path, f"{error.strerror}; {remedy}") from None
+        raise OptionError(option, path, f"{error.strerror}; {remedy}") from None
     with file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise Invalid(option, path, f"it is not a file; {remedy}")
+            raise OptionError(option, path, f"it is not a file; {remedy}")
         yield file
 
 
@@ -334,22 +334,22 @@ def verified(item, found, wanted=None):
     """The SHA-256 that a tarball has, which must be the one that is ``wanted``, or the item's own."""
     wanted = wanted or item.checksum
     if wanted and found != wanted:
-        raise Problem(f"{option_of(item)}: {item.source} has the SHA-256 {found}, and not {wanted}: it is damaged, or another "
-                      f"tarball. Get it again; or, if you know that it is the right one, set checksum: sha256:{found}")
+        raise ModuleError(f"{option_of(item)}: {item.source} has the SHA-256 {found}, and not {wanted}: it is damaged, or another "
+                          f"tarball. Get it again; or, if you know that it is the right one, set checksum: sha256:{found}")
     return found
 
 
 @contextlib.contextmanager
 def fitting(item, path):
-    """The item's tarball, open to be read once. Raises Problem where it is unfit, or turns out to have been another."""
+    """The item's tarball, open to be read once. Raises ModuleError where it is unfit, or turns out to have been another."""
     with opened(option_of(item), path) as opened_file:
         file, unfit = tarball.Hashed(opened_file), None
         try:
             yield file
-        except tarball.Unfit as error:
+        except tarball.TarballError as error:
             unfit = error
         verified(item, file.sha256())
     if unfit:
         remedy = ("make room, or choose another dest" if "more room" in str(unfit) else
                   "get it again from where it was made, or give another tarball")
-        raise Problem(f"{option_of(item)}: {item.source} {unfit}. Nothing was changed; {remedy}")
+        raise ModuleError(f"{option_of(item)}: {item.source} {unfit}. Nothing was changed; {remedy}")

@@ -8,7 +8,7 @@ import re
 from typing import Tuple
 from urllib.parse import unquote, urlsplit
 
-from ..core.errors import Invalid, Problem
+from ..core.errors import ModuleError, OptionError
 
 DEFAULT_VERSION = "3.21.3"
 MIRROR = "https://dl-cdn.alpinelinux.org/alpine"
@@ -36,14 +36,14 @@ def host_arch(machine=None):
     machine = machine or platform.machine()
     arch = MACHINES.get(machine, machine)
     if arch not in ARCHES:
-        raise Invalid("arch", machine, "Alpine has no such architecture, which is this host's; "
+        raise OptionError("arch", machine, "Alpine has no such architecture, which is this host's; "
                                        f"choose one of {', '.join(ARCHES)}")
     return arch
 
 
 def version(option, value):
     if not VERSION.fullmatch(value):
-        raise Invalid(option, value, f"a release has three numbers, such as {DEFAULT_VERSION}; quote it in YAML")
+        raise OptionError(option, value, f"a release has three numbers, such as {DEFAULT_VERSION}; quote it in YAML")
     return value
 
 
@@ -53,16 +53,16 @@ def mirror(option, value):
         url = urlsplit(value)
         port_is_a_number = url.port is None or url.port > 0
     except ValueError as error:
-        raise Invalid(option, value, f"it is not a URL ({error}); give one such as {MIRROR}") from None
+        raise OptionError(option, value, f"it is not a URL ({error}); give one such as {MIRROR}") from None
     fitting = bool(url.netloc) != (url.scheme == "file")
     if url.scheme not in ("http", "https", "file") or not port_is_a_number or not fitting:
-        raise Invalid(option, value, "give an http or https URL such as " + MIRROR + ", or file:///an/absolute/path")
+        raise OptionError(option, value, "give an http or https URL such as " + MIRROR + ", or file:///an/absolute/path")
     if url.query or url.fragment or re.search(r"\s", value):
-        raise Invalid(option, value, "it is the start of a URL, so it has no query, fragment or white space")
+        raise OptionError(option, value, "it is the start of a URL, so it has no query, fragment or white space")
     if "@" in url.netloc:
         # The URL is part of what is shown, logged and recorded.
-        raise Invalid(option, value.replace(url.netloc, "..." + url.netloc[url.netloc.rindex("@"):]),
-                      "put the user and the password into ~/.netrc of the host, not into the URL")
+        raise OptionError(option, value.replace(url.netloc, "..." + url.netloc[url.netloc.rindex("@"):]),
+                          "put the user and the password into ~/.netrc of the host, not into the URL")
     return value.rstrip("/")
 
 
@@ -72,7 +72,7 @@ def checksum(option, value):
         return None
     digest = re.sub(r"^sha256:", "", value.strip().lower())
     if not SHA256.fullmatch(digest):
-        raise Invalid(option, value, "give sha256: and 64 hexadecimal digits, as sha256sum prints them")
+        raise OptionError(option, value, "give sha256: and 64 hexadecimal digits, as sha256sum prints them")
     return digest
 
 
@@ -104,6 +104,6 @@ def published(text, source):
     about = words[1].lstrip("*").rsplit("/", 1)[-1] if len(words) == 2 else None
     if not words or not SHA256.fullmatch(words[0].lower()) or len(words) > 2 or (
             about is not None and about != source.rsplit("/", 1)[-1]):
-        raise Problem(f"mirror: {source}.sha256 is not the checksum of that tarball, it starts with {text[:80]!r}; "
-                      "use another mirror, or set checksum")
+        raise ModuleError(f"mirror: {source}.sha256 is not the checksum of that tarball, it starts with {text[:80]!r}; "
+                          "use another mirror, or set checksum")
     return words[0].lower()

@@ -19,7 +19,7 @@ import shlex
 
 from ..container.launcher.record import RUN, STORE
 from ..container.state import UNKNOWN, number, trees_in_use
-from ..core.errors import Foreign, Problem
+from ..core.errors import ModuleError, NotOwnedError
 from ..core.files import is_private, mounts_below, remove_tree
 from ..core.operations import emptied
 from ..core.paths import tidy
@@ -167,7 +167,7 @@ def waiting(paths, ahead):
 
 # Changing it
 
-class Busy(Problem):
+class Busy(ModuleError):
     """Another run is at work."""
 
 
@@ -199,7 +199,7 @@ class Store:
                 for each in unused(self.parent) if claimed else ():
                     if each in claimed:
                         remove_tree(each)
-        except (OSError, Problem):
+        except (OSError, ModuleError):
             if kind is None:  # else the first error says more
                 raise
         finally:
@@ -296,11 +296,11 @@ def _claim(tree, locks):
 
 
 def refuse_foreign(parent):
-    """Raise Foreign where something else lies in the place of a store."""
+    """Raise NotOwnedError where something else lies in the place of a store."""
     path = os.path.join(parent, NAME)
     if os.path.lexists(path) and (os.path.islink(path) or not os.path.isdir(path) or os.lstat(path).st_uid != 0):
-        raise Foreign(path, "is where root filesystems have to be unpacked, and was not made by this collection",
-                      "Choose another dest, or remove it by hand first.")
+        raise NotOwnedError(path, "is where root filesystems have to be unpacked, and was not made by this collection",
+                            "Choose another dest, or remove it by hand first.")
 
 
 def _exchange(one, other):

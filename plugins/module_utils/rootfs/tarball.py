@@ -34,7 +34,7 @@ DESCRIPTOR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 DIRECTORY, FILE, SYMLINK, HARDLINK = "directory", "file", "symlink", "hard link"
 
 
-class Unfit(Exception):
+class TarballError(Exception):
     """Why a tarball cannot be unpacked, in words that go on after its name."""
 
 
@@ -69,19 +69,19 @@ class Stream:
 
     def read(self, size=-1):
         if not 0 <= size <= LONGEST_READ:
-            raise Unfit("has a header of an impossible length")
+            raise TarballError("has a header of an impossible length")
         try:
             self.last = self._gzip.read(size)
         except EOFError:
-            raise Unfit("is cut short: the gzip file ends too early") from None
+            raise TarballError("is cut short: the gzip file ends too early") from None
         except (zlib.error, gzip.BadGzipFile) as error:
-            raise Unfit(f"is not a gzip file, or a damaged one ({error})") from None
+            raise TarballError(f"is not a gzip file, or a damaged one ({error})") from None
         self._at += len(self.last)
         return self.last
 
     def seek(self, position, whence=os.SEEK_SET):
         if whence != os.SEEK_SET or position < self._at:
-            raise Unfit("has a member that begins before the one in front of it")
+            raise TarballError("has a member that begins before the one in front of it")
         while self._at < position and self.read(min(CHUNK, position - self._at)):
             pass
         return self._at
@@ -89,12 +89,12 @@ class Stream:
     def finish(self):
         """Read to the end, so that gzip's own checksum is looked at."""
         if self.last != bytes(512):
-            raise Unfit("is cut short or damaged: there is no end of archive where it should be")
+            raise TarballError("is cut short or damaged: there is no end of archive where it should be")
         rest = 0
         while self.read(CHUNK):
             rest += len(self.last)
             if rest > LONGEST_READ or self.last.strip(b"\0"):
-                raise Unfit("goes on after its end of archive")
+                raise TarballError("goes on after its end of archive")
 
 
 def members(file):
@@ -102,7 +102,7 @@ def members(file):
     stream = Stream(file)
     with reasons(), tarfile.open(fileobj=stream, mode="r:", encoding="utf-8", errors="surrogateescape") as archive:
         if archive.firstmember is None:
-            raise Unfit("is an empty archive")
+            raise TarballError("is an empty archive")
         for member in iter(archive.next, None):
             yield archive, member
             archive.members.clear()  # tarfile keeps them all
@@ -111,13 +111,13 @@ def members(file):
 
 @contextlib.contextmanager
 def reasons():
-    """What tarfile raises about a bad archive, as Unfit."""
+    """What tarfile raises about a bad archive, as TarballError."""
     try:
         yield
     except tarfile.TarError as error:
-        raise Unfit(f"is not a tar archive, or a damaged one ({error})") from None
+        raise TarballError(f"is not a tar archive, or a damaged one ({error})") from None
     except (ValueError, OverflowError, RecursionError) as error:
-        raise Unfit(f"has a damaged header ({error})") from None
+        raise TarballError(f"has a damaged header ({error})") from None
 
 
 class Tree:
@@ -128,23 +128,23 @@ class Tree:
         self.kinds, self.judged = {b"": DIRECTORY}, []  # by path: of members, and of the directories that their paths imply
 
     def add(self, member):
-        """The path of a member, and that of the one which it is a hard link to. Raises Unfit."""
+        """The path of a member, and that of the one which it is a hard link to. Raises TarballError."""
         kind, path, target = _kind(member), _path(member.name, "a member"), None
         name, known = path.decode("utf-8", "backslashreplace") or ".", self.kinds.get(path)
         if known and not known == kind == DIRECTORY:
-            raise Unfit(f"has the member {name} twice, as {known} and as {kind}" if path else f"has a {kind} for its root")
+            raise TarballError(f"has the member {name} twice, as {known} and as {kind}" if path else f"has a {kind} for its root")
         if kind == HARDLINK:
             target = _path(member.linkname, f"the hard link {name}")
             if self.kinds.get(target, DIRECTORY) == DIRECTORY:
-                raise Unfit(f"has the hard link {name} to {member.linkname!r}, which is no file before it")
+                raise TarballError(f"has the hard link {name} to {member.linkname!r}, which is no file before it")
         if kind == SYMLINK:
             _judge_symlink(name, path, member.linkname)
         if not (0 <= member.uid < NOBODY and 0 <= member.gid < NOBODY):
-            raise Unfit(f"has the member {name} with an impossible owner, {member.uid}:{member.gid}")
+            raise TarballError(f"has the member {name} with an impossible owner, {member.uid}:{member.gid}")
         if not abs(member.mtime) < LATEST:  # nor is it so with NaN
-            raise Unfit(f"has the member {name} with an impossible time, {member.mtime}")
+            raise TarballError(f"has the member {name} with an impossible time, {member.mtime}")
         if member.size < 0:
-            raise Unfit(f"has the member {name} with the size {member.size}")
+            raise TarballError(f"has the member {name} with the size {member.size}")
         self._place(name, path, kind)
         self._measure(member)
         self.judged.append((path, target))
@@ -157,15 +157,15 @@ class Tree:
             self.text += len(path)
             path, kind = path.rpartition(b"/")[0], DIRECTORY
         if kind == DIRECTORY != self.kinds[path]:
-            raise Unfit(f"has the member {name!r} behind {path.decode('utf-8', 'backslashreplace')}, which is a {self.kinds[path]}")
+            raise TarballError(f"has the member {name!r} behind {path.decode('utf-8', 'backslashreplace')}, which is a {self.kinds[path]}")
         if len(self.kinds) > MOST_MEMBERS or self.text > MOST_TEXT:
-            raise Unfit(f"has more than {MOST_MEMBERS} members, or paths of more than {MOST_TEXT >> 20} MiB")
+            raise TarballError(f"has more than {MOST_MEMBERS} members, or paths of more than {MOST_TEXT >> 20} MiB")
 
     def _measure(self, member):
         self.size += -(-member.size // BLOCK) * BLOCK if member.isreg() else 0
         if self.room is not None and self.size > self.room:
-            raise Unfit(f"needs more room than there is, at least {self.size >> 20} MiB "
-                        f"where {self.room >> 20} MiB are free")
+            raise TarballError(f"needs more room than there is, at least {self.size >> 20} MiB "
+                               f"where {self.room >> 20} MiB are free")
 
 
 def _path(text, what):
@@ -173,23 +173,23 @@ def _path(text, what):
     raw = text.encode("utf-8", "surrogateescape")
     names = [name for name in raw.split(b"/") if name not in (b"", b".")]
     if raw.startswith(b"/"):
-        raise Unfit(f"has {what} with the absolute path {text!r}")
+        raise TarballError(f"has {what} with the absolute path {text!r}")
     if b".." in names:
-        raise Unfit(f"has {what} with the path {text!r}, which leads outside")
+        raise TarballError(f"has {what} with the path {text!r}, which leads outside")
     if b"\0" in raw or len(raw) > LONGEST_PATH or len(names) > DEEPEST or max(map(len, names), default=0) > LONGEST_NAME:
-        raise Unfit(f"has {what} with an impossible path of {len(raw)} bytes and {len(names)} names")
+        raise TarballError(f"has {what} with an impossible path of {len(raw)} bytes and {len(names)} names")
     return b"/".join(names)
 
 
 def _judge_symlink(name, path, target):
     """An absolute target is resolved inside of the container; a relative one must not climb out on the host."""
     if not target or "\0" in target or len(target.encode("utf-8", "surrogateescape")) > LONGEST_TARGET:
-        raise Unfit(f"has the symlink {name} with an impossible target")
+        raise TarballError(f"has the symlink {name} with an impossible target")
     depth = path.count(b"/")
     for part in () if target.startswith("/") else target.split("/"):
         depth += {"": 0, ".": 0, "..": -1}.get(part, 1)
         if depth < 0:
-            raise Unfit(f"has the symlink {name} to {target!r}, which leads outside")
+            raise TarballError(f"has the symlink {name} to {target!r}, which leads outside")
 
 
 def _kind(member):
@@ -197,7 +197,7 @@ def _kind(member):
         if fits():
             return kind
     what = "device node" if member.isdev() and not member.isfifo() else "FIFO" if member.isfifo() else "unknown thing"
-    raise Unfit(f"has the {what} {member.name!r}; a root file system gets its devices when the container starts")
+    raise TarballError(f"has the {what} {member.name!r}; a root file system gets its devices when the container starts")
 
 
 class Writer:
@@ -265,7 +265,7 @@ def _times(member):
 
 @reasons()
 def inspect(file, room=None):
-    """The judged Tree of a tarball. Raises Unfit where it cannot be unpacked into ``room`` bytes. Writes nothing."""
+    """The judged Tree of a tarball. Raises TarballError where it cannot be unpacked into ``room`` bytes. Writes nothing."""
     tree = Tree(room)
     for unused, member in members(file):
         tree.add(member)
@@ -274,7 +274,7 @@ def inspect(file, room=None):
 
 @reasons()
 def unpack(file, path, tree):
-    """Unpack into a directory that is empty and which nobody else can reach. Raises Unfit, where what is in it is to be removed.
+    """Unpack into a directory that is empty and which nobody else can reach. Raises TarballError, where what is in it is to be removed.
 
     ``tree`` is a new one, or has judged these members: the digest of the file tells whether it was these.
     """
@@ -283,6 +283,6 @@ def unpack(file, path, tree):
         for archive, member in members(file):
             path, target = next(judged, None) or tree.add(member)
             if tree.kinds[path] != _kind(member):
-                raise Unfit("has changed since it was judged")
+                raise TarballError("has changed since it was judged")
             writer.write(path, member, target, archive.extractfile(member) if member.isreg() else None)
         writer.finish()

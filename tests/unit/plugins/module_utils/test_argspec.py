@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from ansible_collections.fromscratch.containers.plugins.module_utils.core import argspec, validate
-from ansible_collections.fromscratch.containers.plugins.module_utils.core.errors import Invalid
+from ansible_collections.fromscratch.containers.plugins.module_utils.core.errors import OptionError
 from ansible_collections.fromscratch.containers.plugins.module_utils.network import addressing, identity
 from ansible_collections.fromscratch.containers.plugins.module_utils.network.links import Route
 
@@ -36,14 +36,14 @@ def test_taken(check, value, canonical):
 
 def test_ipv6_needs_an_mtu_of_1280():
     assert addressing.mtu("mtu", 1279, ["10.0.0.1/24"]) == 1279 and addressing.mtu("mtu", 1280, ["fd00::1/64"]) == 1280
-    with pytest.raises(Invalid, match="from 1280"):
+    with pytest.raises(OptionError, match="from 1280"):
         addressing.mtu("mtu", 1279, ["10.0.0.1/24", "fd00::1/64"])
 
 
 def test_families_are_not_mixed():
     assert addressing.same_family("remotes", "10.0.0.2", "local", "10.0.0.1") == "10.0.0.2"
     for one, other in ("10.0.0.1", "fd00::1"), ("fd00::1", "10.0.0.1"):
-        with pytest.raises(Invalid, match=f"remotes: '{one}' is not valid: .* than local, {other}"):
+        with pytest.raises(OptionError, match=f"remotes: '{one}' is not valid: .* than local, {other}"):
             addressing.same_family("remotes", one, "local", other)
 
 
@@ -53,7 +53,7 @@ def test_routes_and_the_gateway_are_one_set():
     found = addressing.routes("routes", [{"dst": "10.1.0.0/16", "via": None}], "10.0.0.1")
     assert found == {Route("10.1.0.0/16"), Route("default", "10.0.0.1")}
     for dst, via in ("10.1.0.0/16", "fd00::1"), ("0.0.0.0/0", "fd00::1"), ("::/0", "10.0.0.1"):
-        with pytest.raises(Invalid, match="routes.via: .*another address family"):
+        with pytest.raises(OptionError, match="routes.via: .*another address family"):
             addressing.routes("routes", [{"dst": dst, "via": via}], None)
 
 
@@ -72,7 +72,7 @@ def test_a_gateway_that_can_be_reached(via, others):
 
 @pytest.mark.parametrize("via, others", [("10.9.0.1", []), ("fd01::1", []), ("10.9.0.1", [Route("10.9.0.0/24", "10.0.0.1")])])
 def test_a_gateway_out_of_reach(via, others):
-    with pytest.raises(Invalid, match=f"gateway: '{via}' is not valid: it is in no network of the addresses"):
+    with pytest.raises(OptionError, match=f"gateway: '{via}' is not valid: it is in no network of the addresses"):
         addressing.refuse_unreachable([Route("default", via), *others], ["10.0.0.100/24", "fd00::100/64"], gateway=via)
 
 
@@ -103,7 +103,7 @@ def test_items_come_from_either_form():
     ({"name": "a", "port": 4789, "config": []}, "name: 'a' is not valid: give it inside config"),
 ])
 def test_the_forms_are_not_mixed(params, start):
-    with pytest.raises(Invalid) as refused:
+    with pytest.raises(OptionError) as refused:
         argspec.items_of(OPTIONS, params)
     assert str(refused.value).startswith(start)
 
@@ -130,5 +130,5 @@ def test_a_command_is_a_list_or_split_as_by_a_shell(value, words):
 
 def test_duplicates():
     validate.refuse_duplicates("remotes", ["a", "b"])
-    with pytest.raises(Invalid, match="remotes: 'a' is not valid: it is given twice"):
+    with pytest.raises(OptionError, match="remotes: 'a' is not valid: it is given twice"):
         validate.refuse_duplicates("remotes", ["a", "b", "a"])

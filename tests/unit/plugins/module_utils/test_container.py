@@ -11,7 +11,7 @@ from ansible_collections.fromscratch.containers.plugins.module_utils.container i
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.kind import require_linux
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher import bundle, cgroups
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.spec import Bind, from_bundle, to_bundle
-from ansible_collections.fromscratch.containers.plugins.module_utils.core.errors import Invalid, Problem
+from ansible_collections.fromscratch.containers.plugins.module_utils.core.errors import ModuleError, OptionError
 
 HOSTILE = ["a b", "'", '"', "$HOME", "`id`", "\\", "\n", "*", "{}", "{0}", "%s", "-n", "", "ü", "a'b\"c\\", "\t", "EOF"]
 MAPPED = {"userns": True, "first_uid": 600000}
@@ -129,7 +129,7 @@ def test_every_setting_is_in_the_bundle():
     ({"tmpfs": ["/x:dev"]}, ["tmpfs", "dev lifts"]),
     ({"tmpfs": ["/x:mode=700,suid"]}, ["tmpfs", "suid lifts"])])
 def test_rights_and_limits_that_are_none(options, words):
-    with pytest.raises(Invalid) as caught:
+    with pytest.raises(OptionError) as caught:
         container(**options)
     assert all(word in str(caught.value) for word in words), caught.value
 
@@ -153,7 +153,7 @@ def test_a_record_of_a_former_release():
 
 
 def test_names_are_checked():
-    with pytest.raises(Invalid):
+    with pytest.raises(OptionError):
         container(name="c~x")
     for name in "", "../x", ".":
         with pytest.raises(bundle.Refused):
@@ -164,5 +164,5 @@ def test_a_kernel_that_is_too_old():
     for release in "5.12.0", "6.1.0-28-amd64", "10.0-rc1":
         require_linux(release)
     for release in "5.10.0-33-amd64", "4.19.0":
-        with pytest.raises(Problem, match=f"Containers need Linux 5.12 or newer, and this host runs {release}: "):
+        with pytest.raises(ModuleError, match=f"Containers need Linux 5.12 or newer, and this host runs {release}: "):
             require_linux(release)

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from ansible_collections.fromscratch.containers.plugins.module_utils.core import dependencies
-from ansible_collections.fromscratch.containers.plugins.module_utils.core.errors import Problem
+from ansible_collections.fromscratch.containers.plugins.module_utils.core.errors import ModuleError
 from ansible_collections.fromscratch.containers.plugins.module_utils.host import topology
 from ansible_collections.fromscratch.containers.plugins.module_utils.host.topology import KINDS, Topology
 
@@ -40,14 +40,14 @@ def test_a_version_that_will_do(host, version):
 @pytest.mark.parametrize("version", ["0.7.1", "0.6.13", "0.5.14"])
 def test_a_version_that_is_too_old(host, version):
     host(version)
-    with pytest.raises(Problem, match=f"pyroute2 0.7.2 or newer, and {version} is too old [(]the package") as found:
+    with pytest.raises(ModuleError, match=f"pyroute2 0.7.2 or newer, and {version} is too old [(]the package") as found:
         dependencies.require(["pyroute2"])
     assert found.value.details == {"missing": [{"name": "pyroute2", "deb": "python3-pyroute2", "rpm": None}]}
 
 
 def test_none(host):
     host(None)
-    with pytest.raises(Problem, match="pyroute2 0.7.2 or newer [(]the package") as found:
+    with pytest.raises(ModuleError, match="pyroute2 0.7.2 or newer [(]the package") as found:
         dependencies.require(["pyroute2"])
     assert found.value.details["missing"][0]["name"] == "pyroute2" and "ModuleNotFoundError" in found.value.details["exception"]
 
@@ -62,7 +62,7 @@ def test_one_that_does_not_say(host, monkeypatch):
 def test_all_that_is_missing_is_named_at_once_with_its_package(host, monkeypatch):
     host(None)
     monkeypatch.setattr(dependencies.shutil, "which", lambda name, path: None if name in ("mount", "nft") else f"/usr/bin/{name}")
-    with pytest.raises(Problem) as found:
+    with pytest.raises(ModuleError) as found:
         dependencies.require(["nft", "ip", "mount", "pyroute2", "mount"])
     assert str(found.value) == (
         "This host lacks what the task needs: the program mount (the package mount, util-linux-core in the family of Red Hat); "

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from ansible_collections.fromscratch.containers.plugins.module_utils.core import resource
-from ansible_collections.fromscratch.containers.plugins.module_utils.core.errors import Foreign
+from ansible_collections.fromscratch.containers.plugins.module_utils.core.errors import NotOwnedError
 from ansible_collections.fromscratch.containers.plugins.module_utils.core.plan import Difference, diff, words
 from ansible_collections.fromscratch.containers.plugins.module_utils.network import identity, links
 from ansible_collections.fromscratch.containers.plugins.module_utils.network.bridge import Bridges
@@ -34,7 +34,7 @@ class Thing(resource.Item):
     sign: Optional[int] = field(default=None, metadata={"fixed": lambda have, want: have * want < 0})
     parts: Optional[FrozenSet[str]] = resource.settable()
     friends: Optional[FrozenSet[str]] = resource.at_least()
-    owner: Optional[str] = resource.fact()
+    owner: Optional[str] = resource.observed_only()
 
 
 def plan(wanted, *observed, prune=False):
@@ -56,20 +56,20 @@ def test_nothing_to_do():
 
 
 def test_create_and_delete():
-    assert only(plan(Thing("a", size=1))).shown() == {"item": "thing a", "action": "create", "fields": []}
+    assert only(plan(Thing("a", size=1))).to_result() == {"item": "thing a", "action": "create", "fields": []}
     gone = plan(None, have(size=1))
     assert only(gone).action == "delete" and gone.before() and not gone.after()
 
 
 def test_what_is_settable_is_updated_and_the_rest_is_kept():
     found = plan(Thing("a", colour="red"), have(colour="blue", size=3))
-    assert only(found).shown() == {"item": "thing a", "action": "update", "fields": ["colour: blue vs red"]}
+    assert only(found).to_result() == {"item": "thing a", "action": "update", "fields": ["colour blue -> red"]}
     assert found.after() == {"thing a": {"name": "a", "colour": "red", "size": 3}}
 
 
 def test_what_is_fixed_makes_it_anew_with_all_that_is_not_managed():
     change = only(plan(Thing("a", size=2), have(colour="blue", size=1)))
-    assert (change.action, [str(each) for each in change.differences]) == ("recreate", ["size: 1 vs 2"])
+    assert (change.action, [str(each) for each in change.differences]) == ("recreate", ["size 1 -> 2"])
     assert change.after.colour == "blue"
 
 
@@ -81,7 +81,7 @@ def test_fixed_for_some_differences_only(sign, action):
 def test_a_set_is_exact_and_at_least_is_not():
     parts, more = frozenset("x"), frozenset("xy")
     assert not plan(Thing("a", friends=parts), have(friends=more))
-    assert only(plan(Thing("a", parts=parts), have(parts=more))).shown()["fields"] == ["parts: x, y vs x"]
+    assert only(plan(Thing("a", parts=parts), have(parts=more))).to_result()["fields"] == ["parts x, y -> x"]
     change = only(plan(Thing("a", friends=frozenset("z")), have(friends=more)))
     assert change.after.friends == frozenset("xyz")
     assert not plan(Thing("a", parts=frozenset()), have(parts=frozenset()))
@@ -91,19 +91,19 @@ def test_prune_deletes_ours_and_nothing_else():
     others = have("b"), Thing("c", owner="somebody")
     assert not plan(Thing("a"), have(), *others)
     found = plan(Thing("a"), have(), *others, prune=True)
-    assert only(found).shown() == {"item": "thing b", "action": "delete", "fields": []}
+    assert only(found).to_result() == {"item": "thing b", "action": "delete", "fields": []}
 
 
 @pytest.mark.parametrize("wanted", [Thing("a"), None])
 @pytest.mark.parametrize("owner", ["somebody", "", None])
 def test_a_thing_of_somebody_else_is_refused(wanted, owner):
-    with pytest.raises(Foreign, match="thing a exists and was not made by this collection; it is left alone"):
+    with pytest.raises(NotOwnedError, match="thing a exists and was not made by this collection; it is left alone"):
         plan(wanted, Thing("a", owner=owner))
 
 
 def test_what_a_killed_run_left_is_marked():
     left = Thing("a", colour="red", owner=resource.UNMARKED)
-    assert only(plan(Thing("a", colour="red"), left)).shown()["fields"] == [f"owner: none vs {OURS}"]
+    assert only(plan(Thing("a", colour="red"), left)).to_result()["fields"] == [f"owner none -> {OURS}"]
     assert only(plan(None, left)).action == "delete"
 
 
@@ -114,7 +114,7 @@ def test_what_a_killed_run_left_is_marked():
 ])
 def test_words(value, text):
     assert words(value) == text
-    assert str(Difference("vni", 1, value)) == f"vni: 1 vs {text}"
+    assert str(Difference("vni", 1, value)) == f"vni 1 -> {text}"
 
 
 def test_keys_tell_namespaces_apart():
@@ -122,9 +122,9 @@ def test_keys_tell_namespaces_apart():
 
 
 def test_shown_leaves_out_what_is_hidden_or_not_managed():
-    assert have(parts=frozenset("ba")).shown() == {"name": "a", "parts": ["a", "b"]}
+    assert have(parts=frozenset("ba")).to_result() == {"name": "a", "parts": ["a", "b"]}
     entry = links.Vxlan(name="v", fdb=frozenset([links.FdbEntry("m", "d")]))
-    assert entry.shown() == {"name": "v", "fdb": [{"mac": "m", "dst": "d"}]}
+    assert entry.to_result() == {"name": "v", "fdb": [{"mac": "m", "dst": "d"}]}
 
 
 def test_derived_names_and_macs():
@@ -149,7 +149,7 @@ def test_planned_case(path):
         wanted[found.key] = None if absent else found
     found = diff(wanted, observed, case.get("prune", False))
     shown = [f"{each['action']} {each['item']}" + (f" ({'; '.join(each['fields'])})" if each["fields"] else "")
-             for each in (change.shown() for change in found.changes)]
+             for each in (change.to_result() for change in found.changes)]
     assert (shown, kind.commands(found)) == (case["changes"], case["commands"])
 
 
@@ -160,7 +160,7 @@ def item(kind, values):
 
 
 def typed(name, value):
-    if name in ("ends", "held"):
+    if name in ("ends", "kernel_order"):
         return tuple(links.FdbEntry(**each) if isinstance(each, dict) else tuple(each) if isinstance(each, list) else each
                      for each in value)
     if not isinstance(value, list):

@@ -21,11 +21,11 @@ from ansible_collections.fromscratch.containers.plugins.module_utils.core.kind i
 @dataclass(frozen=True)
 class Lamp(resource.Item):
     word = "lamp"
-    realms = ()
+    address_scopes = ()
 
     name: str = resource.identity()
     colour: Optional[str] = resource.settable()
-    owner: Optional[str] = resource.fact()
+    owner: Optional[str] = resource.observed_only()
 
 
 class Lamps(Kind):
@@ -94,9 +94,9 @@ def test_once_and_no_more(switch):
 def test_a_host_that_does_not_keep_what_was_set(switch):
     host = {"lamp a": Lamp("a", "blue", owner=resource.OWNER)}
     found = switch(host, lambda host, plan: None, colour="red")
-    assert found["failed"] and found["msg"] == ("The host did not keep what was set; another program may manage these: "
-                                                "lamp a: update (colour: blue vs red)")
-    assert found["left"] == [{"item": "lamp a", "action": "update", "fields": ["colour: blue vs red"]}]
+    assert found["failed"] and found["msg"] == ("Verification after apply failed: "
+                                                "lamp a: update (colour blue -> red). Is another network manager active?")
+    assert found["left"] == [{"item": "lamp a", "action": "update", "fields": ["colour blue -> red"]}]
     again = switch(host, lambda host, plan: None, state="absent")
     assert again["failed"] and again["left"][0]["action"] == "delete"
 

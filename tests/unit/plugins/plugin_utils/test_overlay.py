@@ -7,7 +7,7 @@ import copy
 
 import pytest
 
-from ansible_collections.fromscratch.containers.plugins.module_utils.core.errors import Problem
+from ansible_collections.fromscratch.containers.plugins.module_utils.core.errors import ModuleError
 from ansible_collections.fromscratch.containers.plugins.module_utils.network.identity import derived_mac
 from ansible_collections.fromscratch.containers.plugins.plugin_utils.antispoof import link_local
 from ansible_collections.fromscratch.containers.plugins.plugin_utils.overlay import Overlay
@@ -239,7 +239,7 @@ def test_hosts_that_do_not_fit_together(h1, h2, message, first, second):
     hosts = {"h1": {**host(1, "a"), **{f"overlay_{key}": value for key, value in h1.items()}},
              "h2": {**host(2, "b"), **{f"overlay_{key}": value for key, value in h2.items()}}}
     for name in first, second:
-        with pytest.raises(Problem) as found:
+        with pytest.raises(ModuleError) as found:
             of(hosts, name)
         assert message in str(found.value)
 
@@ -249,7 +249,7 @@ def test_containers_without_a_bridge_address_are_in_one_subnet():
     hosts = {name: {**each, "overlay_bridge_address": None} for name, each in two().items()}
     assert of(hosts, "h1")["veth_pair"]
     hosts["h2"]["overlay_containers"] = [{"name": "b", "address": "10.0.0.20/25"}]
-    with pytest.raises(Problem, match="container b of h2 has 10.0.0.20/25, and the network overlay is 10.0.0.0/24 on h1"):
+    with pytest.raises(ModuleError, match="container b of h2 has 10.0.0.20/25, and the network overlay is 10.0.0.0/24 on h1"):
         of(hosts, "h1")
 
 
@@ -262,13 +262,13 @@ def test_a_second_subnet_of_a_family_and_an_address_by_itself():
     assert "ip saddr { 10.0.0.0/24, 10.1.0.0/24 } oifname" in found["nftables"][0]["rules"]
     assert of(hosts, "h2")["veth_pair"]
     hosts["h1"]["overlay_containers"].append({"name": "d", "address": "10.2.0.10/24"})
-    with pytest.raises(Problem, match="container d is outside of 10.0.0.0/24 and 10.1.0.0/24, the subnet of"):
+    with pytest.raises(ModuleError, match="container d is outside of 10.0.0.0/24 and 10.1.0.0/24, the subnet of"):
         of(hosts, "h2")
 
 
 def test_all_misfits_are_told_at_once():
     hosts = {"h1": host(1, "a"), "h2": host(2, "a", underlay_ip="172.31.0.1", port=1)}
-    with pytest.raises(Problem) as found:
+    with pytest.raises(ModuleError) as found:
         of(hosts, "h1")
     assert len(str(found.value).splitlines()) == 3
 
@@ -335,7 +335,7 @@ def test_the_link_local_address_of_a_mac():
 def test_an_allowed_address_is_one(value):
     here = host(1, "a")
     here["overlay_containers"][0]["allowed_addresses"] = [value]
-    with pytest.raises(Problem, match=r"overlay_containers.allowed_addresses: .* is not valid: give the address of one host"):
+    with pytest.raises(ModuleError, match=r"overlay_containers.allowed_addresses: .* is not valid: give the address of one host"):
         of({"h1": here}, "h1")
 
 
@@ -418,7 +418,7 @@ def test_the_host_is_asked_for_the_ports():
     ({"h1": host(1, bridge_netfilter="off")}, ["overlay_bridge_netfilter", "off", "warn, accept"]),
 ])
 def test_egress_that_cannot_be(hosts, words):
-    with pytest.raises(Problem) as caught:
+    with pytest.raises(ModuleError) as caught:
         of(hosts, "h1")
     assert all(each in str(caught.value) for each in words), caught.value
 
@@ -426,7 +426,7 @@ def test_egress_that_cannot_be(hosts, words):
 def test_egress_of_networks_that_share_addresses():
     networks = [{"name": name, "vni": at, "bridge": f"br{at}", "vxlan": f"vx{at}", "bridge_address": f"10.0.0.{at}/24", **more}
                 for at, (name, more) in enumerate({"one": {"egress": True}, "two": {}}.items(), 1)]
-    with pytest.raises(Problem, match="overlay_egress: the networks one and two of h1 share addresses"):
+    with pytest.raises(ModuleError, match="overlay_egress: the networks one and two of h1 share addresses"):
         of({"h1": host(1, networks=networks)}, "h1")
 
 
@@ -447,10 +447,10 @@ def test_networks_of_a_host_are_kept_apart():
 @pytest.mark.parametrize("name", ['a"accept#', "br*", "br+", "!br0", "-br0", "br0;", "a'b", "br[0]", "bré", "br\\"])
 @pytest.mark.parametrize("option", ["bridge", "vxlan"])
 def test_a_name_of_a_link_that_could_not_be_written_into_a_rule(option, name):
-    with pytest.raises(Problem) as caught:
+    with pytest.raises(ModuleError) as caught:
         of({"h1": host(1, **{option: name})}, "h1")
     assert f"overlay_{option}: {name!r} is not valid: it also stands in rules" in str(caught.value)
-    with pytest.raises(Problem):
+    with pytest.raises(ModuleError):
         of({"h1": host(1, networks=[{"name": "one", option: name}])}, "h1")
 
 
