@@ -393,7 +393,7 @@ def test_from_one_to_the_other_and_back(userns, rootfs, scene):
     first = os.stat("/run/netns/c1").st_ino
     other, = {*USERNS} - {userns}
     changed = act(name="c1", rootfs=rootfs, userns=other)
-    assert changed.changes[0]["action"] == "recreate" and any(each.startswith("userns: ") for each in changed.changes[0]["fields"])
+    assert changed.changes[0]["action"] == "recreate" and any(each.startswith("userns ") for each in changed.changes[0]["fields"])
     assert os.stat("/run/netns/c1").st_ino != first and os.stat(f"/proc/{pid()}/ns/net").st_ino == os.stat("/run/netns/c1").st_ino
     act(name="c1", rootfs=rootfs, userns=userns)
     act(name="c1", state="absent")
@@ -516,7 +516,7 @@ def test_a_new_root_filesystem(rootfs, tmp_path):
     sh(f"mv {private} {tmp_path}/old", f"mv {other} {private}")
     changed = act(config=config)
     assert [each["item"] for each in changed.changes] == ["container c2"]
-    assert changed.changes[0]["action"] == "recreate" and changed.changes[0]["fields"][0].startswith("rootfs_id: ")
+    assert changed.changes[0]["action"] == "recreate" and changed.changes[0]["fields"][0].startswith("rootfs_id ")
     assert pid("c1") == before and inside("ls /new", "c2") == "/new" and run_in("ls /new", "c1").returncode != 0
 
 
