@@ -157,7 +157,8 @@ class Tree:
             self.text += len(path)
             path, kind = path.rpartition(b"/")[0], DIRECTORY
         if kind == DIRECTORY != self.kinds[path]:
-            raise TarballError(f"has the member {name!r} behind {path.decode('utf-8', 'backslashreplace')}, which is a {self.kinds[path]}")
+            above = path.decode("utf-8", "backslashreplace")
+            raise TarballError(f"has the member {name!r} behind {above}, which is a {self.kinds[path]}")
         if len(self.kinds) > MOST_MEMBERS or self.text > MOST_TEXT:
             raise TarballError(f"has more than {MOST_MEMBERS} members, or paths of more than {MOST_TEXT >> 20} MiB")
 
@@ -274,7 +275,7 @@ def inspect(file, room=None):
 
 @reasons()
 def unpack(file, path, tree):
-    """Unpack into a directory that is empty and which nobody else can reach. Raises TarballError, where what is in it is to be removed.
+    """Unpack into an empty directory which nobody else can reach. Raises TarballError, where what is in it is to be removed.
 
     ``tree`` is a new one, or has judged these members: the digest of the file tells whether it was these.
     """
