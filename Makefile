@@ -28,6 +28,8 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 AS_ROOT = $(SUDO) env PATH="$(PATH)" LC_ALL=C.UTF-8 ANSIBLE_CONFIG="$(ANSIBLE_CONFIG)" PYTHONDONTWRITEBYTECODE=1 \
 	ALPINE_ROOTFS="$${ALPINE_ROOTFS-}"
 
+# Hosts that boot systemd share one tree of cgroups, and come after one another.
+ALONE = flock .venv/.systemd
 SCENARIOS := default three systemd
 TESTS := tests/unit tests/kernel
 comma := ,
@@ -70,9 +72,9 @@ demo-down: $(RUNS) ## take the lab away
 
 test: tools venv lint sanity molecule pytest ## run the checks and tests of every day; the last line is pytest's
 
-# Two at a time, as two cores can. Hosts that boot systemd share one tree of cgroups, and come after one another, in the first.
-test-all: FIRST = coverage distributions
-test-all: SECOND = lint docs sanity units integration package matrix properties
+# Two at a time, as two cores can.
+test-all: FIRST = coverage
+test-all: SECOND = lint docs sanity units integration package matrix properties distributions
 test-all: tools venv ## those that take minutes, too
 	@mkdir -p build
 	@$(MAKE) --no-print-directory --keep-going $(SECOND) >build/second.log 2>&1 & \
@@ -102,7 +104,8 @@ sanity: tools venv ## ansible-test sanity on every supported Python of this mach
 molecule: tools venv ## scenarios of molecule; SCENARIOS="default three"
 	$(call header,molecule)
 	@for each in $(SCENARIOS); do \
-		$(AS_ROOT) MOLECULE_GLOB="molecule/$$each/molecule.yml" $(MEASURED) scripts/apart $(BIN)/molecule test --all --report || exit; \
+		if [ $$each = systemd ]; then alone='$(ALONE)'; else alone=; fi; \
+		$(AS_ROOT) MOLECULE_GLOB="molecule/$$each/molecule.yml" $$alone scripts/apart $(BIN)/molecule test --all --report || exit; \
 	done
 
 pytest: tools venv ## the unit and the kernel tests
@@ -110,7 +113,7 @@ pytest: tools venv ## the unit and the kernel tests
 	@$(AS_ROOT) $(MEASURED) scripts/apart $(BIN)/python -m pytest $(TESTS)
 
 # With the root filesystem that each machine can make: the other targets take Alpine's own, where it can be had.
-coverage: tools venv ## molecule and pytest, measured: how much of plugins/ they run, which must be 95 %
+coverage: tools venv ## molecule, and pytest, measured: how much of plugins/ it runs, which must be 95 %
 	@$(SUDO) rm -rf build/coverage
 	@$(MAKE) --no-print-directory molecule pytest SCENARIOS="$(SCENARIOS)" TESTS="$(TESTS)" \
 		MEASURED="$(BIN)/python scripts/coverage" ALPINE_ROOTFS=stand-in
@@ -152,7 +155,7 @@ package: tools venv ## build the collection, check it as Galaxy does, install it
 distributions: tools venv ## a mesh of Debian 11, 12 and 13 from the first run to the teardown; an upgrade
 	$(call header,distributions)
 	@$(AS_ROOT) scripts/userland bullseye bookworm trixie
-	@$(AS_ROOT) scripts/apart $(BIN)/python -m pytest -rs tests/distributions
+	@$(AS_ROOT) $(ALONE) scripts/apart $(BIN)/python -m pytest -rs tests/distributions
 
 bench: tools venv ## time the role beside the article's commands and a playbook of loops, the launcher, and packets; COUNT="10 100" containers
 	$(call header,the launcher)

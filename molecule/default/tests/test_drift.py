@@ -6,17 +6,17 @@ from __future__ import annotations
 import pytest
 
 STATUS = "/usr/local/lib/fromscratch/ns-container status container-a"
-# One of each kind; that each field of each thing is repaired by itself is tested on the modules.
+# Of each kind, as one lot; that each field of each thing is repaired by itself is tested on the modules.
 DRIFTS = {
-    "vxlan deleted": ("ip link delete vxlan0", ["vxlan vxlan0"]),
-    "forwarding entry deleted": (
-        "bridge fdb delete 00:00:00:00:00:00 dev vxlan0 dst 172.31.94.69 via enX0", ["vxlan vxlan0"]),
-    "bridge deleted": ("ip link delete br0", ["bridge br0", "vxlan vxlan0"]),
-    "address deleted": ("ip address delete 10.0.0.1/24 dev br0", ["bridge br0"]),
-    "veth pair deleted": ("ip link delete ve-container-a", ["bridge br0", "veth_pair ve-container-a"]),
-    "container killed": (
-        f"kill -9 $({STATUS} | sed 's/.* //'); while {STATUS}; do :; done", ["container container-a"]),
-    "network namespace without its name": ("ip netns delete container-a", ["container container-a"]),
+    "details": (
+        ("bridge fdb delete 00:00:00:00:00:00 dev vxlan0 dst 172.31.94.69 via enX0", "ip address delete 10.0.0.1/24 dev br0",
+         "ip netns delete container-a"),
+        ["bridge br0", "container container-a", "vxlan vxlan0"]),
+    "whole things": (
+        ("ip link delete vxlan0", "ip link delete ve-container-a",
+         f"kill -9 $({STATUS} | sed 's/.* //'); while {STATUS}; do :; done"),
+        ["bridge br0", "container container-a", "veth_pair ve-container-a", "vxlan vxlan0"]),
+    "the bridge": (("ip link delete br0",), ["bridge br0", "vxlan vxlan0"]),
 }
 
 
@@ -26,8 +26,9 @@ def changes(results):
 
 @pytest.mark.parametrize("drift", DRIFTS)
 def test_drift_is_predicted_and_repaired(overlay, drift):
-    command, items = DRIFTS[drift]
-    overlay.hosts["debian"].run(command)
+    commands, items = DRIFTS[drift]
+    for command in commands:
+        overlay.hosts["debian"].run(command)
     predicted = changes(overlay.play("site.yml", "--check", "--diff"))
     repaired = changes(overlay.play("site.yml", "--diff"))
     assert sorted(change["item"] for host, each, *unused in repaired for change in each) == items

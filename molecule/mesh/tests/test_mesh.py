@@ -162,31 +162,22 @@ def test_a_host_leaves_and_joins(overlay, change, run):
     assert pairs(overlay) == PAIRS
 
 
-def test_containers_are_renumbered(overlay, change, run):
-    """In blue only the container itself changes, the others learn; in green all other hosts have to be told."""
-    expected = each_of([3], {"veth_pair ve-{}-b", "veth_pair ve-{}-d", PORTS}) | each_of({*NUMBERS} - {3}, TABLES)
+def test_containers_are_renumbered_and_an_mtu_is_changed(overlay, change, run):
+    """In blue only the container itself changes, the others learn; in green all hosts are told, and get the MTU."""
+    expected = each_of([3], {"veth_pair ve-{}-b", PORTS}) | each_of(NUMBERS, {*TABLES, "veth_pair ve-{}-c", "veth_pair ve-{}-d"})
     renumbered = change("node3", b_ends_in=22, d_ends_in=33)
-
-    assert run(*renumbered) == expected
-    assert pairs(overlay, *renumbered) == PAIRS
-    assert answering(overlay, "node1-a", ["10.0.3.2", "10.0.3.22"]) == ({"10.0.3.22"}, {"10.0.3.22"})
-    assert answering(overlay, "node1-c", ["10.0.3.3", "10.0.3.33"]) == ({"10.0.3.33"}, {"10.0.3.33"})
-
-    assert run() == expected
-    assert pairs(overlay) == PAIRS
-
-
-def test_an_mtu_is_changed(overlay, run):
-    """In one network on all hosts."""
-    expected = each_of(NUMBERS, {*TABLES, "veth_pair ve-{}-c", "veth_pair ve-{}-d"})
 
     def passes(name, address, size):
         return overlay.hosts["node1"].run(
             f"nsenter --net=/run/netns/{name} ping -c 1 -W 2 -M do -s {size - 28} {address}").rc == 0
 
-    assert run("-e", "green_mtu=1400") == expected
+    assert run(*renumbered, "-e", "green_mtu=1400") == expected
+    assert pairs(overlay, *renumbered) == PAIRS
+    assert answering(overlay, "node1-a", ["10.0.3.2", "10.0.3.22"]) == ({"10.0.3.22"}, {"10.0.3.22"})
+    assert answering(overlay, "node1-c", ["10.0.3.3", "10.0.3.33"]) == ({"10.0.3.33"}, {"10.0.3.33"})
     assert passes("node1-c", "10.0.6.1", 1400) and not passes("node1-c", "10.0.6.1", 1401)
     assert passes("node1-a", "10.0.3.1", 1450) and not passes("node1-a", "10.0.3.1", 1451)
 
     assert run() == expected
+    assert pairs(overlay) == PAIRS
     assert passes("node1-c", "10.0.6.1", 1450)
