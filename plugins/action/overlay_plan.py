@@ -18,6 +18,8 @@ from ansible_collections.fromscratch.containers.plugins.plugin_utils.settings im
 
 ARGUMENTS = {"pings": {"type": "bool", "default": False}}
 
+UNORDERED = ("free", "host_pinned")
+
 
 class ActionModule(ActionBase):
     _requires_connection = False
@@ -42,8 +44,12 @@ class ActionModule(ActionBase):
                     file.write(_pings(overlay, host) if arguments["pings"] else _part(overlay, host, carriers))
         left_out = sorted({host for overlay, unused in overlays for host in overlay.present}.difference(
             task_vars["ansible_play_hosts_all"])) if arguments["pings"] else ()
-        return {"changed": False, "parts": parts, **({"warnings": [
-            f"The run leaves out {', '.join(left_out)}: nothing is tried from there"]} if left_out else {})}
+        warnings = [f"The run leaves out {', '.join(left_out)}: nothing is tried from there"] if left_out else []
+        strategy = self._task.get_play().strategy
+        if strategy.rpartition(".")[2] in UNORDERED:
+            warnings.append(f"strategy: {strategy} lets each host go ahead by itself, so that an error on one does not keep the others "
+                            "from being changed: use the strategy linear for the play with this role")
+        return {"changed": False, "parts": parts, **({"warnings": warnings} if warnings else {})}
 
     @staticmethod
     def _overlays(settings, task_vars, mistakes):

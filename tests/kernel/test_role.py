@@ -117,6 +117,13 @@ def test_mistakes_are_said_once_for_all_hosts_and_before_anything_is_done(play):
     assert "h1, h2: overlay_group: 'overlays' is not valid: the inventory has no such group" in done.stdout
 
 
+@pytest.mark.parametrize("strategy", ["linear", "free", "host_pinned"])
+def test_a_strategy_that_lets_hosts_go_ahead_is_warned_of(play, strategy):
+    done = play(PARTS.replace("  tasks:", f"  strategy: {strategy}\n  tasks:", 1), {"h1": {}, "h2": {}})
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (f"strategy: {strategy} lets each host go ahead by itself" in done.stdout + done.stderr) == (strategy != "linear")
+
+
 def test_verify_fails_with_a_limit_and_says_who_is_left_out(play):
     hosts = {f"h{at}": host(at) for at in (1, 2, 3)}
     done = play(ROOT / "playbooks/verify.yml", hosts, "--limit", "!h3")
