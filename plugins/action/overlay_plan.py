@@ -47,7 +47,7 @@ class ActionModule(ActionBase):
         warnings = [f"The run leaves out {', '.join(left_out)}: nothing is tried from there"] if left_out else []
         strategy = self._task.get_play().strategy
         if strategy.rpartition(".")[2] in UNORDERED:
-            warnings.append(f"strategy: {strategy} lets each host go ahead by itself, so that an error on one does not keep the others "
+            warnings.append(f"strategy: {strategy} lets each host go ahead by itself, so that an error on one does not keep others "
                             "from being changed: use the strategy linear for the play with this role")
         return {"changed": False, "parts": parts, **({"warnings": warnings} if warnings else {})}
 
