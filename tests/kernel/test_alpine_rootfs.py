@@ -787,7 +787,7 @@ def test_a_directory_of_an_earlier_release_is_replaced(place, good, other, how):
     dest = str(place / "a")
     earlier(dest, good)
     if how == "killed before":
-        killed_at((store, "_exchange"), dest=dest, src=other)
+        killed_at((store, "exchange"), dest=dest, src=other)
         assert not os.path.islink(dest)
     wanted = {"dest": dest, "state": "absent"} if how == "absent" else {"dest": dest, "src": other}
     if how == "by commands":

@@ -23,7 +23,7 @@ from ansible_collections.fromscratch.containers.plugins.module_utils.network.bri
 from ansible_collections.fromscratch.containers.plugins.module_utils.network.veth import VethPairs
 from ansible_collections.fromscratch.containers.plugins.module_utils.network.vxlan import Vxlans
 from ansible_collections.fromscratch.containers.plugins.module_utils.rootfs import kind as rootfs
-from ansible_collections.fromscratch.containers.plugins.module_utils.rootfs import releases
+from ansible_collections.fromscratch.containers.plugins.module_utils.rootfs import record, releases
 from ansible_collections.fromscratch.containers.plugins.module_utils.rootfs.download import OPTIONS
 
 from ..overlay import part
@@ -53,7 +53,7 @@ def kinds(monkeypatch):
     """The kinds of thing as on an empty Debian 13 with an x86 processor, whatever machine this is."""
     monkeypatch.setattr(identity, "_machine_id", lambda: "debian")
     monkeypatch.setattr(releases, "host_arch", lambda: "x86_64")
-    monkeypatch.setattr(rootfs, "read_record", lambda dest: None)
+    monkeypatch.setattr(record, "read", lambda dest: None)
     monkeypatch.setattr(rootfs.os.path, "isdir", lambda path: False)
     monkeypatch.setattr(kind.network_namespaces, "exists", lambda name: False)
     monkeypatch.setattr(isolation, "refusal", lambda directory: None)

@@ -47,6 +47,21 @@ class Rootfs(Item):
     def key(self):
         return f"{self.word} {self.dest}"
 
+    @property
+    def parent(self):
+        """The directory that holds the link and the store."""
+        return os.path.dirname(self.dest)
+
+    @property
+    def tree(self):
+        """Where the tree lies."""
+        return store.place(self.dest, self.checksum)
+
+    @property
+    def option(self):
+        """The option that says where the tarball is."""
+        return "src" if self.source.startswith("/") else "mirror"
+
     def expected_after_apply(self):
         """A container may end, and leave a former tree, at any time."""
         return replace(self, leftover=None)

@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import errno
 import fcntl
 import os
 import re
 import shlex
+import shutil
 
 from ..container.launcher.record import RUN, STORE
 from ..container.state import UNKNOWN, number, trees_in_use
 from ..core.errors import ModuleError, NotOwnedError
-from ..core.files import is_private, mounts_below, remove_tree
+from ..core.files import is_private, make_directory, mounts_below, remove_tree
 from ..core.operations import emptied
 from ..core.paths import tidy
 
@@ -29,6 +29,7 @@ WORK = "new"  # in the store: where a tree is made
 FORMER = ".alpine_rootfs.used"  # where earlier releases moved trees that containers ran on
 TREE = re.compile(r"sha256-[0-9a-f]{64}")
 OURS = {NAME: re.compile(rf"{TREE.pattern}|inode-\d+|{WORK}|link"), FORMER: re.compile(r".+\.\d+")}  # what is made in them
+OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
 
 
@@ -47,9 +48,9 @@ def aside(dest, tree):
     return os.path.join(directory(dest), f"inode-{number(tree)}")
 
 
-def is_closed(dest):
-    """Whether nobody but root can look into the store, should it be there."""
-    return is_private(directory(dest)) or not os.path.lexists(directory(dest))
+def is_closed(there):
+    """Whether nobody but root can look into a store, should it be there."""
+    return is_private(there) or not os.path.lexists(there)
 
 
 def target(digest):
@@ -87,8 +88,7 @@ def room(path):
     """The free bytes of the file system that a path, or the nearest of its parents that is there, is on."""
     while not os.path.isdir(path):
         path = os.path.dirname(path)
-    found = os.statvfs(path)
-    return found.f_bavail * found.f_frsize
+    return shutil.disk_usage(path).free
 
 
 # What is of use to somebody
@@ -135,11 +135,13 @@ def release(path):
 
 def clearing(parent, leaving, coming):
     """The commands that remove what is of no use once the links ``leaving`` lead elsewhere, such as to the trees ``coming``."""
-    gone = [each for each in unused(parent, leaving) if each not in coming]
-    lines = [shlex.join(["rm", "-rf", each]) for each in gone]
-    if set(unnamed(parent, leaving)) - {*gone, *coming}:  # until the containers on them have stopped
-        return [*lines, releasing(parent)]
-    return lines + [shlex.join(["rmdir", "--ignore-fail-on-non-empty", os.path.join(parent, NAME)]), *emptied(parent)] * bool(lines)
+    gone = [tree for tree in unused(parent, leaving) if tree not in coming]
+    lines = [shlex.join(["rm", "-rf", tree]) for tree in gone]
+    if trees_in_use(set(unnamed(parent, leaving)).difference(gone, coming)):
+        return [*lines, releasing(parent)]  # containers of this very run may have stopped by then
+    if not coming and (gone or leaving):
+        lines += [shlex.join(["rmdir", "--ignore-fail-on-non-empty", os.path.join(parent, NAME)]), *emptied(parent)]
+    return lines
 
 
 def releasing(parent):
@@ -182,11 +184,13 @@ class Store:
         self._made, self._lock = [], None
 
     def __enter__(self):
+        path = self.parent
+        while not os.path.isdir(path):
+            self._made.append(path)
+            path = os.path.dirname(path)
         try:
-            self._make_parents(self.parent)
+            make_directory(self.parent)
             self._acquire()
-            if os.path.lexists(self.work):  # of a run that was killed
-                remove_tree(self.work)
         except BaseException:
             self._release(failed=True)
             raise
@@ -205,32 +209,22 @@ class Store:
         finally:
             self._release(failed=kind is not None)
 
-    def _make_parents(self, path):
-        if os.path.isdir(path):
-            return
-        self._make_parents(os.path.dirname(path))
-        os.mkdir(path)
-        self._made.append(path)
-        os.chmod(path, 0o755)  # whatever the umask is
-
     def _acquire(self):
         while self._lock is None:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(self.path, 0o700)
             refuse_foreign(self.parent)
-            try:
-                lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            except FileNotFoundError:
-                continue  # another run has just finished
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.path.isdir(self.path) and os.path.samestat(os.fstat(lock), os.stat(self.path)):
-                    lock, self._lock = None, lock
-            except BlockingIOError:
-                raise Busy(f"dest: another run is at work in {self.path}; wait for it") from None
-            finally:
-                if lock is not None:
-                    os.close(lock)
+            with contextlib.suppress(FileNotFoundError):  # another run has just finished
+                lock = os.open(self.path, OPEN)
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    if os.path.samestat(os.fstat(lock), os.stat(self.path)):
+                        self._lock = lock
+                except BlockingIOError:
+                    raise Busy(f"dest: another run is at work in {self.path}; wait for it") from None
+                finally:
+                    if self._lock is None:
+                        os.close(lock)
         os.fchmod(self._lock, 0o700)
 
     def _release(self, failed):
@@ -241,21 +235,21 @@ class Store:
                         os.rmdir(os.path.join(self.parent, each))
             os.close(self._lock)
             self._lock = None
-        for path in reversed(self._made) if failed else ():
+        for path in self._made if failed else ():
             with contextlib.suppress(OSError):  # something else is in it by now
                 os.rmdir(path)
         tidy(self.parent)
 
     def begin(self):
         """An empty directory for the new tree, and a place for its tarball."""
+        if os.path.lexists(self.work):  # of a run that was killed, or of another tree
+            remove_tree(self.work)
         os.mkdir(self.work, 0o700)
         os.mkdir(self.tree, 0o700)
 
     def add(self, final):
         """Give the finished tree its name: after a power cut it is whole, or not there."""
-        syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
-        if syncfs is not None and syncfs(self._lock) != 0:
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        _call("syncfs", self._lock)
         if os.path.isdir(final):  # damaged
             os.rename(final, aside(self.path, final))
         os.rename(self.tree, final)
@@ -267,24 +261,16 @@ class Store:
             os.unlink(link)  # of a run that was killed
         os.symlink(target(digest), link)
         try:
-            _exchange(link, dest) if former else os.rename(link, dest)
+            exchange(link, dest) if former else os.rename(link, dest)
         except OSError:
             os.unlink(link)
             raise
-
-    @staticmethod
-    def forget(dest):
-        """Take the link away, or a directory that an earlier release has made in its place."""
-        if os.path.islink(dest):
-            os.unlink(dest)
-        else:
-            os.rename(dest, aside(dest, dest))
 
 
 def _claim(tree, locks):
     """Keep starts of containers from a tree; whether none has a use for it already: see launcher.start.hold."""
     try:
-        opened = os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        opened = os.open(tree, OPEN)
     except NotADirectoryError:  # a link that a killed run has left
         return True
     locks.callback(os.close, opened)
@@ -303,10 +289,12 @@ def refuse_foreign(parent):
                             "Choose another dest, or remove it by hand first.")
 
 
-def _exchange(one, other):
-    """Let two names change places at one moment: renameat2(2)."""
-    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if rename is None:
-        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-    if rename(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE) != 0:
+def exchange(one, other):
+    """Let two names change places at one moment."""
+    _call("renameat2", AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE)
+
+
+def _call(function, *arguments):
+    """Call a function of the C library that Python has none for."""
+    if getattr(ctypes.CDLL(None, use_errno=True), function)(*arguments) != 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))

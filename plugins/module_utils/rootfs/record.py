@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is at the names of root filesystems and in their stores: the record of what a tree is made of lies inside of it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import stat
+from dataclasses import replace
+
+from ..core.errors import OptionError
+from ..core.resource import OWNER
+from . import releases, store
+from .item import RECORD, Rootfs, refuse_system
+
+RECORD_MAX = 8192
+
+
+def to_json(item):
+    return json.dumps({"owner": OWNER, "version": item.version, "arch": item.arch, "checksum": item.checksum,
+                       "source": item.source}, sort_keys=True)
+
+
+def write(tree, item):
+    path = os.path.join(tree, RECORD)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)  # a tarball that was made of such a tree brings one
+    with open(path, "x", encoding="utf-8") as file:
+        file.write(to_json(item) + "\n")
+        os.fchmod(file.fileno(), 0o644)
+
+
+def read(dest):
+    """The rootfs that the record in a directory tells of; None where there is none, or not one that root wrote."""
+    try:
+        file = os.open(os.path.join(dest, RECORD), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    with open(file, "rb") as stream:
+        status = os.fstat(file)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != 0:
+            return None
+        try:
+            found = Rootfs(dest=dest, **json.loads(stream.read(RECORD_MAX)))
+            fitting = found.owner == OWNER and releases.SHA256.fullmatch(found.checksum)
+            return found if fitting and all(isinstance(value, str) for value in (found.version, found.arch, found.source)) else None
+        except (ValueError, TypeError):
+            return None
+
+
+def tree_at(dest):
+    """What a link of ours leads to, or what an earlier release has made at ``dest`` itself; None for anything else."""
+    if not os.path.islink(dest):
+        have = read(dest)
+        return have and replace(have, immutable=False)
+    digest = store.digest_of(dest)
+    have = digest and read(store.place(dest, digest))
+    return replace(have, dest=dest, immutable=True) if have and have.checksum == digest else None
+
+
+def ours_at(dest):
+    return store.digest_of(dest) is not None if os.path.islink(dest) else read(dest) is not None
+
+
+def lacking(item):
+    """Whether the store has not got the tree yet, nor will by taking that of an earlier release into it."""
+    have = read(item.tree)
+    return not (have and have.checksum == item.checksum) and not adopted(item)
+
+
+def adopted(item):
+    """Whether an earlier release has made this very tree at ``dest`` itself."""
+    have = tree_at(item.dest)
+    return bool(have and not have.immutable and have.checksum == item.checksum and not os.path.lexists(item.tree))
+
+
+def moved(item):
+    """Where a directory that is at ``dest`` itself goes; None where there is none."""
+    if os.path.islink(item.dest) or not os.path.isdir(item.dest):
+        return None
+    return item.tree if adopted(item) else store.aside(item.dest, item.dest)
+
+
+def look(dest, beside=True):
+    """What is at ``dest``, with what is left ``beside`` it; None where nothing is. Raises OptionError where ours cannot be."""
+    parent, base = os.path.split(dest)
+    refuse_system("dest", dest, os.path.join(os.path.realpath(parent), base))
+    refuse_parents(dest)
+    store.refuse_foreign(parent)
+    left = next(iter(store.unused(parent) if beside else ()), "")
+    empty = Rootfs(dest=dest, closed=store.is_closed(store.directory(dest)), leftover=left, owner=OWNER)
+    have = tree_at(dest)
+    if os.path.islink(dest) and not ours_at(dest):
+        raise OptionError("dest", dest, f"it is a symbolic link, to {os.readlink(dest)}; give the directory itself")
+    if have is not None or os.path.islink(dest):
+        return replace(have or empty, closed=empty.closed, leftover=left)
+    if os.path.ismount(dest):
+        raise OptionError("dest", dest, "it is a mount point, which cannot be replaced; give a directory below it")
+    if os.path.lexists(dest) and not (os.path.isdir(dest) and not os.listdir(dest)):
+        return replace(empty, owner="somebody else")
+    return empty if left else None
+
+
+def refuse_parents(dest):
+    path = os.path.dirname(dest)
+    while path != "/":
+        if os.path.lexists(path) and not os.path.isdir(path):
+            raise OptionError("dest", dest, f"{path} is not a directory")
+        if read(path) is not None:
+            raise OptionError("dest", dest, f"it is inside of the rootfs {path}, and would be replaced with it; give it a place "
+                                        "beside that")
+        path = os.path.dirname(path)
+
+
+def neighbours(paths):
+    """All of ours that lie beside any of the paths."""
+    found = set()
+    for parent in {os.path.dirname(path) for path in paths}:
+        with contextlib.suppress(FileNotFoundError), os.scandir(parent) as entries:
+            found |= {entry.path for entry in entries if ours_at(entry.path)}
+    return sorted(found)
