@@ -34,6 +34,7 @@ SYSTEMCTL = """\
 [ "$1" != --quiet ] || shift
 verb=$1
 active=/run/systemd/active
+failed=/run/systemd/failed
 units=/etc/systemd/system
 mkdir -p "$active"
 case $verb in is-active|show) ;; *) echo "$*" >>/run/systemd/calls ;; esac
@@ -48,12 +49,13 @@ for unit; do
     instance=${instance%.service}
     case $verb in
         is-active) test -e "$active/$unit" || exit ;;
-        show) [ ! -e "$active/$unit" ] || echo ActiveState=active ;;
+        show) if [ -e "$active/$unit" ]; then echo ActiveState=active; elif [ -e "$failed/$unit" ]; then echo ActiveState=failed; fi ;;
         start)
             test -e "$active/$unit" || { sh -c "$(says ExecStart)" </dev/null >/dev/null 2>&1 && touch "$active/$unit" || exit; } ;;
         stop)
             case $unit in *@*) sh -c "$(says ExecStop)" ;; esac
             rm -f "$active/$unit" ;;
+        reset-failed) rm -f "$failed/$unit" ;;
         enable) ln -s "$units/$template" "$units/multi-user.target.wants/$unit" ;;
         disable) rm "$units/multi-user.target.wants/$unit" ;;
     esac
@@ -247,6 +249,9 @@ def test_the_commands_of_containers_do_the_same_on_a_host_that_has_nothing(machi
         before = machine.picture()
         applied = applied_on(machine, steps)
         assert {**applied[-1][1], "calls": ""} == {**before, "calls": ""}, different(before, applied[-1][1])
+        calls = applied[-1][1]["calls"].splitlines()  # systemd remembers what is not there any more until it is told
+        for each in "reset-failed ns-container@c1.service", "reset-failed ns-container@c2.service", f"stop {service.SLICE}":
+            assert calls.count(each) == systemd, each
     machine = machines(systemd)
     with namespaces.entered(machine.name):
         follow(machine, applied)

@@ -21,10 +21,14 @@ from .test_egress import HERE, OUTSIDE, machine, reaches  # noqa: F401 (a fixtur
 
 pytestmark = pytest.mark.skipif(nftables.nft() is None, reason="nft is not installed")
 
-# By family: the peer, this host, a second address of it, a stranger, the bridge of another network.
+# By family: the peer, another one, this host, a second address of it, a stranger, the bridge of another network.
 PLACES = {
-    4: SimpleNamespace(peer=OUTSIDE, here=HERE, second="203.0.113.5", stranger="198.51.100.7", bridge="10.2.0.1", bits=32),
-    6: SimpleNamespace(peer="fd00::1", here="fd00::2", second="fd00:5::5", stranger="fd00::7", bridge="fd02::1", bits=128)}
+    4: SimpleNamespace(peer=OUTSIDE, beyond="198.51.100.3", here=HERE, second="203.0.113.5", stranger="198.51.100.7", bridge="10.2.0.1", bits=32),
+    6: SimpleNamespace(peer="fd00::1", beyond="fd00::3", here="fd00::2", second="fd00:5::5", stranger="fd00::7", bridge="fd02::1", bits=128)}
+
+
+# ip(7) and ipv6(7); names of Python's that came late.
+TRANSPARENT = {socket.AF_INET: (socket.IPPROTO_IP, 19), socket.AF_INET6: (socket.IPPROTO_IPV6, 75)}
 
 
 def frame(vni):
@@ -32,10 +36,13 @@ def frame(vni):
     return struct.pack("!II", 0x08000000, vni << 8) + bytes.fromhex("ffffffffffff 02aabbccddee 88b5") + bytes(46)
 
 
-def send(netns, source, dest, vni=1):
-    """Send a frame as any program can, from an address of the namespace."""
-    with namespaces.entered(netns), socket.socket(socket.AF_INET6 if ":" in dest else socket.AF_INET, socket.SOCK_DGRAM) as client:
+def send(netns, source, dest, vni=1, transparent=False):
+    """Send a frame as any program can, from an address of the namespace; or, ``transparent``, of another, as root can."""
+    family = socket.AF_INET6 if ":" in dest else socket.AF_INET
+    with namespaces.entered(netns), socket.socket(family, socket.SOCK_DGRAM) as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        if transparent:
+            client.setsockopt(*TRANSPARENT[family], 1)
         client.bind((source, 0))
         client.sendto(frame(vni), (dest, 4789))
 
@@ -46,15 +53,15 @@ def counted(chain, verdict):
     return sum(part["counter"]["packets"] for rule in found if verdict in rule[-1] for part in rule if "counter" in part)
 
 
-def received():
-    return js("ip -s -j link show vx1")[0]["stats64"]["rx"]["packets"]
+def received(vni=1):
+    return js(f"ip -s -j link show vx{vni}")[0]["stats64"]["rx"]["packets"]
 
 
-def gets_through(**frame_options):
+def gets_through(vni=1, **frame_options):
     """Wait until a frame is received."""
-    before = received()
-    send(**frame_options)
-    until(lambda: received() > before)
+    before = received(vni)
+    send(vni=vni, **frame_options)
+    until(lambda: received(vni) > before)
 
 
 def until(condition):
@@ -64,12 +71,12 @@ def until(condition):
         time.sleep(0.01)
 
 
-def dropped(chain="fs_strangers", **frame_options):
+def dropped(chain="fs_strangers", vni=1, **frame_options):
     """Whether a frame is dropped there, and not received."""
-    before, taken = counted(chain, "drop"), received()
-    send(**frame_options)
-    until(lambda: counted(chain, "drop") > before or received() > taken)
-    return received() == taken
+    before, taken = counted(chain, "drop"), received(vni)
+    send(vni=vni, **frame_options)
+    until(lambda: counted(chain, "drop") > before or received(vni) > taken)
+    return received(vni) == taken
 
 
 @pytest.fixture
@@ -92,7 +99,8 @@ def host(machine):  # noqa: F811
         own = {"overlay_underlay_ip": PLACES[family].here, "overlay_networks": networks, "overlay_containers": containers}
         # What a port of the bridge is held to would drop the frames of a stranger in a container before the guard sees them.
         play = {"overlay_rootfs": machine.rootfs, "overlay_antispoof": False, **more}
-        everybody = {"here": own, "there": {"overlay_underlay_ip": PLACES[family].peer, "overlay_networks": there}}
+        everybody = {"here": own, "there": {"overlay_underlay_ip": PLACES[family].peer, "overlay_networks": there},
+                     "beyond": {"overlay_underlay_ip": PLACES[family].beyond, "overlay_networks": there}}
         made = run_module("topology", prune=True, **part(everybody, "here", **play))
         assert not made.failed, made.msg
         assert not run_module("topology", prune=True, **part(everybody, "here", **play)).changed
@@ -113,6 +121,7 @@ def test_a_frame_is_taken_from_a_peer_by_the_way_to_it_at_the_underlay_address_a
     inside = {"c1": {4: "10.1.0.11", 6: "fd01::11"}[family], "c2": {4: "10.2.0.11", 6: "fd02::11"}[family]}
     refused = [
         {"netns": host.outside, "source": at.stranger, "dest": at.here},
+        {"netns": host.outside, "source": at.stranger, "dest": at.here, "vni": 2},
         {"netns": host.outside, "source": at.peer, "dest": at.second},
         {"netns": host.outside, "source": at.stranger, "dest": at.second},
         {"netns": "c2", "source": inside["c2"], "dest": at.bridge},
@@ -124,7 +133,8 @@ def test_a_frame_is_taken_from_a_peer_by_the_way_to_it_at_the_underlay_address_a
     for each in refused:
         assert dropped(**each), each
     gets_through(netns=host.outside, source=at.peer, dest=at.here)
-    assert counted("fs_strangers", "accept") == 1
+    gets_through(netns=host.outside, source=at.peer, dest=at.here, vni=2)
+    assert counted("fs_strangers", "accept") == 2
     # Without the guard, each of these is received: the cases are not refused by something else.
     sh("nft delete table inet fromscratch")
     for each in refused:
@@ -149,6 +159,25 @@ def test_two_ways_to_a_peer_are_both_taken(host, family):
     gets_through(netns=host.outside, source=at.peer, dest=at.here)
 
 
+@pytest.mark.parametrize("family", [4, 6])
+def test_bridges_and_the_loopback_device_are_no_way_to_a_peer_whatever_the_routes_say(host, family):
+    """As with a container that is a gateway of a VPN, which the host reaches peers by."""
+    host.converge(family)
+    at = PLACES[family]
+    sh(*(f"ip -n {name} address add {at.peer}/{at.bits} dev eth0" + " nodad" * (family == 6) for name in ("c1", "c2")))
+
+    def forged(receives):
+        for device, options in ("br1", {"netns": "c1"}), ("br2", {"netns": "c2"}), ("lo", {"netns": host.name, "transparent": True}):
+            sh(f"ip -{family} route replace {at.peer}/{at.bits} dev {device}")
+            assert receives(source=at.peer, dest=at.here, **options) is not False, device
+        sh(f"ip -{family} route delete {at.peer}/{at.bits}")
+
+    forged(dropped)
+    gets_through(netns=host.outside, source=at.peer, dest=at.here)
+    sh("nft delete table inet fromscratch")
+    forged(gets_through)
+
+
 def test_no_frame_is_passed_on_in_the_name_of_the_host(host):
     """A container with a way out has the host's address outside, and the host is a peer."""
     host.converge()
@@ -160,6 +189,29 @@ def test_no_frame_is_passed_on_in_the_name_of_the_host(host):
         assert dropped("fs_forward", netns="c2", source="10.2.0.11", dest=OUTSIDE)
         send("c2", "10.2.0.11", OUTSIDE, vni=77)
         seen = list(iter(lambda: there.recv(100), frame(77)))  # what is no frame of ours is passed on
+        assert frame(1) not in seen
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_no_frame_is_passed_on_in_the_name_of_a_peer(host, scene, family):
+    """From whatever else the host routes for, such as a virtual machine: the peer that gets it could not tell."""
+    host.converge(family)
+    forwards()
+    at, guest = PLACES[family], scene.netns()
+    sh(f"ip -n {guest} link add eth0 type veth peer name vm0 netns {host.name}", f"ip -n {guest} link set eth0 up", "ip link set vm0 up",
+       "ip address add 10.77.0.1/24 dev vm0", "ip -6 address add fd77::1/64 dev vm0 nodad",
+       f"ip -n {guest} address add 10.77.0.2/24 dev eth0", f"ip -n {guest} -6 address add fd77::2/64 dev eth0 nodad",
+       f"ip -n {guest} address add {at.beyond}/{at.bits} dev lo",
+       f"ip -n {guest} -{family} route add default via {'10.77.0.1' if family == 4 else 'fd77::1'}")
+    with namespaces.entered(host.outside):
+        there = socket.socket(socket.AF_INET if family == 4 else socket.AF_INET6, socket.SOCK_DGRAM)
+    with there:
+        there.bind((at.peer, 4789))
+        there.settimeout(10)
+        for source in at.beyond, "10.77.0.2" if family == 4 else "fd77::2":
+            assert dropped("fs_forward", netns=guest, source=source, dest=at.peer), source
+        send(guest, at.beyond, at.peer, vni=77)
+        seen = list(iter(lambda: there.recv(100), frame(77)))
         assert frame(1) not in seen
 
 

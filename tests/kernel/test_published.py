@@ -61,8 +61,9 @@ def test_a_port_at_which_the_host_listens_elsewhere_or_is_asked_not_to_matter(ma
         stack.enter_context(listening("::1", 2223))
         stack.enter_context(listening("0.0.0.0", 2224, UDP))
         stack.enter_context(listening(HERE, 2225))
-        sh("ip address add 192.0.2.7/32 dev enX0")
-        ports = ["2222:22", "2223:22", "2224:22", "192.0.2.7:2225:22"]
+        sh("ip address add 192.0.2.7/32 dev enX0", "ip address add fd00::7/128 dev enX0 nodad")
+        stack.enter_context(listening("fd00::7", 2227))
+        ports = ["2222:22", "2223:22", "2224:22", "192.0.2.7:2225:22", "2227:22"]
         machine.converge(("c1", {"publish": ports}), egress=True)
         stack.enter_context(listening("0.0.0.0", 2226))
         machine.converge(("c1", {"publish": [*ports, "2226:22"]}), egress=True, publish_over=True)
