@@ -20,7 +20,7 @@ from ansible_collections.fromscratch.containers.plugins.module_utils.container.l
 from . import test_ns_container
 from .conftest import run_module, sh
 from .test_isolation import in_terminal
-from .test_ns_container import UNTIL_TOLD, act, end, eventually, inside, launcher, pid
+from .test_ns_container import UNTIL_TOLD, act, end, eventually, inside, launcher, pid, take_away
 
 host = test_ns_container.host  # a fixture, for each test here
 
@@ -173,7 +173,7 @@ def test_bash_finds_the_completion(rootfs):
 
 @pytest.mark.parametrize("link", install.LINKS)
 def test_what_is_installed_for_people_comes_back_and_goes_with_the_last_container(rootfs, link):
-    install.uninstall()  # what the tests before have left
+    take_away()
     before = sorted(Path("/usr/local").rglob("*"))
     act(name="c1", rootfs=rootfs)
     assert os.path.realpath(link) == install.LINKS[link] and os.lstat(link).st_uid == os.stat(link).st_uid == 0
@@ -185,7 +185,7 @@ def test_what_is_installed_for_people_comes_back_and_goes_with_the_last_containe
 
 
 def test_what_an_administrator_has_in_place_of_a_link_stays(rootfs):
-    install.uninstall()
+    take_away()
     path = Path(install.COMPLETION)
     path.parent.mkdir(parents=True)
     path.write_text("of an administrator", encoding="ascii")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.fromscratch.containers.plugins.module_utils.container import kind, service
+from ansible_collections.fromscratch.containers.plugins.module_utils.container import operations, service
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher import namespaces, start
 
 from . import test_ns_container
@@ -35,7 +35,7 @@ def before(monkeypatch, module, name, action):
 def test_a_start_by_hand_between_the_stop_and_the_new_configuration(rootfs, monkeypatch):
     act(name="c1", rootfs=rootfs)
     with monkeypatch.context() as patched:
-        before(patched, kind.install, "install", lambda: subprocess.run(launcher("start"), check=True))
+        before(patched, operations, "make_directory", lambda: subprocess.run(launcher("start"), check=True))
         found = run_module("ns_container", name="c1", rootfs=rootfs, hostname="other")
     assert found.failed and found.msg == "container c1 was started concurrently with its old configuration; run the task again"
     assert pid() and act(name="c1", rootfs=rootfs, hostname="other").changed

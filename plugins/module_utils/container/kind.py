@@ -6,12 +6,11 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import stat
 from pathlib import Path
 
 from ..core.errors import ModuleError, OptionError
 from ..core.files import mounts_below
-from ..core.operations import Attempt, OperationsKind, RemoveFile, Run, WriteFile
+from ..core.operations import Attempt, OperationsKind, RemoveFile, Run
 from ..core.plan import DELETE, RECREATE
 from ..core.resource import OWNER
 from ..core.validate import NAME
@@ -24,21 +23,19 @@ from .launcher.guard import PROGRAM
 from .launcher.record import RUN, STATE, running
 from .operations import (
     End,
-    Install,
     NameAgain,
     Prepare,
-    ProvideNamespaces,
     RemoveNamespaces,
     RemoveTraces,
     RemoveTree,
     Start,
     Stop,
-    Uninstall,
     locked,
     users,
+    written,
 )
 from .recorded import BUNDLE, FORMER_FILTER, files_of_a_script, is_script_left, read, recorded
-from .spec import LIMITS, ON_ROOTFS_CHANGE, OPTIONS, RANGE, RESTARTED, RUNTIMES, STARTED, STOPPED, Container, container, to_bundle
+from .spec import LIMITS, ON_ROOTFS_CHANGE, OPTIONS, RESTARTED, RUNTIMES, STARTED, STOPPED, Container, container, to_bundle
 
 UNIT_MODE, BUNDLE_MODE = 0o644, 0o600
 OLDEST_LINUX = 5, 12  # the first that has mount_setattr(2)
@@ -71,7 +68,7 @@ class Containers(OperationsKind):
         if prune and os.path.isdir(STATE):
             names += sorted(name for name in set(os.listdir(STATE)) - set(names) if _is_ours(name))
         self._stale = service.not_loaded() if service.manages_host() else ()
-        self._program = any(os.path.isdir(f"{STATE}/{name}") for name in names) and install.is_current()
+        self._program = any(os.path.isdir(f"{STATE}/{name}") for name in names) and not install.operations()
         found = (self._look(name) for name in names)
         gone = {item.name for item in wanted if item.rootfs is None}  # where another program's namespace may well be
         found = (item for item in found if item is None or item.owner == OWNER or item.name not in gone)
@@ -157,17 +154,20 @@ class Containers(OperationsKind):
         found = [NameAgain(change.after, change.before.pid) for change in changes if _renames(change)]
         found.append(Stop(tuple(change.before for change in changes if _stops(change))))
         if any(change.after for change in changes):
-            found.append(Install())
+            found += install.operations()
         if any(change.after and change.after.service for change in changes):
-            found += _written(service.TEMPLATE, service.TEMPLATE_TEXT, UNIT_MODE)
+            found += written(service.TEMPLATE, service.TEMPLATE_TEXT, UNIT_MODE)
         for change in changes:
             found += self._removal(change.before) if change.action == DELETE else [self._preparation(change)]
         if os.path.exists(FORMER_FILTER) and not is_script_left({change.item.split()[-1] for change in changes}):
             found.append(RemoveFile(FORMER_FILTER))
         if self._is_last(plan):
             slice_too = [Attempt(("systemctl", "stop", service.SLICE))] * service.manages_host()
-            found.append(End((*[RemoveFile(service.TEMPLATE)] * os.path.lexists(service.TEMPLATE), Uninstall(), *slice_too)))
+            found.append(End((*[RemoveFile(service.TEMPLATE)] * os.path.lexists(service.TEMPLATE), *install.removal(), *slice_too)))
         found += _told_to_systemd(plan)
+        # Else it is the first step of a start.
+        stay = [change.after.name for change in changes if change.after and change.after.state == STOPPED and not _keeps_namespace(change)]
+        found += [Run((PROGRAM, "namespace", *stay))] * bool(stay)
         left = _left(plan)
         found.append(Start(tuple(change.after for change in changes if change.after and change.after.state != STOPPED
                                  and not _keeps_running(change)), tuple(left), tuple(store.waiting(left, self.ahead))))
@@ -178,13 +178,11 @@ class Containers(OperationsKind):
         item, keeps_running = change.after, _keeps_running(change)
         if not keeps_running:
             item = item.with_(rootfs_id=store.tree_of(item.rootfs, self.ahead))
-        found = _written(f"{item.directory}/{BUNDLE}", to_bundle(item), BUNDLE_MODE)
-        found += _written(service.drop_in(item.name), service.drop_in_text(item), UNIT_MODE) if item.service else []
+        found = written(f"{item.directory}/{BUNDLE}", to_bundle(item), BUNDLE_MODE)
+        found += written(service.drop_in(item.name), service.drop_in_text(item), UNIT_MODE) if item.service else []
         found += [RemoveTree(path) for path in files_of_a_script(item.name)]
         if not _keeps_namespace(change):
             found.append(RemoveNamespaces(item.name))
-            if item.state == STOPPED:  # else it is the first step of a start
-                found.append(ProvideNamespaces(item.name, *((item.first_uid, RANGE) if item.userns else ())))
         elif not change.before.lo:
             found.append(Run(("ip", "-n", item.name, "link", "set", "lo", "up")))
         return Prepare(item, keeps_running, tuple(found))
@@ -194,7 +192,7 @@ class Containers(OperationsKind):
         limited = any(getattr(item, each) for each in LIMITS)
         found = [RemoveNamespaces(item.name, bool(item.namespace)), RemoveTraces(item.name, limited),
                  RemoveFile(f"{RUN}/{item.name}"), RemoveTree(item.directory)]
-        found += _written(service.drop_in(item.name), None, UNIT_MODE)
+        found += written(service.drop_in(item.name), None, UNIT_MODE)
         return found + [Attempt(("systemctl", "reset-failed", service.unit(item.name)))] * service.manages_host()
 
     def _is_last(self, plan):
@@ -208,14 +206,6 @@ class Containers(OperationsKind):
 
 def _units_of(item):
     return {service.TEMPLATE: service.TEMPLATE_TEXT, service.drop_in(item.name): service.drop_in_text(item)}
-
-
-def _written(path, text, mode):
-    """What writes a file, where it is another or has another mode; or removes it, for None."""
-    if text is None:
-        return [RemoveFile(path)] * os.path.lexists(path)
-    same = read(path) == text and stat.S_IMODE(os.stat(path).st_mode) == mode
-    return [] if same else [WriteFile(path, text.encode(), mode)]
 
 
 def _told_to_systemd(plan):

@@ -6,17 +6,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import time
 from dataclasses import dataclass
-from typing import Optional, Tuple
+from typing import Tuple
 
 from ..core.errors import ModuleError
 from ..core.files import make_directory, remove_tree
-from ..core.operations import emptied
+from ..core.operations import RemoveFile, WriteFile, emptied
 from ..core.paths import tidy
 from ..network import namespaces as network_namespaces
 from ..rootfs import store
-from . import ended, install, service
+from . import ended, service
 from .launcher import cgroups, namespaces, runtime
 from .launcher.bundle import Refused
 from .launcher.guard import PROGRAM
@@ -94,28 +95,6 @@ class Start:
 
 
 @dataclass(frozen=True)
-class Install:
-    """Write the launcher, as far as it is missing or of another release."""
-
-    def apply(self):
-        install.install()
-
-    def commands(self):
-        return [line for operation in install.operations() for line in operation.commands()]
-
-
-@dataclass(frozen=True)
-class Uninstall:
-    """Take the launcher away."""
-
-    def apply(self):
-        install.uninstall()
-
-    def commands(self):
-        return install.removing()
-
-
-@dataclass(frozen=True)
 class End:
     """What comes after the last container of the host, unless another run has made one since."""
 
@@ -165,21 +144,6 @@ class RemoveTree:
 
     def commands(self):
         return [f"rm -r {self.path}", *emptied(os.path.dirname(self.path))]
-
-
-@dataclass(frozen=True)
-class ProvideNamespaces:
-    """Make the namespaces of a container that is not to be started."""
-
-    name: str
-    first: Optional[int] = None
-    count: Optional[int] = None
-
-    def apply(self):
-        namespaces.provide(self.name, self.first, self.count)
-
-    def commands(self):
-        return [f"{PROGRAM} namespace {self.name}"]
 
 
 @dataclass(frozen=True)
@@ -237,6 +201,14 @@ def locked(name):
             yield
     except Refused as error:
         raise ModuleError(str(error)) from None
+
+
+def written(path, text, mode):
+    """What writes a file, where it is another or has another mode; or removes it, for None."""
+    if text is None:
+        return [RemoveFile(path)] * os.path.lexists(path)
+    same = read(path) == text and stat.S_IMODE(os.stat(path).st_mode) == mode
+    return [] if same else [WriteFile(path, text.encode(), mode)]
 
 
 def users(name):

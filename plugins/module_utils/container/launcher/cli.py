@@ -178,7 +178,8 @@ def _cp(unused, paths):
 def _namespace(unused, names):
     from . import namespaces, start
     for name in names:
-        namespaces.provide(name, *start.ids(bundle.load(name)))
+        with start.Lock(name):
+            namespaces.provide(name, *start.ids(bundle.load(name)))
 
 
 def _list(options, unused):
