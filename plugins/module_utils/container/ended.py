@@ -12,17 +12,9 @@ LOG_END = 1 << 16  # bytes of its log that are looked at: it is the container's,
 OUTPUT = 2000  # characters of the last output that an error shows
 
 
-def _lines(name, by_systemd):
-    return service.journal(name) if by_systemd else end_of_log(name, LOG_END) or ""
-
-
-def output(name, by_systemd):
-    return _lines(name, by_systemd).strip()[-OUTPUT:] or "none"
-
-
 def how(name, by_systemd):
     """The status and the last output of a container that does not run; its init says the status."""
-    lines = _lines(name, by_systemd).splitlines()
+    lines = (service.journal(name) if by_systemd else end_of_log(name, LOG_END) or "").splitlines()
     said = [found for found in map(re.compile(r"ended with status (\d+)").fullmatch, lines) if found]
     text = "\n".join(line for line in lines if not any(line == found[0] for found in said)).strip()[-OUTPUT:]
     status = int(said[-1][1]) if said else service.exit_status(name) if by_systemd else None

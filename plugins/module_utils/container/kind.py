@@ -166,7 +166,8 @@ class Containers(OperationsKind):
             found.append(End((*[RemoveFile(service.TEMPLATE)] * os.path.lexists(service.TEMPLATE), *install.removal(), *slice_too)))
         found += _told_to_systemd(plan)
         # Else it is the first step of a start.
-        stay = [change.after.name for change in changes if change.after and change.after.state == STOPPED and not _keeps_namespace(change)]
+        stay = [change.after.name for change in changes
+                if change.after and change.after.state == STOPPED and not _keeps_namespace(change)]
         found += [Run((PROGRAM, "namespace", *stay))] * bool(stay)
         left = _left(plan)
         found.append(Start(tuple(change.after for change in changes if change.after and change.after.state != STOPPED

@@ -61,7 +61,7 @@ class Stop:
 
     def apply(self):
         _by_systemd("stop", self.items)
-        failures = [f"{item.key}: stopping it failed: {ended.output(item.name, True)}"
+        failures = [f"{item.key}: stopping it failed: {service.journal(item.name)[-ended.OUTPUT:] or 'none'}"
                     for item in self.items if item.service and running(item.name)]
         by_hand = {item.name: item for item in self.items if not item.service}
         told = stop_all({name: 10 if item.stop_timeout is None else item.stop_timeout for name, item in by_hand.items()})

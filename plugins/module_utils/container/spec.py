@@ -128,11 +128,6 @@ class Container(Item):
     def directory(self):
         return f"{STATE}/{self.name}"
 
-    @property
-    def limits(self):
-        """The controllers of cgroups that it needs."""
-        return [name for name, value in (("cpu", self.cpus), ("memory", self.memory), ("pids", self.pids)) if value]
-
 
 OPTIONS = {
     "name": {"type": "str", "required": True},

@@ -17,6 +17,5 @@ def trees_in_use(trees):
     recorded = set()
     for name in os.listdir(RUN) if os.path.isdir(RUN) else ():
         if running(name):
-            found = lines(name)
-            recorded.update([found[3] or UNKNOWN, found[4]] if found else [UNKNOWN])
+            recorded.update(lines(name)[3:] or [UNKNOWN])
     return {each for each in trees if recorded & {each, number(each), UNKNOWN}}

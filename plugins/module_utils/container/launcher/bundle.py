@@ -41,7 +41,9 @@ KNOWN = {
 
 
 class Refused(Exception):
-    """Something that cannot be done, in words: which, where, and what to do about it."""
+    """Something that cannot be done, in words: which, where, and what to do about it; ``code`` is the exit status then."""
+
+    code = 125
 
 
 def words(error):
@@ -106,6 +108,6 @@ def privileged(config):
 
 
 def names():
-    """All containers of this host that have a bundle."""
+    """All containers of this host, those that are scripts of a former release among them."""
     found = sorted(os.listdir(STATE)) if os.path.isdir(STATE) else []
-    return [each for each in found if os.path.exists(f"{STATE}/{each}/config.json")]
+    return [each for each in found if any(os.path.exists(f"{STATE}/{each}/{file}") for file in ("config.json", "container"))]

@@ -10,7 +10,7 @@ from . import bundle, record
 from .bundle import Refused, words
 from .options import help_text, parse
 
-USAGE, NOT_RUNNING, NOT_POSSIBLE = 64, 3, 125
+USAGE, NOT_RUNNING = 64, 3
 TEMPLATE = "/etc/systemd/system/ns-container@.service"
 
 
@@ -22,10 +22,6 @@ def main(line):
         if line[1:2] in (["--help"], ["-h"]):
             sys.stdout.write(help_text(line[0]))
             return 0
-        if line[0] == "--manual":
-            from .options import manual
-            sys.stdout.write(manual())
-            return 0
         verb, options, arguments = parse(line)
     except (Refused, KeyError) as error:
         sys.stderr.write(f"ns-container: {error}\nTry ns-container --help.\n")
@@ -36,12 +32,12 @@ def main(line):
         return globals()[f"_{verb}"](options, arguments) or 0
     except Refused as error:
         sys.stderr.write(f"ns-container: {error}\n")
-        return getattr(error, "code", NOT_POSSIBLE)
+        return error.code
     except BrokenPipeError:
         return 1
     except OSError as error:
         sys.stderr.write(f"ns-container: {verb}: {words(error)}\n")
-        return NOT_POSSIBLE
+        return Refused.code
 
 
 def _former(name):
@@ -88,7 +84,7 @@ def _failed(failures):
     """Say what went wrong, given by name, a line for each."""
     for name, text in failures.items():
         sys.stderr.write(f"ns-container: {name}: {text}\n")
-    return NOT_POSSIBLE if failures else 0
+    return Refused.code if failures else 0
 
 
 def _restart(options, names):
@@ -120,7 +116,7 @@ def _exec(options, arguments):
 
 def _status(unused, names):
     code = 0
-    for name in names or _all():
+    for name in names or bundle.names():
         pid = record.running(name)
         if pid:
             sys.stdout.write(f"{name} runs, process {pid}\n")
@@ -130,11 +126,6 @@ def _status(unused, names):
             sys.stdout.write(f"{name} does not run{f': {ended}' if ended else ''}\n")
             code = NOT_RUNNING
     return code if names else 0
-
-
-def _all():
-    found = sorted(os.listdir(record.STATE)) if os.path.isdir(record.STATE) else []
-    return [each for each in found if any(os.path.exists(f"{record.STATE}/{each}/{file}") for file in ("config.json", "container"))]
 
 
 def _how_it_ended(name):
@@ -184,7 +175,7 @@ def _namespace(unused, names):
 
 def _list(options, unused):
     from .listing import rows, table
-    found = rows(_all())
+    found = rows(bundle.names())
     if "json" in options:
         import json
         sys.stdout.write(f"{json.dumps(found, indent=2)}\n")

@@ -9,8 +9,7 @@ import os
 
 from . import enter
 from .bundle import Refused, load
-
-PIECE = 1 << 20
+from .terminal import pour
 
 
 def sides(source, destination):
@@ -38,14 +37,14 @@ def copy(name, path, outside, into):
         target = os.path.join(path, base) if into and os.path.isdir(path) else path
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC if into else os.O_RDONLY | os.O_NONBLOCK
         inner = os.open(target, flags | os.O_CLOEXEC, 0o644)
-        _pour(reader, inner) if into else _pour(inner, writer)
+        pour(reader, inner) if into else pour(inner, writer)
         return 0
 
     child = enter.confined(name, config, config["process"], None, act, tells, reader if into else writer)
     os.close(tells)
     os.close(reader if into else writer)
     try:
-        _pour(file, writer) if into else _pour(reader, file)
+        pour(file, writer) if into else pour(reader, file)
     except BrokenPipeError:
         pass
     os.close(writer if into else reader)
@@ -54,9 +53,3 @@ def copy(name, path, outside, into):
     if said:
         raise Refused(f"cp: {name}: {said}")
     return code
-
-
-def _pour(source, target):
-    while data := os.read(source, PIECE):
-        while data:
-            data = data[os.write(target, data):]

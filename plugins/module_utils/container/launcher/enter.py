@@ -8,20 +8,19 @@ files, no descriptor but those that the command is given, and no memory that a p
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import signal
 
 from . import cgroups, confine, record, syscalls
 from .bundle import RUNTIME, Refused, annotation, load, mapped, words
-from .start import NotRun, find_program, user_of
+from .start import execute, find_program, user_of
 from .terminal import PASSED, Streams
 
 ORDER = (("ipc", syscalls.CLONE_NEWIPC), ("uts", syscalls.CLONE_NEWUTS), ("net", syscalls.CLONE_NEWNET),
          ("cgroup", syscalls.CLONE_NEWCGROUP), ("pid", syscalls.CLONE_NEWPID), ("mnt", syscalls.CLONE_NEWNS))
 TIOCGPTPEER, TIOCSPTLCK, TIOCSCTTY = 0x5441, 0x40045431, 0x540E  # ioctl_tty(2)
-NOT_POSSIBLE, NOT_EXECUTABLE, NOT_FOUND, BY_SIGNAL = 125, 126, 127, 128  # exit statuses, as other tools have them
+NOT_POSSIBLE, NOT_EXECUTABLE, BY_SIGNAL = Refused.code, 126, 128  # exit statuses, as other tools have them
 
 
 class Stopped(Refused):
@@ -87,10 +86,8 @@ def confined(name, config, process, user, act, *kept):
         if os.getppid() != caller:
             os._exit(NOT_POSSIBLE)
         code = act()
-    except NotRun as error:
-        code = NOT_FOUND if error.number == errno.ENOENT else NOT_EXECUTABLE
-        os.write(kept[0], str(error).encode("utf-8", "replace"))
     except Exception as error:
+        code = getattr(error, "code", code)
         os.write(kept[0], words(error).encode("utf-8", "replace"))
     finally:
         os._exit(code)
@@ -143,10 +140,10 @@ def spawn(args, env, cwd, terminal, report):
             if terminal is not None:
                 fcntl.ioctl(0, TIOCSCTTY, 0)
             confine.default_signals()
-            os.execve(program, args, dict(each.split("=", 1) for each in env))  # noqa: S606
-        except OSError as error:
-            os.write(report, str(NotRun(args[0], error.errno)).encode("utf-8", "replace"))
-            os._exit(NOT_FOUND if error.errno == errno.ENOENT else NOT_EXECUTABLE)
+            execute(program, args, env)
+        except Exception as error:
+            os.write(report, words(error).encode("utf-8", "replace"))
+            os._exit(getattr(error, "code", NOT_POSSIBLE))
         finally:
             os._exit(NOT_POSSIBLE)
     os.close(report)

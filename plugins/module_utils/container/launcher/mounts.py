@@ -5,6 +5,7 @@ its mount point, that was found below the container's root without following a l
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
@@ -102,17 +103,10 @@ class Root:
         except NotADirectoryError:
             raise Refused(f"{path} in {self.tree}: a part of it is no directory: choose another place to mount at") from None
         except OSError as error:
-            raise self._refusal(path, error) from None
-
-    def _refusal(self, path, error):
-        parts = path.strip("/").split("/")
-        for number in range(1, len(parts) + 1):
-            part = "/".join(parts[:number])
-            try:
-                syscalls.openat2(self.descriptor, part, os.O_PATH, BELOW)
-            except OSError:
-                return Refused(f"/{part} in {self.tree} is a symbolic link: nothing is mounted there, so name what it leads to")
-        return Refused(f"{path} in {self.tree}: {error.strerror}")
+            said = error.strerror
+            if error.errno == errno.ELOOP:
+                said = "it is a symbolic link: nothing is mounted there, so name what it leads to"
+            raise Refused(f"{path} in {self.tree}: {said}") from None
 
     def mount_point(self, path, directory, replace_link=False):
         """A directory or file to mount at, made where it is missing, with the directories on the way."""

@@ -22,14 +22,12 @@ def boot_id():
 
 def lines(name):
     """What is recorded of a container: pid, start time, boot, and the tree that it runs on, by its path and by its inode, as it may
-    be moved aside; None where there is nothing."""
+    be moved aside; nothing of one that does not run."""
     try:
         with open(f"{RUN}/{name}", encoding="utf-8", errors="surrogateescape") as file:
-            found = file.read().split("\n", 3)
+            return file.read().rstrip("\n").split("\n")
     except (FileNotFoundError, NotADirectoryError):
-        return None
-    tree, unused, number = (found[3] if len(found) > 3 else "").rstrip("\n").partition("\n")
-    return [*(each.strip() for each in found[:3]), tree, number]
+        return []
 
 
 def start_time(pid):
@@ -45,7 +43,7 @@ def start_time(pid):
 def running(name):
     """The pid of the container's process 1, or None where it does not run."""
     found = lines(name)
-    if not found or len(found) < 5 or not (found[0].isascii() and found[0].isdigit()):
+    if len(found) < 3 or not (found[0].isascii() and found[0].isdigit()):
         return None
     pid, start, boot = found[:3]
     return int(pid) if int(pid) and start_time(int(pid)) == start and boot == boot_id() else None

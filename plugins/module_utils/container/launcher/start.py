@@ -357,7 +357,7 @@ def find_program(name, env, cwd):
 
 
 class NotRun(Refused):
-    """A program that cannot be run: ``number`` as errno(3) has it."""
+    """A program that cannot be run, for the reason of a ``number`` of errno(3)."""
 
     REMEDIES = {
         errno.EACCES: "permission denied: give the path of a file that may be executed",
@@ -366,7 +366,7 @@ class NotRun(Refused):
 
     def __init__(self, name, number):
         super().__init__(f"{name}: {self.REMEDIES.get(number, os.strerror(number))}")
-        self.number = number
+        self.code = 127 if number == errno.ENOENT else 126  # as other tools have it
 
 
 def execute(program, args, env):

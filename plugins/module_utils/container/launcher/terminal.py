@@ -13,6 +13,17 @@ import signal
 PASSED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
 
+def write(target, data):
+    while data:
+        data = data[os.write(target, data):]
+
+
+def pour(source, target):
+    """Copy to the end, one descriptor to another, a pipe's length at a time."""
+    while data := os.read(source, 65536):
+        write(target, data)
+
+
 class Streams:
     """``terminal`` is whether the command gets a terminal: by default where standard input and output are one. ``none`` is whether
     it gets no file of the caller's at all, as who would make it the command's user's own."""
@@ -108,15 +119,12 @@ class Streams:
                 os.write(target, b"\x04")  # what ends the input of who reads from a terminal
             return
         with contextlib.suppress(BrokenPipeError):
-            while data:
-                data = data[os.write(target, data):]
+            write(target, data)
 
     def _feed(self):
         target = self.pipes[0][0]
         with contextlib.suppress(OSError):
-            while data := os.read(0, 65536):
-                while data:
-                    data = data[os.write(target, data):]
+            pour(0, target)
         os.close(target)
 
     def _signal(self, number):
