@@ -180,7 +180,7 @@ def test_act_again_check_change_absent(host, rootfs):
 
     last = act(name="c1", state="absent")
     assert [each for each in last.commands if "empty" not in each and not each.startswith("rmdir")] == [
-        line("stop"), "ip netns delete c1", "umount /run/fromscratch/users/c1", "rm /run/fromscratch/users/c1", f"rm -rf {RUN}/c1",
+        line("stop"), "ip netns delete c1", "umount /run/fromscratch/users/c1", "rm /run/fromscratch/users/c1",
         f"rm -r {STATE}/c1", *(f"rm -rf {link}" for link in install.LINKS),
         f"rm -rf --one-file-system {' '.join(f'{install.HOME}/{name}' for name in INSTALLED)}"]
     assert host.picture() == empty, "something was left behind"

@@ -20,10 +20,9 @@ from . import ended, install, service
 from .isolation import Isolation, refuse_binds, refuse_limits
 from .launcher import namespaces
 from .launcher.guard import PROGRAM
-from .launcher.record import RUN, STATE, running
+from .launcher.record import STATE, running
 from .operations import (
     End,
-    NameAgain,
     Prepare,
     RemoveNamespaces,
     RemoveTraces,
@@ -31,6 +30,7 @@ from .operations import (
     Start,
     Stop,
     locked,
+    name_again,
     users,
     written,
 )
@@ -106,8 +106,8 @@ class Containers(OperationsKind):
         """Whether all that is written of a container is what its settings make."""
         if text is None or not self._program or service.unit(name) in self._stale:
             return False
-        units = {path: content for path, content in _units_of(known).items() if service.manages_host()}
-        return text == to_bundle(known) and all(read(path) == content for path, content in units.items())
+        units = {service.TEMPLATE: service.TEMPLATE_TEXT, service.drop_in(name): service.drop_in_text(known)}
+        return text == to_bundle(known) and (not service.manages_host() or all(read(path) == units[path] for path in units))
 
     def complete(self, item):
         """As a service, where systemd runs the host; and as far apart from the host as that can have it."""
@@ -151,7 +151,7 @@ class Containers(OperationsKind):
 
     def operations(self, plan):
         changes = plan.changes
-        found = [NameAgain(change.after, change.before.pid) for change in changes if _renames(change)]
+        found = [each for change in changes if _renames(change) for each in name_again(change.after, change.before.pid)]
         found.append(Stop(tuple(change.before for change in changes if _stops(change))))
         if any(change.after for change in changes):
             found += install.operations()
@@ -190,9 +190,7 @@ class Containers(OperationsKind):
 
     @staticmethod
     def _removal(item):
-        limited = any(getattr(item, each) for each in LIMITS)
-        found = [RemoveNamespaces(item.name, bool(item.namespace)), RemoveTraces(item.name, limited),
-                 RemoveFile(f"{RUN}/{item.name}"), RemoveTree(item.directory)]
+        found = [RemoveNamespaces(item.name, bool(item.namespace)), RemoveTraces(item.name), RemoveTree(item.directory)]
         found += written(service.drop_in(item.name), None, UNIT_MODE)
         return found + [Attempt(("systemctl", "reset-failed", service.unit(item.name)))] * service.manages_host()
 
@@ -203,10 +201,6 @@ class Containers(OperationsKind):
 
     def boot(self, items):
         return [f"{PROGRAM} namespace {shlex.join(item.name for item in items)}"] if items else []
-
-
-def _units_of(item):
-    return {service.TEMPLATE: service.TEMPLATE_TEXT, service.drop_in(item.name): service.drop_in_text(item)}
 
 
 def _told_to_systemd(plan):

@@ -13,44 +13,21 @@ from typing import Tuple
 
 from ..core.errors import ModuleError
 from ..core.files import make_directory, remove_tree
-from ..core.operations import RemoveFile, WriteFile, emptied
+from ..core.operations import Attempt, RemoveFile, Run, WriteFile, emptied
 from ..core.paths import tidy
 from ..network import namespaces as network_namespaces
 from ..rootfs import store
 from . import ended, service
-from .launcher import cgroups, namespaces, runtime
+from .launcher import namespaces, runtime
 from .launcher.bundle import Refused
 from .launcher.guard import PROGRAM
-from .launcher.record import STATE, USERS, running
+from .launcher.record import RUN, STATE, USERS, running
 from .launcher.start import Lock
-from .launcher.stop import stop_all
+from .launcher.stop import stop, stop_all
 from .recorded import read
 from .spec import Container
 
 GRACE = 0.1  # seconds that a command has to prove that it does not die at once
-
-
-@dataclass(frozen=True)
-class NameAgain:
-    """Let the namespaces of a running container be found by its name."""
-
-    item: Container
-    pid: int
-
-    def apply(self):
-        namespaces.unpin(network_namespaces.path_of(self.item.name))
-        if self.item.userns:
-            namespaces.unpin(users(self.item.name))
-            os.makedirs(USERS, exist_ok=True)
-            namespaces.pin(f"/proc/{self.pid}/ns/user", users(self.item.name))
-        namespaces.attach(self.item.name, f"/proc/{self.pid}/ns/net")
-
-    def commands(self):
-        name, pin = self.item.name, users(self.item.name)
-        lines = [f"ip netns delete {name}"] * network_namespaces.exists(name)
-        if self.item.userns and not os.path.exists(pin):
-            lines += [f"install -D /dev/null {pin}", f"mount --bind /proc/{self.pid}/ns/user {pin}"]
-        return [*lines, f"ip netns attach {name} {self.pid}"]
 
 
 @dataclass(frozen=True)
@@ -175,22 +152,27 @@ class RemoveNamespaces:
 
 @dataclass(frozen=True)
 class RemoveTraces:
-    """Remove the cgroup of a container that ended by itself, and what a runtime keeps of it, as a stop does."""
+    """Remove the record and the cgroup of a container that ended by itself, and what a runtime keeps of it, as a stop does."""
 
     name: str
-    limited: bool = True
 
     def apply(self):
-        cgroups.remove(self.name)
-        runtime.forget(self.name)
+        stop(self.name, 0)
+        tidy(RUN)
         tidy(runtime.HOME)
 
     def commands(self):
-        ended_by_itself, kept = running(self.name) is None, os.path.isdir(f"{runtime.HOME}/{self.name}")
-        if kept:
-            return [f"{PROGRAM} stop {self.name}"] * ended_by_itself + emptied(runtime.HOME)
-        group = _group(self.name) if ended_by_itself and self.limited else None
-        return [f"rmdir {group}", f"rmdir --ignore-fail-on-non-empty {os.path.dirname(group)}"] if group else []
+        left = any(os.path.exists(f"{place}/{self.name}") for place in (RUN, runtime.HOME)) and running(self.name) is None
+        return [f"{PROGRAM} stop {self.name}"] * left + emptied(RUN) + emptied(runtime.HOME) * os.path.isdir(runtime.HOME)
+
+
+def name_again(item, pid):
+    """Lets the namespaces of a running container be found by its name."""
+    pin = users(item.name)
+    mapped = (Attempt(("umount", pin)), Run(("install", "-D", "/dev/null", pin)),
+              Run(("mount", "--bind", f"/proc/{pid}/ns/user", pin)))
+    return [Attempt(("ip", "netns", "delete", item.name)), *mapped * item.userns,
+            Run(("ip", "netns", "attach", item.name, str(pid)))]
 
 
 @contextlib.contextmanager
@@ -214,13 +196,6 @@ def written(path, text, mode):
 def users(name):
     """Where the user namespace of a container is pinned."""
     return f"{USERS}/{name}"
-
-
-def _group(name):
-    """The cgroup that was made here for its limits; None where there is none."""
-    point = cgroups.mount_point()
-    group = f"{point}/{cgroups.PARENT}/{name}"
-    return group if point and os.path.isdir(group) else None
 
 
 def _by_systemd(verb, items):

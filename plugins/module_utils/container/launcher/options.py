@@ -49,31 +49,17 @@ def parse(words):
     if not words or words[0] not in VERBS:
         raise Refused(f"{words[0]}: there is no such command" if words else "a command is missing")
     usage, known, unused = VERBS[words[0]]
-    by_word = {word: (long[2:], value) for short, long, value, unused in known for word in (short, long) if word}
-    found, rest = {}, list(words[1:])
-    while rest and rest[0].startswith("-") and rest[0] != "-":
-        word = rest.pop(0)
-        if word == "--":
-            break
-        word, equals, given = word.partition("=") if word.startswith("--") else (word, "", "")
-        if word not in by_word and not word.startswith("--") and len(word) > 2:
-            letter, tail = word[:2], word[2:]
-            if by_word.get(letter, ("", ""))[1]:
-                word, equals, given = letter, "=", tail
-            else:
-                rest.insert(0, f"-{tail}")
-                word = letter
-        if word not in by_word:
-            raise Refused(f"{words[0]}: there is no option {word}")
-        key, value = by_word[word]
-        if value:
-            if not equals and not rest:
-                raise Refused(f"{words[0]}: {word} needs {value}")
-            found.setdefault(key, []).append(given if equals else rest.pop(0))
-        elif equals:
-            raise Refused(f"{words[0]}: {word} takes no value")
-        else:
-            found[key] = True
+    found, given, rest = {}, [], words[1:]
+    if rest and rest[0].startswith("-"):
+        import getopt
+        letters = "".join(short[1:] + ":" * bool(value) for short, unused, value, unused in known)
+        try:
+            given, rest = getopt.getopt(rest, letters, [long[2:] + "=" * bool(value) for unused, long, value, unused in known])
+        except getopt.GetoptError as error:
+            raise Refused(f"{words[0]}: {error}") from None
+    long_of = {short: long for short, long, unused, unused in known}
+    for word, value in given:
+        found.setdefault(long_of.get(word, word)[2:], []).append(value)
     least = {"": 0, MANY: 1, ONE: 1, COMMAND: 2, TWO: 2}.get(usage, 0)
     most = {"": 0, ONE: 1, TWO: 2}.get(usage)
     if len(rest) < least or (most is not None and len(rest) > most):

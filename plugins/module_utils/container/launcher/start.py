@@ -95,7 +95,7 @@ def _prepare(name, unit):
             os.dup2(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC), 0)
         try:
             pid = (_by_runtime if annotation(config, RUNTIME) else _by_itself)(name, config, tree, unit, lock)
-        except Refused:
+        except Exception:
             record.remove(name)
             cgroups.remove(name)
             raise
