@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a process of a container gives up before its program runs, in the order in which it can: the same at a start and for a
-command that is run inside.
+"""What a process of a container gives up before its program runs, in the order in which it can, and how it runs that: the same at
+a start and for a command that is run inside.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import signal
 
 from . import syscalls
-from .bundle import Refused
+from .bundle import PATH, Refused
 from .seccomp import program
 
 CAPABILITIES = (  # capabilities(7), by the kernel's numbers
@@ -92,3 +93,48 @@ def give_up(process, last, user, seccomp):
     if uid == 0:
         syscalls.capset(kept["permitted"] & syscalls.capget(), 0)
     hide()
+
+
+def user_of(process):
+    user = process["user"]
+    return user["uid"], user["gid"], user.get("additionalGids", [])
+
+
+def find_program(name, env, cwd):
+    """The path of a program inside, as execvp(3) finds it, from the directory that it is to run in. Raises Refused."""
+    try:
+        os.chdir(cwd)
+    except OSError as error:
+        raise Refused(f"chdir {cwd}: {error.strerror}: choose a directory that is there as workdir") from None
+    if "/" in name:
+        candidates = [name]
+    else:
+        search = next((each[len("PATH="):] for each in env if each.startswith("PATH=")), PATH)
+        candidates = [f"{each or '.'}/{name}" for each in search.split(":")]
+    denied = False
+    for each in candidates:
+        if os.access(each, os.X_OK, effective_ids=True) and not os.path.isdir(each):
+            return each
+        denied = denied or os.path.lexists(each)
+    raise NotRun(name, errno.EACCES if denied else errno.ENOENT)
+
+
+class NotRun(Refused):
+    """A program that cannot be run, for the reason of a ``number`` of errno(3)."""
+
+    REMEDIES = {
+        errno.EACCES: "permission denied: give the path of a file that may be executed",
+        errno.ENOENT: "not found: give the path of a program inside, or add its directory to PATH; a script needs its interpreter",
+        errno.ENOEXEC: "not a program of this machine, nor a script that begins with #!"}
+
+    def __init__(self, name, number):
+        super().__init__(f"{name}: {self.REMEDIES.get(number, os.strerror(number))}")
+        self.code = 127 if number == errno.ENOENT else 126  # as other tools have it
+
+
+def execute(program, args, env):
+    """exec: the environment is in memory alone, and no descriptor but 0, 1 and 2 is left."""
+    try:
+        os.execve(program, args, dict(each.split("=", 1) for each in env))  # noqa: S606
+    except OSError as error:
+        raise NotRun(args[0], error.errno) from None

@@ -14,7 +14,7 @@ import signal
 
 from . import cgroups, confine, record, syscalls
 from .bundle import RUNTIME, Refused, annotation, load, mapped, words
-from .start import execute, find_program, user_of
+from .confine import execute, find_program, user_of
 from .terminal import PASSED, Streams
 
 ORDER = (("ipc", syscalls.CLONE_NEWIPC), ("uts", syscalls.CLONE_NEWUTS), ("net", syscalls.CLONE_NEWNET),

@@ -8,14 +8,14 @@ order is what makes it safe.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import signal
 import time
 
 from . import cgroups, confine, guard, mounts, namespaces, record, syscalls
-from .bundle import DEVICES, LAYER, PATH, RUNTIME, WAITS, Refused, annotation, directory, load, mapped, words
+from .bundle import DEVICES, LAYER, RUNTIME, WAITS, Refused, annotation, directory, load, mapped, words
+from .confine import execute, find_program, user_of
 from .parallel import together
 
 LOCKED = 60  # seconds to wait for another start of the same container
@@ -330,48 +330,3 @@ def pivot_root(root):
     syscalls.pivot_root(".", ".")
     syscalls.umount2(".", syscalls.MNT_DETACH)
     os.chdir("/")
-
-
-def user_of(process):
-    user = process["user"]
-    return user["uid"], user["gid"], user.get("additionalGids", [])
-
-
-def find_program(name, env, cwd):
-    """The path of a program inside, as execvp(3) finds it, from the directory that it is to run in. Raises Refused."""
-    try:
-        os.chdir(cwd)
-    except OSError as error:
-        raise Refused(f"chdir {cwd}: {error.strerror}: choose a directory that is there as workdir") from None
-    if "/" in name:
-        candidates = [name]
-    else:
-        search = next((each[len("PATH="):] for each in env if each.startswith("PATH=")), PATH)
-        candidates = [f"{each or '.'}/{name}" for each in search.split(":")]
-    denied = False
-    for each in candidates:
-        if os.access(each, os.X_OK, effective_ids=True) and not os.path.isdir(each):
-            return each
-        denied = denied or os.path.lexists(each)
-    raise NotRun(name, errno.EACCES if denied else errno.ENOENT)
-
-
-class NotRun(Refused):
-    """A program that cannot be run, for the reason of a ``number`` of errno(3)."""
-
-    REMEDIES = {
-        errno.EACCES: "permission denied: give the path of a file that may be executed",
-        errno.ENOENT: "not found: give the path of a program inside, or add its directory to PATH; a script needs its interpreter",
-        errno.ENOEXEC: "not a program of this machine, nor a script that begins with #!"}
-
-    def __init__(self, name, number):
-        super().__init__(f"{name}: {self.REMEDIES.get(number, os.strerror(number))}")
-        self.code = 127 if number == errno.ENOENT else 126  # as other tools have it
-
-
-def execute(program, args, env):
-    """exec: the environment is in memory alone, and no descriptor but 0, 1 and 2 is left."""
-    try:
-        os.execve(program, args, dict(each.split("=", 1) for each in env))  # noqa: S606
-    except OSError as error:
-        raise NotRun(args[0], error.errno) from None
