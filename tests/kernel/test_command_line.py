@@ -58,7 +58,7 @@ def test_a_command_that_is_not_there(rootfs):
 
 @pytest.mark.parametrize("options, words", [
     ({"ulimits": {"nofile": 1 << 40}}, "setrlimit RLIMIT_NOFILE 1099511627776:1099511627776: not allowed to raise maximum limit: choose lower"),
-    ({"tmpfs": ["/x:flavour=sweet"]}, "fsconfig flavour=sweet: OptionError argument, of the tmpfs tmpfs at /x with nosuid,nodev,flavour=sweet: change"),
+    ({"tmpfs": ["/x:flavour=sweet"]}, "fsconfig flavour=sweet: Invalid argument, of the tmpfs tmpfs at /x with nosuid,nodev,flavour=sweet: change"),
     ({"workdir": "/no/where"}, "chdir /no/where: No such file or directory: choose a directory")])
 def test_a_start_that_fails_says_at_what_and_what_to_do(rootfs, options, words):
     found = run_module("ns_container", name="c1", rootfs=rootfs, **options)

@@ -11,8 +11,7 @@ from .spec import CAPABILITIES, NO_INIT, SHELL, from_bundle, from_settings
 
 BUNDLE = "config.json"
 # The files of a former release; its root filesystem and the layer are where they were.
-FORMER = ("container", "fstab", "fstab.rest", "container.json")
-FORMER_DIRECTORIES = ("nodes",)
+FORMER = ("container", "fstab", "fstab.rest", "container.json", "nodes")
 FORMER_FILTER = "/var/lib/fromscratch/seccomp"
 FORMER_CAPABILITIES = {*CAPABILITIES, "net_raw", "mknod", "audit_write"}
 
@@ -55,4 +54,4 @@ def is_script_left(changing):
 
 def files_of_a_script(name):
     """What is there of a former release."""
-    return [path for path in (f"{STATE}/{name}/{each}" for each in (*FORMER, *FORMER_DIRECTORIES)) if os.path.lexists(path)]
+    return [path for path in (f"{STATE}/{name}/{each}" for each in FORMER) if os.path.lexists(path)]

@@ -26,13 +26,11 @@ def needed(config):
 
 
 def is_sealed():
-    program = os.open("/proc/self/exe", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return fcntl.fcntl(program, fcntl.F_GET_SEALS) & SEALS == SEALS
-    except OSError:
-        return False
-    finally:
-        os.close(program)
+    with open("/proc/self/exe", "rb") as program:
+        try:
+            return fcntl.fcntl(program, fcntl.F_GET_SEALS) & SEALS == SEALS
+        except OSError:  # of a file that cannot have any
+            return False
 
 
 def sealed_copy(path):

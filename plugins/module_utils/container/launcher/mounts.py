@@ -130,10 +130,6 @@ class Root:
                           "directory on a directory")
         return here
 
-    def _in_layer(self, directory):
-        """Whether what is in a directory is the container's alone."""
-        return self.own and os.fstat(directory).st_dev == os.fstat(self.descriptor).st_dev
-
     def _make(self, directory, name, file):
         # As root of the container: on a mount that shows other owners, root of the host has no files.
         syscalls.set_fs_ids(self.owner)
@@ -148,8 +144,9 @@ class Root:
 
     def _without_link(self, directory, name):
         """A file shown in the place of a link takes it, where that is the container's alone: the link is not followed."""
+        in_layer = self.own and os.fstat(directory).st_dev == os.fstat(self.descriptor).st_dev
         try:
-            if self._in_layer(directory) and stat.S_ISLNK(os.lstat(name, dir_fd=directory).st_mode):
+            if in_layer and stat.S_ISLNK(os.lstat(name, dir_fd=directory).st_mode):
                 os.unlink(name, dir_fd=directory)
         except FileNotFoundError:
             pass
