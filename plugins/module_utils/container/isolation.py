@@ -20,7 +20,7 @@ from .launcher import cgroups
 from .launcher.record import STATE
 from .launcher.runtime import is_crun
 from .launcher.seccomp import known_here
-from .recorded import recorded
+from .recorded import read, recorded
 from .spec import RANGE
 
 # As systemd-nspawn picks them, far from those of people and of /etc/subuid.
@@ -134,16 +134,9 @@ def first_id(name, taken):
 
 def delegated():
     """The ranges that /etc/subuid and /etc/subgid give to users."""
-    found = []
-    for path in "/etc/subuid", "/etc/subgid":
-        try:
-            with open(path, encoding="utf-8", errors="replace") as file:
-                rows = [line.split(":") for line in file]
-        except OSError:
-            continue
-        found += [(int(row[1]), int(row[1]) + int(row[2])) for row in rows
-                  if len(row) == 3 and row[1].strip().isdigit() and row[2].strip().isdigit()]
-    return found
+    rows = [line.split(":") for path in ("/etc/subuid", "/etc/subgid") for line in (read(path) or "").splitlines()]
+    return [(int(row[1]), int(row[1]) + int(row[2])) for row in rows
+            if len(row) == 3 and row[1].strip().isdigit() and row[2].strip().isdigit()]
 
 
 def _mounts():

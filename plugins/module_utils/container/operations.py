@@ -201,8 +201,7 @@ def users(name):
 def _by_systemd(verb, items):
     units = [service.unit(item.name) for item in items if item.service]
     if units:
-        with contextlib.suppress(ModuleError):  # what came of each is looked at by itself
-            service.systemctl(verb, *units)
+        Attempt(("systemctl", verb, *units)).apply()  # what came of each is looked at by itself
 
 
 def _raise_all(failures):

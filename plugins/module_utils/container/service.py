@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 
-from ..core.errors import ModuleError
 from ..core.resource import OWNER
 from .launcher.guard import PROGRAM
 from .launcher.record import RUN, STATE
@@ -87,11 +86,9 @@ def runs_in_unit(name, pid):
         return False
 
 
-def systemctl(*words):
-    """Raises ModuleError with what it says where it fails."""
-    done = subprocess.run(["systemctl", *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise ModuleError(f"systemctl {' '.join(words[:2])} failed: {done.stderr.strip()}")
+def _run(*words, **options):
+    """A program that has ended, well or not, with what it has said."""
+    return subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, **options)
 
 
 def start_by_hand(names):
@@ -99,10 +96,8 @@ def start_by_hand(names):
     what went wrong, in words, by name."""
     if not names:
         return {}
-    said = subprocess.run([PROGRAM, "start", *names], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
-                          preexec_fn=_end_with_the_module).stderr
     failures, name = {}, names[0]
-    for line in said.splitlines():
+    for line in _run(PROGRAM, "start", *names, preexec_fn=_end_with_the_module).stderr.splitlines():
         known, unused, text = line[len("ns-container: "):].partition(": ")
         name, text = (known, text) if known in names else (name, line)
         failures[name] = f"{failures[name]}\n{text}" if name in failures else text
@@ -116,8 +111,7 @@ def _end_with_the_module():
 
 def _shown(name, *properties):
     """What systemd knows of the units that the name stands for, a dict for each."""
-    told = subprocess.run(["systemctl", "show", f"--property={','.join(properties)}", unit(name)], stdin=subprocess.DEVNULL,
-                          capture_output=True, text=True, check=False).stdout
+    told = _run("systemctl", "show", f"--property={','.join(properties)}", unit(name)).stdout
     return [dict(line.split("=", 1) for line in block.splitlines()) for block in told.split("\n\n")]
 
 
@@ -134,5 +128,4 @@ def exit_status(name):
 
 def journal(name):
     """What the container has last written."""
-    return subprocess.run(["journalctl", "--unit", unit(name), "--lines", "20", "--output", "cat", "--no-pager", "--quiet"],
-                          stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False).stdout.strip()
+    return _run("journalctl", "--unit", unit(name), "--lines", "20", "--output", "cat", "--no-pager", "--quiet").stdout.strip()

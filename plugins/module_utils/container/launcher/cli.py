@@ -99,14 +99,9 @@ def _exec(options, arguments):
     if _former(name):
         os.execv(_former(name), [  # noqa: S606 (a program with its arguments, as all of these)
             _former(name), "exec", *args])
-    env = []
-    for each in options.get("env", []):
-        if "=" in each:
-            env.append(each)
-        elif each in os.environ:
-            env.append(f"{each}={os.environ[each]}")
-    kept = {each: os.environ[each] for each in ["TERM", *(each for each in options.get("env", []) if "=" not in each)]
-            if each in os.environ}
+    given = options.get("env", [])
+    kept = {each: os.environ[each] for each in ("TERM", *given) if each in os.environ}
+    env = [each if "=" in each else f"{each}={kept[each]}" for each in given if "=" in each or each in kept]
     config = bundle.load(name)
     enter.running(name)
     guard.own_program(config, sys.argv[1:], kept)

@@ -53,11 +53,8 @@ def program(seccomp, machine=None):
     lines = [(LOAD, 0, 0, ARCHITECTURE_AT), (EQUAL, 1, 0, architecture), (RETURN, 0, 0, FAIL | EPERM),
              (LOAD, 0, 0, NUMBER_AT), (EQUAL if column else AT_LEAST, 0, 1, X32), (RETURN, 0, 0, FAIL | EPERM)]
     for rule in seccomp["syscalls"]:
-        argument = None
-        for each in rule.get("args", ()):
-            argument = each["index"], each["value"], each["valueTwo"]
-        numbers = (NUMBERS[name][column] for name in rule["names"])
-        for number in numbers:
+        argument = next(((each["index"], each["value"], each["valueTwo"]) for each in rule.get("args", ())), None)
+        for number in (NUMBERS[name][column] for name in rule["names"]):
             if number is not None:
                 lines += _rule(number, rule.get("errnoRet", EPERM), argument)
     lines.append((RETURN, 0, 0, ALLOW))

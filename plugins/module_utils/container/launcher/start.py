@@ -162,7 +162,6 @@ def ids(config):
 def _directories(name, config, first):
     """Where the layer is, and where the root is mounted in a mount namespace of the container's own."""
     home = directory(name)
-    os.makedirs(home, mode=0o700, exist_ok=True)
     for each in "root", "lower", "layer":
         os.makedirs(f"{home}/{each}", mode=0o700, exist_ok=True)
     if annotation(config, LAYER) == "disk" and not os.path.isdir(f"{home}/layer/work"):
