@@ -16,7 +16,7 @@ from contextlib import contextmanager
 
 RUN_NETNS = "/run/netns"
 CLONE_NEWNET = 0x40000000
-SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
+SIOCGIFFLAGS, IFF_UP = 0x8913, 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -81,20 +81,11 @@ def entered(netns):
         os.close(home)
 
 
-def lo_up(netns):
-    """``ip link set lo up``; see netdevice(7)."""
-    _lo(netns, SIOCSIFFLAGS, IFF_UP)
-
-
 def lo_is_up(netns):
-    """Whether the loopback device of the namespace is up; one that has just gone has none."""
+    """Whether the loopback device of the namespace is up, see netdevice(7); one that has just gone has none."""
     try:
-        return bool(_lo(netns, SIOCGIFFLAGS) & IFF_UP)
+        with entered(netns), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle:
+            found = fcntl.ioctl(handle, SIOCGIFFLAGS, struct.pack("16sH14x", b"lo", 0))
     except FileNotFoundError:
         return False
-
-
-def _lo(netns, request, flags=0):
-    """The flags of the loopback device after the request."""
-    with entered(netns), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle:
-        return struct.unpack("16sH14x", fcntl.ioctl(handle, request, struct.pack("16sH14x", b"lo", flags)))[1]
+    return bool(struct.unpack("16sH14x", found)[1] & IFF_UP)
