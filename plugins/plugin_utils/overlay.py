@@ -180,12 +180,12 @@ def _network(values):
         egress=values["egress"], metadata=values["metadata"], antispoof=values["antispoof"], names=values["names"],
         dns=[addressing.ip("overlay_dns", each) for each in values["dns"] or []],
         underlay_ip=addressing.unicast("overlay_underlay_ip", values["underlay_ip"]),
-        vni=validate.in_range("overlay_vni", values["vni"], 1, 16777215),
-        port=validate.in_range("overlay_port", values["port"], 1, 65535),
+        vni=addressing.vni("overlay_vni", values["vni"]),
+        port=addressing.udp_port("overlay_port", values["port"]),
         bridge=addressing.plain_interface_name("overlay_bridge", values["bridge"]),
         vxlan=addressing.plain_interface_name("overlay_vxlan", values["vxlan"]),
         device=addressing.plain_interface_name("overlay_device", values["device"]),
-        mtu=validate.in_range("overlay_mtu", values["mtu"], 68, 65535),
+        mtu=addressing.mtu("overlay_mtu", values["mtu"]),
         addresses=_addresses("overlay_bridge_address", values["bridge_address"], values["bridge_addresses"])))
 
 

@@ -54,6 +54,15 @@ def mac(option, value):
     return canonical
 
 
+def vni(option, value):
+    """A VXLAN network identifier of 24 bits (RFC 7348); the kernel takes 0 for "none"."""
+    return in_range(option, value, 1, 2 ** 24 - 1)
+
+
+def udp_port(option, value):
+    return in_range(option, value, 1, 65535)
+
+
 def least_mtu(addresses):
     """The smallest MTU that IPv4 works with, or IPv6 where an address is one."""
     return 1280 if any(":" in each for each in addresses or ()) else 68

@@ -62,7 +62,7 @@ OPTIONS = {
 
 def vxlan(options):
     """The wanted VXLAN device from the options of one item. Raises OptionError."""
-    vni = validate.in_range("vni", options["vni"], 1, 16777215)
+    vni = addressing.vni("vni", options["vni"])
     local = addressing.unicast("local", options["local"])
     if options["state"] == "present":
         validate.required("vni", vni)
@@ -74,7 +74,7 @@ def vxlan(options):
         vni=vni, local=local, up=True, accept_ra=False, accept_redirects=False, **peers(options, local),
         fdb=entries(options["fdb"], local),
         device=addressing.interface_name("device", options["device"]),
-        port=validate.in_range("port", options["port"], 1, 65535), learning=options["learning"],
+        port=addressing.udp_port("port", options["port"]), learning=options["learning"],
         ttl=validate.in_range("ttl", options["ttl"], 0, 255),
         ageing=validate.in_range("ageing", options["ageing"], 1, 1000000),
         udp_checksum=options["udp_checksum"], mtu=addressing.mtu("mtu", options["mtu"]),
