@@ -88,6 +88,7 @@ test-all: tools venv ## those that take minutes, too
 lint: tools venv ## style of Python, YAML, shell and documentation, rules of Ansible, licences
 	$(call header,lint)
 	ruff check --no-cache .
+	mypy
 	yamllint --strict .
 	ansible-lint --offline
 	antsibull-docs lint-collection-docs --plugin-docs --validate-collection-refs=all \

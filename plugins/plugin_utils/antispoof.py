@@ -15,7 +15,7 @@ Pure functions of the host that ``overlay`` has checked.
 from __future__ import annotations
 
 import ipaddress
-from typing import NamedTuple, Tuple
+from typing import Any, NamedTuple, Tuple
 
 from ..module_utils.core.errors import OptionError
 from ..module_utils.network import identity
@@ -30,8 +30,8 @@ class Port(NamedTuple):
 
     link: str
     mac: str
-    addresses: Tuple[object, ...]  # its own, those that it may have besides, and its link-local one
-    networks: Tuple[object, ...]  # whose packets it may forward
+    addresses: Tuple[Any, ...]  # its own, those that it may have besides, and its link-local one
+    networks: Tuple[Any, ...]  # whose packets it may forward
 
     def of(self, version):
         return [address for address in self.addresses if address.version == version]

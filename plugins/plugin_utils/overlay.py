@@ -112,7 +112,8 @@ class Overlay:
 
     def part(self, name):
         """The items of a host, by module."""
-        return _items(*self._seen_by(name), self.settings[name])
+        hosts, here = self._seen_by(name)
+        return _items(hosts, here, self.settings[name])
 
     def pings(self, name):
         """(namespace or "-" for the host itself, from, to, address) for all that a host and its containers have to reach."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
+from typing import Any, Dict
 
 from ansible.errors import AnsibleError
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
@@ -74,7 +75,7 @@ def typed(given, known):
 
 def _from_afar(spec):
     """A path is one of the host's: ``~`` and variables of the environment are not expanded here."""
-    changed = {"type": "str"} if spec.get("type") == "path" else {}
+    changed: Dict[str, Any] = {"type": "str"} if spec.get("type") == "path" else {}
     if spec.get("elements") == "path":
         changed["elements"] = "str"
     if "options" in spec:

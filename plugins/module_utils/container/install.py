@@ -33,7 +33,8 @@ LICENCE = MAIN.splitlines()[1] + "\n"
 def modules():
     """The text of the launcher's files, by their names. Ansible has sent all along that ``cli`` imports, itself or by others."""
     names = [f"{each.name}.py" for each in pkgutil.iter_modules(launcher.__path__)]
-    return {name: pkgutil.get_data(cli.__package__, name).decode() for name in names}
+    return {name: pkgutil.get_data(cli.__package__, name).decode()  # type: ignore[union-attr]  # None is for loaders without data
+            for name in names}
 
 
 def files():

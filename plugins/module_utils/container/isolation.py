@@ -109,7 +109,7 @@ def cannot_be_mapped(source):
 
 
 def _too_old(kind, least):
-    release = tuple(map(int, re.match(r"(\d+)\.(\d+)", os.uname().release).groups()))
+    release = tuple(map(int, re.findall(r"\d+", os.uname().release)[:2]))
     needed = max(SINCE.get(kind, (99, 0)), least)
     if kind not in SINCE:
         return f"it lies on {kind}, whose files cannot be shown with other owners"

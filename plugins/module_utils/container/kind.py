@@ -6,11 +6,13 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
+from typing import List
 
 from ..core.errors import ModuleError, OptionError
 from ..core.files import mounts_below
-from ..core.operations import Attempt, OperationsKind, RemoveFile, Run
+from ..core.operations import Attempt, Operation, OperationsKind, RemoveFile, Run
 from ..core.plan import DELETE, RECREATE
 from ..core.resource import OWNER
 from ..core.validate import NAME
@@ -43,7 +45,7 @@ OLDEST_LINUX = 5, 12  # the first that has mount_setattr(2)
 
 def require_linux(release):
     """Raise ModuleError where the kernel is too old to start a container."""
-    version = tuple(map(int, re.match(r"(\d+)\.(\d+)", release).groups()))
+    version = tuple(map(int, re.findall(r"\d+", release)[:2]))
     if version < OLDEST_LINUX:
         raise ModuleError(f"Containers need Linux {'.'.join(map(str, OLDEST_LINUX))} or newer, and this host runs {release}: "
                           "boot a newer kernel, such as that of Debian's backports")
@@ -96,8 +98,8 @@ class Containers(OperationsKind):
         pinned = pinned and namespaces.belongs_to(network_namespaces.path_of(name), users(name) if known.userns else None)
         lo = bool(pid or pinned) and network_namespaces.lo_is_up(f"/proc/{pid}/ns/net" if pid else name)
         by_systemd = service.manages_host()
-        return known.with_(
-            state=STARTED if pid else STOPPED, namespace=pinned, lo=lo, pid=pid, bundle=self._is_whole(name, known, text),
+        return replace(
+            known, state=STARTED if pid else STOPPED, namespace=pinned, lo=lo, pid=pid, bundle=self._is_whole(name, known, text),
             service=service.runs_in_unit(name, pid) if pid else by_systemd,
             enabled=os.path.islink(service.link(name)) if by_systemd else None,
             **(ended.how(name, by_systemd) if not pid and known.rootfs else {}))
@@ -109,7 +111,7 @@ class Containers(OperationsKind):
         units = {service.TEMPLATE: service.TEMPLATE_TEXT, service.drop_in(name): service.drop_in_text(known)}
         return text == to_bundle(known) and (not service.manages_host() or all(read(path) == units[path] for path in units))
 
-    def complete(self, item):
+    def complete(self, item) -> Container:
         """As a service, where systemd runs the host; and as far apart from the host as that can have it."""
         require_linux(os.uname().release)
         by_systemd = service.manages_host()
@@ -124,7 +126,7 @@ class Containers(OperationsKind):
         for option, path in ("init", item.init), ("runtime", item.runtime):
             if path.startswith("/") and not os.access(path, os.X_OK):
                 raise OptionError(option, path, "there is no such program on the host: install it, or leave the option out")
-        return item.with_(service=by_systemd, enabled=item.state != STOPPED if by_systemd else None,
+        return replace(item, service=by_systemd, enabled=item.state != STOPPED if by_systemd else None,
                           rootfs_id=store.tree_of(item.rootfs, self.ahead) if item.recreate == ON_ROOTFS_CHANGE else None, **apart)
 
     def missing(self, plan):
@@ -151,7 +153,8 @@ class Containers(OperationsKind):
 
     def operations(self, plan):
         changes = plan.changes
-        found = [each for change in changes if _renames(change) for each in name_again(change.after, change.before.pid)]
+        found: List[Operation] = [
+            operation for change in changes if _renames(change) for operation in name_again(change.after, change.before.pid)]
         found.append(Stop(tuple(change.before for change in changes if _stops(change))))
         if any(change.after for change in changes):
             found += install.operations()
@@ -178,7 +181,7 @@ class Containers(OperationsKind):
         """The state directory comes first: it says whose the namespace is."""
         item, keeps_running = change.after, _keeps_running(change)
         if not keeps_running:
-            item = item.with_(rootfs_id=store.tree_of(item.rootfs, self.ahead))
+            item = replace(item, rootfs_id=store.tree_of(item.rootfs, self.ahead))
         found = written(f"{item.directory}/{BUNDLE}", to_bundle(item), BUNDLE_MODE)
         found += written(service.drop_in(item.name), service.drop_in_text(item), UNIT_MODE) if item.service else []
         found += [RemoveTree(path) for path in files_of_a_script(item.name)]

@@ -13,7 +13,7 @@ from typing import Tuple
 
 from ..core.errors import ModuleError
 from ..core.files import make_directory, remove_tree
-from ..core.operations import Attempt, RemoveFile, Run, WriteFile, emptied
+from ..core.operations import Attempt, Operation, RemoveFile, Run, WriteFile, emptied
 from ..core.paths import tidy
 from ..network import namespaces as network_namespaces
 from ..rootfs import store
@@ -75,7 +75,7 @@ class Start:
 class End:
     """What comes after the last container of the host, unless another run has made one since."""
 
-    operations: Tuple[object, ...]
+    operations: Tuple[Operation, ...]
 
     def apply(self):
         for operation in () if os.path.isdir(STATE) else self.operations:
@@ -91,7 +91,7 @@ class Prepare:
 
     item: Container
     goes_on: bool
-    operations: Tuple[object, ...]
+    operations: Tuple[Operation, ...]
 
     def apply(self):
         make_directory(os.path.dirname(STATE))

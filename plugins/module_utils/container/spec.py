@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, fields
-from typing import NamedTuple, Optional, Tuple
+from dataclasses import dataclass, fields, replace
+from typing import Any, Dict, NamedTuple, Optional, Tuple
 
 from ..core import validate
 from ..core.errors import OptionError
-from ..core.resource import OWNER, Item, fixed, identity, observed_only, settable
+from ..core.resource import OWNER, Item, fixed, identity, nullable, observed_only, settable
 from .launcher.bundle import DEVICES, LAYER, PATH, RUNTIME, STOP_TIMEOUT, WAITS
 from .launcher.confine import CAPABILITIES as ALL_CAPABILITIES
 from .launcher.confine import RLIMITS
@@ -101,10 +101,10 @@ class Container(Item):
     runtime: Optional[str] = fixed()
     stop_timeout: Optional[int] = settable()
     restart: Optional[str] = settable()
-    memory: Optional[str] = settable()
-    cpus: Optional[float] = settable()
-    pids: Optional[int] = settable()
-    recreate: Optional[str] = settable()
+    memory: Optional[str] = nullable()
+    cpus: Optional[float] = nullable()
+    pids: Optional[int] = nullable()
+    recreate: Optional[str] = nullable()
     rootfs_id: Optional[str] = fixed()
     service: Optional[bool] = fixed()
     enabled: Optional[bool] = settable()
@@ -119,10 +119,7 @@ class Container(Item):
 
     def expected_after_apply(self):
         """The root filesystem may have been made anew in the same run, of which nobody knew its number."""
-        return self.with_(rootfs_id=None, **({"state": STARTED} if self.state == RESTARTED else {}))
-
-    def with_(self, **updates):
-        return type(self)(**{**{each.name: getattr(self, each.name) for each in fields(self)}, **updates})
+        return replace(self, rootfs_id=None, state=STARTED if self.state == RESTARTED else self.state)
 
     @property
     def directory(self):
@@ -164,7 +161,7 @@ OPTIONS = {
 }
 
 
-def container(options):
+def container(options: Dict[str, Any]) -> Container:
     """The wanted container from the options of one item. Raises OptionError."""
     name = validate.thing_name("name", options["name"])
     if options["state"] == "absent":
@@ -183,18 +180,18 @@ def container(options):
                             for bind in options["binds"]), key=lambda bind: bind.dest)),
         tmpfs=tuple(sorted(_tmpfs(each, privileged) for each in options["tmpfs"])),
         stop_timeout=validate.in_range("stop_timeout", options["stop_timeout"], 0, 3600),
-        memory=_memory(options["memory"]) or UNLIMITED, cpus=validate.in_range("cpus", options["cpus"], 0.01, 1024) or UNLIMITED,
-        pids=validate.in_range("pids", options["pids"], 1, 4194304) or UNLIMITED,
+        memory=_memory(options["memory"]), cpus=validate.in_range("cpus", options["cpus"], 0.01, 1024),
+        pids=validate.in_range("pids", options["pids"], 1, 4194304),
         capabilities=_capabilities(options["capabilities"] or {"add": [], "drop": []}, privileged),
         seccomp=options["seccomp"] and not privileged, userns={AUTO: True, HOST: False, None: None}[options["userns"]],
         ulimits=tuple(_ulimit(str(name).lower(), value) for name, value in sorted(options["ulimits"].items())),
-        recreate=options["recreate"] or "", init=_init(options["init"]), user=_user(options["user"]),
+        recreate=options["recreate"], init=_init(options["init"]), user=_user(options["user"]),
         runtime=_runtime(options["runtime"]),
         **{key: options[key] for key in ("layer", "read_only", "privileged", "restart", "no_new_privs")})
-    memory = [each.partition(":")[0] for each in wanted.tmpfs]
-    validate.refuse_duplicates("binds and tmpfs", [each.dest for each in wanted.binds] + memory)
+    memory = [each.partition(":")[0] for each in wanted.tmpfs or ()]
+    validate.refuse_duplicates("binds and tmpfs", [bind.dest for bind in wanted.binds or ()] + memory)
     for each in memory:
-        for bind in wanted.binds:
+        for bind in wanted.binds or ():
             if each.startswith(bind.dest + "/"):
                 raise OptionError("tmpfs", each, f"the bind to {bind.dest} would hide it: bind what it needs of that one by one")
     return wanted
@@ -240,7 +237,6 @@ def _user(value):
     return value or "0"
 
 
-UNLIMITED = ""
 LIMITS = ("memory", "cpus", "pids")
 
 
@@ -279,24 +275,24 @@ RECORDED = tuple(each.name for each in fields(Container)
 ESSENTIAL = ("name", "rootfs", "command", "env", "binds", "tmpfs", "userns", "capabilities")
 
 
-def from_settings(found):
+def from_settings(found: Dict[str, Any]) -> Container:
     """The container of what was recorded. Raises ValueError, KeyError or TypeError where it is not one."""
-    values = {name: found[name] if name in ESSENTIAL else found.get(name) for name in RECORDED}
+    values: Dict[str, Any] = {name: found[name] if name in ESSENTIAL else found.get(name) for name in RECORDED}
     for name in "command", "env", "tmpfs", "capabilities", "ulimits":
         values[name] = tuple(values[name] or ())
-    for name in LIMITS:
-        values[name] = values[name] or UNLIMITED
+    for name in (*LIMITS, "recreate"):
+        values[name] = values[name] or None  # "" in the records of earlier releases
     values["runtime"] = values["runtime"] or OWN_RUNTIME
     values["binds"] = tuple(Bind(*each) for each in values["binds"])
     return Container(owner=OWNER, **values)
 
 
-def from_bundle(text):
+def from_bundle(text: str) -> Container:
     """The container of a config.json."""
     return from_settings(json.loads(json.loads(text)["annotations"][SETTINGS]))
 
 
-def to_bundle(container):
+def to_bundle(container) -> str:
     """The config.json of a container."""
     args = {SHELL: ["/bin/sh", "-c", INIT, "init"], NO_INIT: []}.get(container.init, [INIT_INSIDE, "--"]) + list(container.command)
     uid, unused, gid = container.user.partition(":")
@@ -362,7 +358,7 @@ def _mounts(container):
 def _linux(container):
     spaces = [{"type": each} for each in ("pid", "mount", "uts", "ipc", "cgroup")]
     spaces.append({"type": "network", "path": f"/run/netns/{container.name}"})
-    found = {"namespaces": spaces}
+    found: Dict[str, Any] = {"namespaces": spaces}
     if container.userns:
         spaces.append({"type": "user", "path": f"{USERS}/{container.name}"})
         mapping = [{"containerID": 0, "hostID": container.first_uid, "size": RANGE}]

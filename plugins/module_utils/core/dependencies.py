@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import traceback
+from typing import Optional
 
 from .errors import ModuleError
 
@@ -52,7 +53,7 @@ def pyroute2_version():
     """The installed version as a tuple of ints; ``None`` where it does not say."""
     try:
         from importlib.metadata import version
-        found = version(PYROUTE2)
+        found: Optional[str] = version(PYROUTE2)
     except Exception:  # the metadata may be missing while the package works
         import pyroute2
         found = getattr(getattr(pyroute2, "config", None), "version", None)

@@ -40,8 +40,8 @@ def mounts_below(path):
     """The mount points at or below a directory, as this process sees them."""
     top = os.path.realpath(path)
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        points = {line.split(" ")[4] for line in file}
-    points = [re.sub(r"\\([0-7]{3})", lambda found: chr(int(found.group(1), 8)), each) for each in points]
+        escaped = {line.split(" ")[4] for line in file}
+    points = [re.sub(r"\\([0-7]{3})", lambda found: chr(int(found.group(1), 8)), point) for point in escaped]
     return sorted(each for each in points if each == top or each.startswith(top + "/"))
 
 

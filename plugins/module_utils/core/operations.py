@@ -13,14 +13,25 @@ import os
 import shlex
 import subprocess
 from dataclasses import dataclass
-from typing import Tuple
+from typing import List, Protocol, Sequence, Tuple
 
 from .errors import ModuleError
 from .files import begun, interrupted, make_directory, unlink, write
 from .kind import Kind
 from .paths import tidied, tidy
+from .plan import Plan
 
 PATH = "/usr/sbin:/sbin:/usr/bin:/bin"
+
+
+class Operation(Protocol):
+    """What is done to a host, as data."""
+
+    def apply(self) -> None:
+        """Do it."""
+
+    def commands(self) -> List[str]:
+        """Say it."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +44,7 @@ class WriteFile:
     mode: int
     in_place: bool = False
 
-    def apply(self):
+    def apply(self) -> None:
         make_directory(os.path.dirname(self.path))
         if not self.in_place:
             write(self.path, self.content, self.mode)
@@ -44,7 +55,7 @@ class WriteFile:
             file.write(self.content)
             file.truncate()
 
-    def commands(self):
+    def commands(self) -> List[str]:
         path, beside = shlex.quote(self.path), shlex.quote(begun(self.path))
         if self.in_place:
             return [made(os.path.dirname(self.path)),
@@ -60,11 +71,11 @@ class SwitchLink:
     path: str
     target: str
 
-    def apply(self):
+    def apply(self) -> None:
         make_directory(os.path.dirname(self.path))
         write(self.path, None, None, self.target)
 
-    def commands(self):
+    def commands(self) -> List[str]:
         return [made(os.path.dirname(self.path)),
                 shlex.join(["ln", "-sfn", self.target, begun(self.path)]),
                 shlex.join(["mv", "-T", begun(self.path), self.path])]
@@ -76,11 +87,11 @@ class RemoveFile:
 
     path: str
 
-    def apply(self):
+    def apply(self) -> None:
         unlink(self.path)
         tidy(os.path.dirname(self.path))
 
-    def commands(self):
+    def commands(self) -> List[str]:
         return [shlex.join(["rm", "-rf", self.path, *interrupted(self.path)]), *emptied(os.path.dirname(self.path))]
 
 
@@ -90,13 +101,13 @@ class Run:
 
     argv: Tuple[str, ...]
 
-    def apply(self):
+    def apply(self) -> None:
         done = subprocess.run(self.argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
                               env={**os.environ, "PATH": PATH, "LC_ALL": "C"})
         if done.returncode:
             raise ModuleError(f"{shlex.join(self.argv)} failed: {done.stderr.strip() or done.stdout.strip()}")
 
-    def commands(self):
+    def commands(self) -> List[str]:
         return [shlex.join(self.argv)]
 
 
@@ -104,25 +115,25 @@ class Run:
 class Attempt(Run):
     """Run a program that may well have nothing to do, and fails then."""
 
-    def apply(self):
+    def apply(self) -> None:
         with contextlib.suppress(ModuleError):
             super().apply()
 
-    def commands(self):
+    def commands(self) -> List[str]:
         return [f"{shlex.join(self.argv)} 2>/dev/null || :"]
 
 
 class OperationsKind(Kind):
     """A kind whose plans are lists of operations."""
 
-    def operations(self, plan):
+    def operations(self, plan: Plan) -> Sequence[Operation]:
         """What makes the plan true, in order."""
         raise NotImplementedError
 
-    def commands(self, plan):
+    def commands(self, plan: Plan) -> List[str]:
         return [line for operation in self.operations(plan) for line in operation.commands()]
 
-    def apply(self, plan):
+    def apply(self, plan: Plan) -> None:
         for operation in self.operations(plan):
             operation.apply()
 

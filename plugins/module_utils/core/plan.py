@@ -8,7 +8,7 @@ that an administrator would type. After applying, the plan computed again must b
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Optional, Tuple
+from typing import Any, Dict, Optional, Set, Tuple
 
 from .errors import NotOwnedError
 from .resource import OWNER, UNMARKED, Item
@@ -23,11 +23,11 @@ class Difference:
     want: object
     fixed: bool = False
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.field} {words(self.have)} -> {words(self.want)}"
 
 
-def words(value):
+def words(value: Any) -> str:
     if value is None or value == "" or value == frozenset() or value == ():
         return "none"
     if isinstance(value, str) and "\n" in value:
@@ -46,18 +46,18 @@ class Change:
     """One item's way from ``before`` to ``after``; None is "not there"."""
 
     action: str
-    before: Optional[Item]
-    after: Optional[Item]
+    before: Any  # of the kind's own type, a subclass of Item, or None
+    after: Any
     differences: Tuple[Difference, ...] = ()
 
     @property
-    def item(self):
+    def item(self) -> str:
         return (self.after or self.before).key
 
-    def differing(self):
+    def differing(self) -> Set[str]:
         return {each.field for each in self.differences}
 
-    def to_result(self):
+    def to_result(self) -> Dict[str, Any]:
         return {"item": self.item, "action": self.action, "fields": [str(each) for each in self.differences]}
 
 
@@ -65,36 +65,36 @@ class Change:
 class Plan:
     changes: Tuple[Change, ...] = ()
 
-    def __bool__(self):
+    def __bool__(self) -> bool:
         return bool(self.changes)
 
     @property
-    def going(self):
+    def going(self) -> Plan:
         """What is deleted."""
         return Plan(tuple(change for change in self.changes if change.action == DELETE))
 
     @property
-    def coming(self):
+    def coming(self) -> Plan:
         """What is created, changed or made anew."""
         return Plan(tuple(change for change in self.changes if change.action != DELETE))
 
-    def before(self):
+    def before(self) -> Dict[str, Any]:
         return {change.item: change.before.to_result() for change in self.changes if change.before}
 
-    def after(self):
+    def after(self) -> Dict[str, Any]:
         return {change.item: change.after.to_result() for change in self.changes if change.after}
 
 
-def ours(item):
+def ours(item: Item) -> bool:
     return getattr(item, "owner", OWNER) in (OWNER, UNMARKED)
 
 
-def differences(wanted, observed):
+def differences(wanted: Item, observed: Item) -> Tuple[Difference, ...]:
     """The managed fields of ``wanted`` that ``observed`` does not have."""
     found = [Difference("owner", None, OWNER)] if getattr(observed, "owner", OWNER) == UNMARKED else []
     for each in fields(wanted):
         want, have = getattr(wanted, each.name), getattr(observed, each.name)
-        if want is None or each.metadata.get("identity"):
+        if each.metadata.get("identity") or (want is None and not each.metadata.get("nullable")):
             continue
         if want == have or (each.metadata.get("at_least") and have is not None and want <= have):
             continue
@@ -103,7 +103,7 @@ def differences(wanted, observed):
     return tuple(found)
 
 
-def diff(wanted, observed, prune=False):
+def diff(wanted: Dict[str, Optional[Item]], observed: Dict[str, Item], prune: bool = False) -> Plan:
     """The plan that takes a host from ``observed`` to ``wanted``.
 
     ``wanted`` maps each item's key to the item, or to None where it must be absent. ``observed`` maps keys to the

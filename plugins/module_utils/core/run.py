@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
+from typing import Any, Dict
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
@@ -85,6 +86,8 @@ class Stage:
 
 class Module(AnsibleModule):
     """A module for one kind of thing: one item by its options, or many under ``config``, whose defaults those are then."""
+
+    params: Dict[str, Any]
 
     def __init__(self, kind, **further):
         self._options = kind.options

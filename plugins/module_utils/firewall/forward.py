@@ -11,11 +11,11 @@ from __future__ import annotations
 import re
 import shlex
 from dataclasses import dataclass
-from typing import FrozenSet, NamedTuple, Optional, Tuple
+from typing import FrozenSet, List, NamedTuple, Optional, Tuple
 
 from ..core.errors import ModuleError
 from ..core.files import number
-from ..core.operations import OperationsKind, Run
+from ..core.operations import Operation, OperationsKind, Run
 from ..core.resource import OWNER, Item, identity, input_only, observed_only, settable
 from ..network import addressing
 from .nftables import TABLE_PREFIX, nft, run
@@ -132,14 +132,14 @@ class Passages(OperationsKind):
     def observe(self, wanted, prune):
         ours = {}
         for each, handle in (found for chain in _chains() for found in chain.ours):
-            ours.setdefault(re.search(r'ifname (?:!= )?"([^"]+)"', each.text)[1], []).append((each, handle))
+            ours.setdefault(re.findall(r'ifname (?:!= )?"([^"]+)"', each.text)[0], []).append((each, handle))
         names = {**dict.fromkeys(item.name for item in wanted), **ours}
         found = (Passage(name=name, rules=frozenset(each for each, unused in ours.get(name, ())), handles=tuple(ours.get(name, ())))
                  for name in names)
         return {item.key: item for item in found}
 
     def operations(self, plan):
-        done = []
+        done: List[Operation] = []
         for change in plan.changes:
             wanted = change.after.rules if change.after else frozenset()
             done += [DeleteRule(rule, handle) for rule, handle in change.before.handles if rule not in wanted]

@@ -11,10 +11,10 @@ import re
 import shutil
 import subprocess
 from dataclasses import dataclass, field, replace
-from typing import Optional
+from typing import List, Optional
 
 from ..core.errors import OptionError
-from ..core.operations import PATH, OperationsKind, Run, fed
+from ..core.operations import PATH, Operation, OperationsKind, Run, fed
 from ..core.resource import OWNER, Item, identity, observed_only, settable
 from . import conntrack
 
@@ -109,7 +109,7 @@ class Tables(OperationsKind):
         return found
 
     def operations(self, plan):
-        done = []
+        done: List[Operation] = []
         for change in plan.changes:
             done.append(LoadTable(change.after) if change.after else Run(("nft", "delete", "table", *change.before.place.split())))
             done.append(ForgetConnections(_republished(change)))

@@ -12,7 +12,7 @@ import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Optional
+from typing import NamedTuple, Optional, Union
 
 from ..core import validate
 from ..core.errors import OptionError
@@ -79,7 +79,7 @@ class Ports(Kind):
 class Listener(NamedTuple):
     """A socket of a program that waits for packets."""
 
-    address: object
+    address: Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
     inode: str
 
     def stands_behind(self, address):

@@ -152,6 +152,6 @@ def _overall(name):
 def default_device():
     """The link of the best default route; None where there is none."""
     rows = [line.split() for line in Path("/proc/thread-self/net/route").read_text(encoding="ascii").splitlines()[1:]]
-    routes = [(int(metric), device) for device, dst, unused, unused, unused, unused, metric, mask, *unused in rows
+    routes = [(int(metric), device) for device, dst, _gateway, _flags, _count, _use, metric, mask, *_rest in rows
               if int(dst, 16) == int(mask, 16) == 0]
     return min(routes)[1] if routes else None

@@ -37,10 +37,10 @@ class Topology:
     def __init__(self, params):
         self.params = params
         self.ahead = Ahead()
-        links = Links(self.ahead)
+        links, self._ports = Links(self.ahead), Ports(self.ahead)
         kinds = (Rootfses(params, self.ahead), Names(self.ahead), Containers(self.ahead), Tables(self.ahead),
                  Passages(self.ahead), VethPairs(self.ahead, links), Bridges(self.ahead, links), Vxlans(self.ahead, links),
-                 Sysctls(self.ahead), Ports(self.ahead))
+                 Sysctls(self.ahead), self._ports)
         self.kinds = {option: kind for option, kind in zip(KINDS, kinds) if params[option] is not None}
 
     def requirements(self):
@@ -54,7 +54,7 @@ class Topology:
         given = _plugged(checked(self.kinds, self.params))
         persist, items = self.params["persist"], {}
         if "publish" in given:
-            self.kinds["publish"].coming = {address.split("/")[0] for bridge in given.get("linux_bridge", ())
+            self._ports.coming = {address.split("/")[0] for bridge in given.get("linux_bridge", ())
                                             for address in bridge["addresses"] or () if bridge["state"] == "present"}
         if self.params["use"] is not None:  # first, so that it is there as long as anything else is
             yield Stage(use.Use(self.ahead), use.files(self.params["use"], any(

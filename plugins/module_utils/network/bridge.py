@@ -8,6 +8,7 @@ wrong address until its ARP entry ages out. So every bridge gets a MAC of its ow
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any, Dict
 
 from ..core import validate
 from ..core.errors import OptionError
@@ -40,7 +41,7 @@ OPTIONS = {
 }
 
 
-def bridge(options):
+def bridge(options: Dict[str, Any]) -> Bridge:
     """The wanted bridge from the options of one item. Raises OptionError."""
     name = addressing.interface_name("name", options["name"])
     netns = validate.thing_name("netns", options["netns"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shlex
 from functools import singledispatch
+from typing import Any, List
 
 from . import operations
 
@@ -31,12 +32,12 @@ def render(step):
 
 def command(tool, netns, *words):
     """The command line of a tool of iproute2 in a namespace."""
-    words = [str(word) for word in words]
+    arguments = [str(word) for word in words]
     if netns is None:
-        return shlex.join([tool] + words)
+        return shlex.join([tool, *arguments])
     if netns.startswith("/"):
-        return shlex.join(["nsenter", f"--net={netns}", tool] + words)
-    return shlex.join([tool, "-n", netns] + words)
+        return shlex.join(["nsenter", f"--net={netns}", tool, *arguments])
+    return shlex.join([tool, "-n", netns, *arguments])
 
 
 def inside(netns, *words):
@@ -60,7 +61,7 @@ def _data_words(data):
 
 @render.register
 def _add(step: operations.LinkAdd):
-    words = ["link", "add", step.name]
+    words: List[Any] = ["link", "add", step.name]
     words += ["address", step.mac] if step.mac else []
     words += ["mtu", step.mtu] if step.mtu else []
     words += ["type", step.kind]
@@ -80,7 +81,7 @@ def _peer_netns(netns):
 
 @render.register
 def _set(step: operations.LinkSet):
-    words = []
+    words: List[Any] = []
     words += ["address", step.mac] if step.mac else []
     words += ["mtu", step.mtu] if step.mtu else []
     words += ["alias", step.alias] if step.alias else []

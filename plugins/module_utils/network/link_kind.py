@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from ..core.dependencies import PYROUTE2
 from ..core.errors import NotOwnedError, OptionError
@@ -48,7 +49,7 @@ def underlay_device(namespace, option, address):
 class LinkKind(Kind):
     """Links: planned as steps, which are applied over netlink and rendered as iproute2 commands."""
 
-    item = None  # the type of the model
+    item: Any = None  # the type of the model
 
     def __init__(self, ahead=None, links=None):
         super().__init__(ahead)

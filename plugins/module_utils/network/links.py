@@ -135,11 +135,12 @@ class Vxlan(Item):
     def merged_onto(self, observed):
         """Where ``local`` goes to another address family, what is not managed of the former one has to go."""
         item = super().merged_onto(observed)
-        if not item.local:
+        local = item.local
+        if not local:
             return item
 
         def kept(address):
-            return not address or (":" in address) == (":" in item.local)
+            return not address or (":" in address) == (":" in local)
 
         return replace(item, remote=item.remote if kept(item.remote) else "",
                        group=item.group if kept(item.group) else "",

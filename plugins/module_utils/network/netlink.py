@@ -289,14 +289,15 @@ class Links:
                 reason = os.strerror(error.code) if isinstance(error, NetlinkError) else error
                 raise ModuleError(f"While doing what '{'; '.join(commands([step]))}' does: {reason}") from error
 
-    def _there(self, netns):
+    def there(self, netns) -> Namespace:
+        """The namespace. Raises ModuleError where it does not exist."""
         namespace = self.namespace(netns)
         if namespace is None:
             raise ModuleError(f"there is no network namespace {netns}")
         return namespace
 
     def _index(self, netns, name):
-        return self._there(netns).index(name)
+        return self.there(netns).index(name)
 
     @singledispatchmethod
     def _step(self, step):
@@ -304,7 +305,7 @@ class Links:
 
     @_step.register
     def _add(self, step: operations.LinkAdd):
-        there = self._there(step.netns)
+        there = self.there(step.netns)
         attributes = _attributes(step, there)
         if step.peer:
             peer = {"ifname": step.peer.name, "address": step.peer.mac, "mtu": step.peer.mtu}
@@ -320,7 +321,7 @@ class Links:
 
     @_step.register
     def _set(self, step: operations.LinkSet):
-        there = self._there(step.netns)
+        there = self.there(step.netns)
         attributes = _attributes(step, there)
         if step.data:
             attributes["kind"] = step.kind
@@ -334,7 +335,7 @@ class Links:
 
     @_step.register
     def _set_sysctls(self, step: operations.SysctlSet):
-        self._there(step.netns)
+        self.there(step.netns)
         with namespaces.entered(step.netns):
             for path, value in step.settings:
                 family, name = path.split("/")
@@ -351,11 +352,11 @@ class Links:
     @_step.register
     def _replace_address(self, step: operations.AddressReplace):
         nodad = {"flags": IFA_F_NODAD} if ":" in step.address else {}
-        self._there(step.netns).socket.addr("replace", **nodad, **self._address_attributes(step))
+        self.there(step.netns).socket.addr("replace", **nodad, **self._address_attributes(step))
 
     @_step.register
     def _del_address(self, step: operations.AddressDel):
-        self._unless_gone(self._there(step.netns).socket.addr, "del", **self._address_attributes(step))
+        self._unless_gone(self.there(step.netns).socket.addr, "del", **self._address_attributes(step))
 
     def _address_attributes(self, step):
         address, prefix = step.address.split("/")
@@ -364,12 +365,12 @@ class Links:
     @_step.register
     def _replace_route(self, step: operations.RouteReplace):
         on_link = {} if step.route.via else {"scope": SCOPE_LINK}
-        self._there(step.netns).socket.route("replace", proto=STATIC, **on_link, **self._route_attributes(step))
+        self.there(step.netns).socket.route("replace", proto=STATIC, **on_link, **self._route_attributes(step))
 
     @_step.register
     def _del_route(self, step: operations.RouteDel):
         # Whoever made it: with neither protocol nor scope, any matches.
-        self._unless_gone(self._there(step.netns).socket.route, "del", proto=0, type=0, scope=SCOPE_NOWHERE,
+        self._unless_gone(self.there(step.netns).socket.route, "del", proto=0, type=0, scope=SCOPE_NOWHERE,
                           **self._route_attributes(step))
 
     def _route_attributes(self, step):
@@ -384,15 +385,15 @@ class Links:
 
     @_step.register
     def _append_fdb(self, step: operations.FdbAppend):
-        self._there(step.netns).socket.fdb("append", **self._fdb_attributes(step))
+        self.there(step.netns).socket.fdb("append", **self._fdb_attributes(step))
 
     @_step.register
     def _replace_fdb(self, step: operations.FdbReplace):
-        self._there(step.netns).socket.fdb("replace", **self._fdb_attributes(step))
+        self.there(step.netns).socket.fdb("replace", **self._fdb_attributes(step))
 
     @_step.register
     def _del_fdb(self, step: operations.FdbDel):
-        self._unless_gone(self._there(step.netns).socket.fdb, "del", **self._fdb_attributes(step))
+        self._unless_gone(self.there(step.netns).socket.fdb, "del", **self._fdb_attributes(step))
 
     def _fdb_attributes(self, step):
         mac, dst, via = step.entry
@@ -401,31 +402,31 @@ class Links:
 
     @_step.register
     def _set_port(self, step: operations.PortSet):
-        self._there(step.netns).socket.brport("set", index=self._index(step.netns, step.name), **port_flags(step.flood))
+        self.there(step.netns).socket.brport("set", index=self._index(step.netns, step.name), **port_flags(step.flood))
 
     @_step.register
     def _set_hairpin(self, step: operations.PortHairpin):
-        self._there(step.netns).socket.brport("set", index=self._index(step.netns, step.name), mode=int(step.on))
+        self.there(step.netns).socket.brport("set", index=self._index(step.netns, step.name), mode=int(step.on))
 
     @_step.register
     def _replace_port_fdb(self, step: operations.PortFdbReplace):
-        self._there(step.netns).socket.fdb("replace", **self._port_fdb_attributes(step))
+        self.there(step.netns).socket.fdb("replace", **self._port_fdb_attributes(step))
 
     @_step.register
     def _del_port_fdb(self, step: operations.PortFdbDel):
-        self._unless_gone(self._there(step.netns).socket.fdb, "del", **self._port_fdb_attributes(step))
+        self._unless_gone(self.there(step.netns).socket.fdb, "del", **self._port_fdb_attributes(step))
 
     def _port_fdb_attributes(self, step):
         return {"ifindex": self._index(step.netns, step.dev), "lladdr": step.mac, "state": NUD_NOARP, "flags": NTF_MASTER}
 
     @_step.register
     def _replace_neighbour(self, step: operations.NeighbourReplace):
-        self._there(step.netns).socket.neigh("replace", **self._neighbour_attributes(step), lladdr=step.neighbour.mac,
+        self.there(step.netns).socket.neigh("replace", **self._neighbour_attributes(step), lladdr=step.neighbour.mac,
                                              state=NUD_PERMANENT)
 
     @_step.register
     def _del_neighbour(self, step: operations.NeighbourDel):
-        self._unless_gone(self._there(step.netns).socket.neigh, "del", **self._neighbour_attributes(step))
+        self._unless_gone(self.there(step.netns).socket.neigh, "del", **self._neighbour_attributes(step))
 
     def _neighbour_attributes(self, step):
         return {"ifindex": self._index(step.netns, step.dev), "dst": step.neighbour.address,

@@ -9,6 +9,7 @@ the ends found are not each other's, or one is gone, what is ours of it is delet
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any, Dict, Optional
 
 from ..container.launcher.record import running
 from ..core import validate
@@ -46,7 +47,7 @@ OPTIONS = {
 }
 
 
-def pair(options):
+def pair(options: Dict[str, Any]) -> VethPair:
     """The wanted pair from the options of one item. Raises OptionError."""
     inner_netns = where(options)
     name = host_end(options)
@@ -74,7 +75,7 @@ def pair(options):
         plugged=options.get("plugged"), addresses=addresses, routes=routes)
 
 
-def where(options):
+def where(options: Dict[str, Any]) -> Optional[str]:
     """The namespace of the inner end: a name, or a path below /proc; None where the pair is absent."""
     given = [name for name in ("container", "namespace", "pid") if options[name] is not None]
     if len(given) > 1:
@@ -86,7 +87,7 @@ def where(options):
     return validate.thing_name(given[0], options[given[0]]) if given else None
 
 
-def host_end(options):
+def host_end(options: Dict[str, Any]) -> str:
     if options["name"] is not None:
         return addressing.interface_name("name", options["name"])
     inner = options["container"] or options["namespace"]
@@ -110,7 +111,7 @@ class VethPairs(LinkKind):
             seen[inner] = pair.key
         return super().observe(wanted, prune)
 
-    def look(self, item):
+    def look(self, item: VethPair) -> Optional[VethPair]:
         host, namespace = None, self.links.namespace(item.netns)
         if namespace is not None and item.name in namespace.links:
             host = super().look(item)
@@ -123,7 +124,7 @@ class VethPairs(LinkKind):
     def _pair(self, item, host):
         there = self.links.namespace(self._whereabouts(item))
         inner = there.links.get(item.inner_name) if there else None
-        if inner is None:
+        if there is None or inner is None:
             return host
         joined = host is not None and self._joined(item, inner)
         # Ours, too, where it is the very peer of our host end, and a killed run did not get to set its alias.
@@ -134,8 +135,9 @@ class VethPairs(LinkKind):
         if not joined:
             return VethPair(name=item.name, netns=item.netns, inner_name=item.inner_name, inner_netns=item.inner_netns,
                             owner=OWNER, joined=False, ends=(host.ends if host else ()) + ends)
-        outer = self.links.namespace(item.netns).links[item.name]
+        outer = self.links.there(item.netns).links[item.name]
         addresses = there.addresses(inner.index)
+        settings: Dict[str, Any] = {f"inner_{name}": value for name, value in inner.settings.items()}
         return VethPair(
             name=item.name, netns=item.netns, inner_name=item.inner_name, inner_netns=item.inner_netns,
             owner=host.owner if inner.alias == INNER else UNMARKED, joined=True, ends=host.ends,
@@ -143,11 +145,11 @@ class VethPairs(LinkKind):
             up=outer.up and inner.up, bridge=host.bridge,
             addresses=frozenset(addresses), kernel_order=addresses,
             accept_ra=outer.settings["accept_ra"], accept_redirects=outer.settings["accept_redirects"],
-            **{f"inner_{name}": value for name, value in inner.settings.items()},
+            **settings,
             routes=None if item.routes is None else there.routes(inner.index))
 
     def _joined(self, item, inner):
-        here = self.links.namespace(item.netns)
+        here = self.links.there(item.netns)
         outer = here.links[item.name]
         # Hosts that are namespaces have the same indices: the id of the peer's namespace tells them apart.
         return (inner.kind == "veth" and outer.peer == inner.index and inner.peer == outer.index
@@ -165,9 +167,9 @@ class VethPairs(LinkKind):
         return VethPair(name=link.name, netns=netns, inner_name=None, owner=link.alias, joined=False,
                         mac=link.mac, bridge=namespace.name_of(link.master) or "", ends=((netns, link.name),))
 
-    def whole(self, item):
+    def whole(self, item: VethPair) -> VethPair:
         """With the inner end, where the namespace that it is in has a name."""
-        here = self.links.namespace(item.netns)
+        here = self.links.there(item.netns)
         outer = here.links[item.name]
         for name in namespaces.names() if outer.peer_netns is not None else ():
             if here.id_of(name) == outer.peer_netns:

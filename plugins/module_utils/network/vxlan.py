@@ -20,6 +20,7 @@ bridge port and its entries. The underlay device could, but the kernel leaves th
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any, Dict
 
 from ..core import validate
 from ..core.conflicts import REMEDY
@@ -60,7 +61,7 @@ OPTIONS = {
 }
 
 
-def vxlan(options):
+def vxlan(options: Dict[str, Any]) -> Vxlan:
     """The wanted VXLAN device from the options of one item. Raises OptionError."""
     vni = addressing.vni("vni", options["vni"])
     local = addressing.unicast("local", options["local"])
@@ -127,7 +128,7 @@ class Vxlans(LinkKind):
     options = OPTIONS
     parse = staticmethod(vxlan)
 
-    def complete(self, item):
+    def complete(self, item) -> Vxlan:
         """Find the underlay device by its address, and take the MTU from it."""
         namespace = self.links.namespace(item.netns)
         if item.local is None or namespace is None:

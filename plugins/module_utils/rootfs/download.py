@@ -29,12 +29,12 @@ class Web:
         if not (self._options["http_agent"] or "").isprintable():  # it becomes a line of the request
             raise OptionError("http_agent", self._options["http_agent"], "it is one line of text without control characters")
 
-    def curl(self):
-        """The same as options of curl."""
+    def curl(self, url, path):
+        """The command of curl that does what ``save`` does."""
         words = ["curl", "--fail", "--location", "--silent", "--show-error"]
         words += [] if self._options["validate_certs"] else ["--insecure"]
         words += [] if self._options["use_proxy"] else ["--noproxy", "*"]
-        return words
+        return [*words, "--output", path, url]
 
     def small(self, url, remedy):
         """The text of a small file."""

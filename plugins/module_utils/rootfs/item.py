@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import posixpath
 from dataclasses import dataclass, replace
-from typing import Optional
+from typing import Any, Dict, Optional
 
 from ..core.errors import OptionError
 from ..core.resource import Item, fixed, identity, observed_only, settable
@@ -44,23 +44,23 @@ class Rootfs(Item):
     owner: Optional[str] = observed_only()
 
     @property
-    def key(self):
+    def key(self) -> str:
         return f"{self.word} {self.dest}"
 
     @property
-    def parent(self):
+    def parent(self) -> str:
         """The directory that holds the link and the store."""
         return os.path.dirname(self.dest)
 
     @property
-    def tree(self):
+    def tree(self) -> str:
         """Where the tree lies."""
-        return store.place(self.dest, self.checksum)
+        return store.place(self.dest, str(self.checksum))
 
     @property
-    def option(self):
+    def option(self) -> str:
         """The option that says where the tarball is."""
-        return "src" if self.source.startswith("/") else "mirror"
+        return "src" if os.path.isabs(self.source or "") else "mirror"
 
     def expected_after_apply(self):
         """A container may end, and leave a former tree, at any time."""
@@ -82,7 +82,7 @@ OPTIONS = {
 }
 
 
-def rootfs(options):
+def rootfs(options: Dict[str, Any]) -> Rootfs:
     """The wanted rootfs from the options of one item. Raises OptionError."""
     dest = destination("dest", options["dest"])
     checksum = releases.checksum("checksum", options["checksum"])
@@ -99,7 +99,7 @@ def rootfs(options):
     return Rootfs(dest=dest, version=version, arch=arch, checksum=checksum, source=source)
 
 
-def destination(option, value):
+def destination(option: str, value: str) -> str:
     """The directory, as a path in its shortest form."""
     if not value.startswith("/") or "\0" in value:
         raise OptionError(option, value, "give the absolute path of a directory, such as /var/lib/rootfs/alpine")
@@ -113,7 +113,7 @@ def destination(option, value):
     return refuse_system(option, value, path)
 
 
-def refuse_system(option, value, path):
+def refuse_system(option: str, value: str, path: str) -> str:
     inside = any(path == tree or path.startswith(tree + "/") for tree in SYSTEM_TREES)
     if path in SYSTEM or (inside and not path.startswith("/usr/local/")):
         where = "it" if path == value else path
@@ -122,7 +122,7 @@ def refuse_system(option, value, path):
     return path
 
 
-def absolute(option, value):
+def absolute(option: str, value: str) -> str:
     """A file on the host."""
     if not value.startswith("/") or "\0" in value:
         raise OptionError(option, value, "give the absolute path of a tarball on the host")

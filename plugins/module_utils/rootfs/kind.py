@@ -15,6 +15,7 @@ from ..core.plan import DELETE
 from . import item as items
 from . import record, releases, store, tarball
 from .download import SMALL, Web
+from .item import Rootfs
 from .operations import OTHER_MIRROR, Forget, InStore, Switch, Unpack, fitting, opened, verified
 
 
@@ -30,7 +31,7 @@ class Rootfses(OperationsKind):
     def require(self):
         self._web.require()
 
-    def complete(self, item):
+    def complete(self, item) -> Rootfs:
         """With the checksum of the tarball that is wanted: from the task, the table, the record or the mirror."""
         have = record.tree_at(item.dest)
         checksum = item.checksum or releases.known(item.version, item.arch)

@@ -47,7 +47,7 @@ class Unpack:
         source, lines = releases.local_path(self.item.source), []
         if source is None:
             source = into.tarball
-            lines.append(shlex.join([*self.web.curl(), "--output", source, self.item.source]))
+            lines.append(shlex.join(self.web.curl(self.item.source, source)))
         content = shlex.join(["printf", r"%s\n", record.to_json(self.item)])
         damaged = os.path.isdir(self.item.tree) and store.aside(self.item.dest, self.item.tree)
         return [
@@ -71,7 +71,7 @@ class Switch:
     def apply(self, into):
         into.name(self.item.dest, self.item.checksum, record.moved(self.item))
 
-    def commands(self, _):
+    def commands(self, unused):
         former = record.moved(self.item)
         return [*(put_aside(self.item.dest, former, keep=former == self.item.tree) if former else []),
                 shlex.join(["ln", "-sfn", store.target(self.item.checksum), self.item.dest])]
@@ -83,13 +83,13 @@ class Forget:
 
     item: Rootfs
 
-    def apply(self, _):
+    def apply(self, unused):
         if os.path.islink(self.item.dest):
             os.unlink(self.item.dest)
         elif record.ours_at(self.item.dest):
             os.rename(self.item.dest, store.aside(self.item.dest, self.item.dest))
 
-    def commands(self, _):
+    def commands(self, unused):
         if os.path.islink(self.item.dest):
             return [shlex.join(["rm", self.item.dest])]
         former = record.moved(self.item)

@@ -8,6 +8,7 @@ import json
 import os
 import stat
 from dataclasses import replace
+from typing import Optional
 
 from ..core.errors import OptionError
 from ..core.resource import OWNER
@@ -17,12 +18,12 @@ from .item import RECORD, Rootfs, refuse_system
 RECORD_MAX = 8192
 
 
-def to_json(item):
+def to_json(item: Rootfs) -> str:
     return json.dumps({"owner": OWNER, "version": item.version, "arch": item.arch, "checksum": item.checksum,
                        "source": item.source}, sort_keys=True)
 
 
-def write(tree, item):
+def write(tree: str, item: Rootfs) -> None:
     path = os.path.join(tree, RECORD)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)  # a tarball that was made of such a tree brings one
@@ -31,7 +32,7 @@ def write(tree, item):
         os.fchmod(file.fileno(), 0o644)
 
 
-def read(dest):
+def read(dest: str) -> Optional[Rootfs]:
     """The rootfs that the record in a directory tells of; None where there is none, or not one that root wrote."""
     try:
         file = os.open(os.path.join(dest, RECORD), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -43,46 +44,46 @@ def read(dest):
             return None
         try:
             found = Rootfs(dest=dest, **json.loads(stream.read(RECORD_MAX)))
-            fitting = found.owner == OWNER and releases.SHA256.fullmatch(found.checksum)
+            fitting = found.owner == OWNER and releases.SHA256.fullmatch(found.checksum or "")
             return found if fitting and all(isinstance(value, str) for value in (found.version, found.arch, found.source)) else None
         except (ValueError, TypeError):
             return None
 
 
-def tree_at(dest):
+def tree_at(dest: str) -> Optional[Rootfs]:
     """What a link of ours leads to, or what an earlier release has made at ``dest`` itself; None for anything else."""
     if not os.path.islink(dest):
         have = read(dest)
         return have and replace(have, immutable=False)
     digest = store.digest_of(dest)
-    have = digest and read(store.place(dest, digest))
+    have = read(store.place(dest, digest)) if digest else None
     return replace(have, dest=dest, immutable=True) if have and have.checksum == digest else None
 
 
-def ours_at(dest):
+def ours_at(dest: str) -> bool:
     return store.digest_of(dest) is not None if os.path.islink(dest) else read(dest) is not None
 
 
-def lacking(item):
+def lacking(item: Rootfs) -> bool:
     """Whether the store has not got the tree yet, nor will by taking that of an earlier release into it."""
     have = read(item.tree)
     return not (have and have.checksum == item.checksum) and not adopted(item)
 
 
-def adopted(item):
+def adopted(item: Rootfs) -> bool:
     """Whether an earlier release has made this very tree at ``dest`` itself."""
     have = tree_at(item.dest)
     return bool(have and not have.immutable and have.checksum == item.checksum and not os.path.lexists(item.tree))
 
 
-def moved(item):
+def moved(item: Rootfs) -> Optional[str]:
     """Where a directory that is at ``dest`` itself goes; None where there is none."""
     if os.path.islink(item.dest) or not os.path.isdir(item.dest):
         return None
     return item.tree if adopted(item) else store.aside(item.dest, item.dest)
 
 
-def look(dest, beside=True):
+def look(dest: str, beside: bool = True) -> Optional[Rootfs]:
     """What is at ``dest``, with what is left ``beside`` it; None where nothing is. Raises OptionError where ours cannot be."""
     parent, base = os.path.split(dest)
     refuse_system("dest", dest, os.path.join(os.path.realpath(parent), base))

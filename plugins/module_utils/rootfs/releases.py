@@ -77,7 +77,7 @@ def checksum(option, value):
 
 
 def url(base, release, arch):
-    branch = VERSION.fullmatch(release).group(1)
+    branch = ".".join(release.split(".")[:2])
     return f"{base}/v{branch}/releases/{arch}/alpine-minirootfs-{release}-{arch}.tar.gz"
 
 

@@ -16,6 +16,7 @@ import os
 import re
 import shlex
 import shutil
+from typing import Optional
 
 from ..container.launcher.record import RUN, STORE
 from ..container.state import UNKNOWN, number, trees_in_use
@@ -33,17 +34,17 @@ OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
 
 
-def directory(dest):
+def directory(dest: str) -> str:
     """Where the trees of a root filesystem lie."""
     return os.path.join(os.path.dirname(dest), NAME)
 
 
-def place(dest, digest):
+def place(dest: str, digest: str) -> str:
     """Where the tree of a tarball lies."""
     return os.path.join(directory(dest), f"sha256-{digest}")
 
 
-def aside(dest, tree):
+def aside(dest: str, tree: str) -> str:
     """Where a directory goes that is in the way, and on which containers may run: there it is known by its inode."""
     return os.path.join(directory(dest), f"inode-{number(tree)}")
 
@@ -53,18 +54,18 @@ def is_closed(there):
     return is_private(there) or not os.path.lexists(there)
 
 
-def target(digest):
+def target(digest) -> str:
     """What the link says: relative, so that both can be looked at, and moved, together."""
     return f"{NAME}/sha256-{digest}"
 
 
-def digest_of(link):
+def digest_of(link: str) -> Optional[str]:
     """The digest that a link of ours says; None for any other."""
     head, unused, tail = os.readlink(link).rpartition("/")
     return tail[len("sha256-"):] if head == NAME and TREE.fullmatch(tail) else None
 
 
-def is_store_tree(path):
+def is_store_tree(path: str) -> bool:
     """Whether a path leads to a tree of a store, which nobody may write to."""
     head, tail = os.path.split(os.path.realpath(path))
     return os.path.basename(head) == NAME and bool(TREE.fullmatch(tail))
@@ -84,7 +85,7 @@ def tree_of(path, ahead=None):
     return f"{found.st_dev}:{found.st_ino}"
 
 
-def room(path):
+def room(path: str) -> int:
     """The free bytes of the file system that a path, or the nearest of its parents that is there, is on."""
     while not os.path.isdir(path):
         path = os.path.dirname(path)

@@ -16,6 +16,7 @@ import os
 import shutil
 import tarfile
 import zlib
+from typing import Any, Dict, List, Optional, Tuple
 
 CHUNK = 1 << 16
 LONGEST_READ = 1 << 20  # no header is longer; tarfile would read one of gigabytes into memory
@@ -99,8 +100,9 @@ class Stream:
 
 def members(file):
     """(archive, member) for each member in turn."""
-    stream = Stream(file)
-    with reasons(), tarfile.open(fileobj=stream, mode="r:", encoding="utf-8", errors="surrogateescape") as archive:
+    stream: Any = Stream(file)  # all that tarfile asks of one that it reads
+    with reasons(), tarfile.open(fileobj=stream, mode="r:", encoding="utf-8", errors="surrogateescape") as opened:
+        archive: Any = opened  # some of its attributes have no types
         if archive.firstmember is None:
             raise TarballError("is an empty archive")
         for member in iter(archive.next, None):
@@ -123,11 +125,12 @@ def reasons():
 class Tree:
     """Judges members one after the other, knowing what came before. ``judged`` is what came of each, in the archive's order."""
 
-    def __init__(self, room=None):
+    def __init__(self, room: Optional[int] = None):
         self.room, self.size, self.text = room, 0, 0
-        self.kinds, self.judged = {b"": DIRECTORY}, []  # by path: of members, and of the directories that their paths imply
+        self.kinds = {b"": DIRECTORY}  # by path: of members, and of the directories that their paths imply
+        self.judged: List[Tuple[bytes, Optional[bytes]]] = []
 
-    def add(self, member):
+    def add(self, member: tarfile.TarInfo) -> Tuple[bytes, Optional[bytes]]:
         """The path of a member, and that of the one which it is a hard link to. Raises TarballError."""
         kind, path, target = _kind(member), _path(member.name, "a member"), None
         name, known = path.decode("utf-8", "backslashreplace") or ".", self.kinds.get(path)
@@ -206,7 +209,7 @@ class Writer:
 
     def __init__(self, path):
         self._top = os.open(path, DESCRIPTOR)
-        self._directories = {b"": None}  # those that are made, with their members
+        self._directories: Dict[bytes, Optional[tarfile.TarInfo]] = {b"": None}  # those that are made, with their members
 
     def __enter__(self):
         return self
@@ -265,7 +268,7 @@ def _times(member):
 
 
 @reasons()
-def inspect(file, room=None):
+def inspect(file: Any, room: Optional[int] = None) -> Tree:
     """The judged Tree of a tarball. Raises TarballError where it cannot be unpacked into ``room`` bytes. Writes nothing."""
     tree = Tree(room)
     for unused, member in members(file):
@@ -274,7 +277,7 @@ def inspect(file, room=None):
 
 
 @reasons()
-def unpack(file, path, tree):
+def unpack(file: Any, path: str, tree: Tree) -> None:
     """Unpack into an empty directory which nobody else can reach. Raises TarballError, where what is in it is to be removed.
 
     ``tree`` is a new one, or has judged these members: the digest of the file tells whether it was these.
@@ -282,8 +285,8 @@ def unpack(file, path, tree):
     judged = iter(tuple(tree.judged))
     with Writer(path) as writer:
         for archive, member in members(file):
-            path, target = next(judged, None) or tree.add(member)
-            if tree.kinds[path] != _kind(member):
+            inside, target = next(judged, None) or tree.add(member)
+            if tree.kinds[inside] != _kind(member):
                 raise TarballError("has changed since it was judged")
-            writer.write(path, member, target, archive.extractfile(member) if member.isreg() else None)
+            writer.write(inside, member, target, archive.extractfile(member) if member.isreg() else None)
         writer.finish()

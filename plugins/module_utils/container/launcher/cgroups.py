@@ -12,7 +12,7 @@ def mount_point():
     """Where cgroup v2 is mounted; some hosts have several mounts of it, others none."""
     with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as file:
         for line in file:
-            unused, point, kind, *unused = line.split()
+            point, kind = line.split()[1:3]
             if kind == "cgroup2":
                 return point
     return None

@@ -106,7 +106,8 @@ def _exec(options, arguments):
     enter.running(name)
     guard.own_program(config, sys.argv[1:], kept)
     terminal = True if "tty" in options else False if "no-tty" in options else None
-    return enter.run(name, args, env, *(options.get(each, [None])[-1] for each in ("user", "workdir")), terminal)
+    user, workdir = (options.get(each, [None])[-1] for each in ("user", "workdir"))
+    return enter.run(name, args, env, user, workdir, terminal)
 
 
 def _status(unused, names):

@@ -49,9 +49,9 @@ def bits(names):
 
 def limit(rlimits):
     for each in rlimits:
-        pair = (-1 if each[kind] == UNLIMITED else each[kind] for kind in ("soft", "hard"))
+        soft, hard = (-1 if each[kind] == UNLIMITED else each[kind] for kind in ("soft", "hard"))
         try:
-            resource.setrlimit(RLIMITS[each["type"][len("RLIMIT_"):]], tuple(pair))
+            resource.setrlimit(RLIMITS[each["type"][len("RLIMIT_"):]], (soft, hard))
         except (OSError, ValueError) as error:  # Python's for EPERM and EINVAL
             raise Refused(f"setrlimit {each['type']} {each['soft']}:{each['hard']}: {error}: choose lower ulimits; of nofile, "
                           "sysctl fs.nr_open is the highest") from None

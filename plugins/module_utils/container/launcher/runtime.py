@@ -86,7 +86,7 @@ def _mount(name, config, mount_root):
     its number, as the runtime may take away what it is not told."""
     place = f"{HOME}/{name}/mounts"
     users = os.open(f"{record.USERS}/{name}", os.O_RDONLY | os.O_CLOEXEC) if mapped(config) else None
-    made = {"root": (mount_root(users).descriptor, True)}
+    made: dict = {"root": (mount_root(users).descriptor, True)}
     made.update((number, mounts.bound(each, users)) for number, each in enumerate(config["mounts"]) if each["type"] == "bind")
     found = {number: [word for word, flag in ATTRIBUTES if os.fstatvfs(mounted).f_flag & flag]
              for number, (mounted, unused) in made.items()}

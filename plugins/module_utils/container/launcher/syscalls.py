@@ -12,7 +12,7 @@ import os
 import struct
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_MACHINE = {"x86_64": 0, "aarch64": 1}.get(os.uname().machine)
+_MACHINE = 0 if os.uname().machine == "x86_64" else 1
 
 # syscalls(2), where the numbers differ: on x86_64, on aarch64
 PIVOT_ROOT, KEYCTL = (155, 41), (250, 219)
@@ -143,9 +143,8 @@ def close_all_but(*kept):
 
 
 def prctl(option, *words):
-    words = [*words, 0, 0, 0, 0][:4]
-    words = [ctypes.c_ulong(each) if isinstance(each, int) else each for each in words]
-    return _checked(_libc.prctl(option, *words), "prctl", option)
+    arguments = [ctypes.c_ulong(word) if isinstance(word, int) else word for word in [*words, 0, 0, 0, 0][:4]]
+    return _checked(_libc.prctl(option, *arguments), "prctl", option)
 
 
 def capset(permitted, inheritable):

@@ -36,12 +36,12 @@ class Streams:
                 os.open(os.devnull, os.O_RDWR)
         at_terminal = [os.isatty(each) for each in (0, 1, 2)]
         self.terminal = at_terminal[0] and at_terminal[1] if terminal is None else terminal
-        self.pipes, self.ours, self.theirs, self.mode = {}, None, None, None
-        self.child = self.inner = None
+        self.pipes, self.mode = {}, None
+        self.ours = self.theirs = self.inner = self.child = -1
         if self.terminal:
             import socket
             ours, theirs = socket.socketpair()
-            self.ours, self.theirs = ours, theirs.detach()
+            self.ours, self.theirs = ours.detach(), theirs.detach()
         else:
             for stream, found in enumerate(at_terminal):
                 if found or none:
@@ -85,7 +85,7 @@ class Streams:
         if self.terminal:
             os.close(self.theirs)
             self._receive()
-            if self.inner is not None:
+            if self.inner != -1:
                 ways = {0: self.inner, self.inner: 1}
                 self._raw()
         else:
@@ -133,9 +133,9 @@ class Streams:
 
     def _receive(self):
         import socket
-        found = socket.recv_fds(self.ours, 1, 1)[1]
-        self.ours.close()
-        self.inner = found[0] if found else None
+        with socket.socket(fileno=self.ours) as ours:
+            found = socket.recv_fds(ours, 1, 1)[1]
+        self.inner = found[0] if found else -1
 
     def _raw(self):
         import termios

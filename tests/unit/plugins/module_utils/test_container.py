@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -21,7 +22,7 @@ def container(**options):
     """The wanted container of a task that gives these options."""
     defaults = {name: option.get("default") for name, option in spec.OPTIONS.items()}
     told = {"userns": False, "first_uid": 0, **{key: options.pop(key) for key in ("userns", "first_uid") if key in options}}
-    return spec.container({**defaults, "name": "c1", "rootfs": "/rootfs", **options}).with_(**told)
+    return replace(spec.container({**defaults, "name": "c1", "rootfs": "/rootfs", **options}), **told)
 
 
 VARIANTS = {
