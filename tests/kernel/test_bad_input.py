@@ -57,6 +57,7 @@ CHOICES, REQUIRED, UNKNOWN = "must be one of", "required", "Supported parameters
 PROGRAM = "or the path of such a program on the host"
 NAMES = "use 1 to 63 letters, digits"
 LENGTH, CHARACTERS = "an interface name has 1 to 15 bytes", "an interface name has no '/', ':', '%' or white space"
+PLAIN_NAME = "it also stands in rules of packet filters and in files, so use letters"
 PATH, PLAIN = "it must be an absolute path without '..'", "a path has letters, digits and the characters"
 PREFIX, HOST_ADDRESS = "an address needs its prefix length, such as", "an interface carries a unicast address"
 IP, ONE_HOST = "give an IPv4 or IPv6 address without a prefix or scope, such as", "it must be the address of one host, neither multicast"
@@ -296,17 +297,17 @@ ROLE = [
     Row("group", "ungrouped", "put it into the group that overlay_group names", shown=""),
     Row("underlay_ip", LEFT_OUT, REQUIRED), Row("underlay_ip", "host", IP), Row("underlay_ip", "239.1.1.1", ONE_HOST),
     Row("underlay_ip", "192.0.2.77", NO_UNDERLAY), Row("underlay_ip", "192.0.2.2", "and of peer"),
-    Row("device", "a b", CHARACTERS), Row("device", "nope0", "this host has no such link", {"mtu": LEFT_OUT}),
+    Row("device", "a*", PLAIN_NAME), Row("device", "a b", CHARACTERS), Row("device", "nope0", "this host has no such link", {"mtu": LEFT_OUT}),
     Row("networks.device", "a b", CHARACTERS),
     Row("vni", "many", INT), Row("vni", 0, "it must be from 1 to 16777215"),
     Row("port", "vxlan", INT), Row("port", 65536, "it must be from 1 to 65535"),
-    Row("bridge", LONG, LENGTH),
+    Row("bridge", LONG, LENGTH), Row("bridge", "br*", PLAIN_NAME), Row("bridge", 'a"accept#', PLAIN_NAME),
     Row("bridge_address", "10.0.0.1", PREFIX), Row("bridge_address", "10.0.0.255/24", "it is the broadcast address of its network"),
     Row("bridge_address", "10.0.0.1/32", "give overlay_bridge_address its prefix length", named="containers.address",
         shown="10.0.0.100/24"),
     Row("bridge_address", "10.9.0.1/24", "all hosts of a network are in one subnet", {"containers": []}, shown="10.9.0.0/24"),
     Row("bridge_addresses", ["fd01::1"], PREFIX), Row("bridge_addresses", {"a": 1}, LIST, shown="dict"),
-    Row("vxlan", "a b", CHARACTERS),
+    Row("vxlan", "a b", CHARACTERS), Row("vxlan", "!vx", PLAIN_NAME),
     Row("mtu", "big", INT), Row("mtu", 67, "it must be from 68 to 65535"),
     Row("guard", "maybe", BOOL),
     Row("bridge_netfilter", "off", CHOICES),

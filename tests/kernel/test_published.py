@@ -16,7 +16,7 @@ from ansible_collections.fromscratch.containers.plugins.module_utils.firewall im
 from ansible_collections.fromscratch.containers.plugins.module_utils.network import namespaces
 
 from .conftest import sh
-from .test_egress import HERE, SENT_TO_IPTABLES, machine  # noqa: F401 (a fixture) # pylint: disable=unused-import
+from .test_egress import HERE, OUTSIDE, SENT_TO_IPTABLES, machine  # noqa: F401 (a fixture) # pylint: disable=unused-import
 
 pytestmark = pytest.mark.skipif(nftables.nft() is None, reason="nft is not installed")
 
@@ -65,6 +65,8 @@ def test_a_port_at_which_the_host_listens_elsewhere_or_is_asked_not_to_matter(ma
         stack.enter_context(listening("fd00::7", 2227))
         ports = ["2222:22", "2223:22", "2224:22", "192.0.2.7:2225:22", "2227:22"]
         machine.converge(("c1", {"publish": ports}), egress=True)
+        for mine in ("127.0.0.1", 2222), (HERE, 2225):
+            socket.create_connection(mine, 5).close()
         stack.enter_context(listening("0.0.0.0", 2226))
         machine.converge(("c1", {"publish": [*ports, "2226:22"]}), egress=True, publish_over=True)
 
@@ -126,6 +128,37 @@ def test_conntrack_itself_does_the_same(machine):  # noqa: F811
         assert "dport=5353" not in sh("conntrack -L -p udp")
 
 
+def test_the_flows_to_another_address_and_of_tcp_stay(machine):  # noqa: F811
+    if sh("command -v conntrack || :") == "":
+        pytest.skip("conntrack is not installed")
+    sh("ip address add 192.0.2.7/32 dev enX0", f"ip -n {machine.outside} route add 192.0.2.7 via {HERE}")
+    machine.converge(("c1", {"publish": [f"{HERE}:514:514/udp"]}), egress=True)
+
+    def known():
+        return [f"dst={address} sport=7777 dport=514" in sh(f"conntrack -L -p {protocol}")
+                for protocol, address in (("udp", HERE), ("udp", "192.0.2.7"), ("tcp", HERE))]
+
+    with contextlib.ExitStack() as stack:
+        client = stack.enter_context(listening("0.0.0.0", 7777, UDP, machine.outside))
+        stack.enter_context(listening(HERE, 514))
+        with namespaces.entered(machine.outside):
+            stack.enter_context(socket.create_connection((HERE, 514), 5, ("0.0.0.0", 7777)))
+        for each in HERE, "192.0.2.7":
+            client.sendto(b"hello", (each, 514))
+        sh(f"ip netns exec {machine.outside} ping -q -c1 -W5 {HERE}")
+        assert known() == [True, True, True]
+        machine.converge(("c1", {}), egress=True)
+        assert known() == [False, True, True]
+
+
+def test_the_same_port_of_another_host_is_left_to_it(machine):  # noqa: F811
+    machine.converge(("c1", {"publish": ["8080:80"]}), ("c2", {}), egress=True)
+    with listening("0.0.0.0", 8080, netns=machine.outside):
+        for netns in "c1", "c2", machine.name:
+            with namespaces.entered(netns):
+                socket.create_connection((OUTSIDE, 8080), 5).close()
+
+
 def test_listeners_are_those_of_ss(machine):  # noqa: F811
     with listening("0.0.0.0", 2222), listening("::1", 2222):
         assert sorted(str(each.address) for each in ports.listeners("tcp", 2222)) == ["0.0.0.0", "::1"]
@@ -165,6 +198,10 @@ def test_a_container_reaches_its_own_published_port(machine, bridged):  # noqa: 
         thread.start()
         for netns in "c1", "c2", machine.outside, machine.name:
             assert said(netns, 8080) == b"hello", netns
+        with listening("0.0.0.0", 81, netns="c1") as direct, namespaces.entered("c2"):
+            client = socket.create_connection(("10.0.0.11", 81), 5)
+            with client, direct.accept()[0] as taken:
+                assert taken.getpeername()[0] == "10.0.0.12", "neighbours see each other's own addresses"
         if bridged == "1":
             sh("bridge link set dev ve-c1 hairpin off")
             assert said("c1", 8080) is None, "the kernel would do without: nothing has been shown"

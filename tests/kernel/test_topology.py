@@ -507,6 +507,7 @@ def test_a_setting_of_a_link_that_is_not_there(host):
 @pytest.mark.parametrize("wanted, said", [
     ({"linux_bridge": [{"name": "br*"}], "persist": True}, "linux_bridge.name: 'br*' is not valid: it also stands in rules"),
     ({"vxlan_link": [{"name": 'a"accept#', "vni": 1, "local": "192.0.2.1"}], "persist": True}, "vxlan_link.name: 'a\"accept#' is not valid"),
+    ({"linux_bridge": [{"name": "br+"}], "persist": True}, "linux_bridge.name: 'br+' is not valid: it also stands in rules"),
     ({"veth_pair": [{"name": "!ve", "container": "c1"}], "persist": True}, "veth_pair.name: '!ve' is not valid"),
     ({"forward": [{"bridge": 'a"accept#'}]}, "forward.bridge: 'a\"accept#' is not valid"),
     ({"sysctl": [{"device": "a;b", "name": "forwarding"}]}, "sysctl.device: 'a;b' is not valid")])

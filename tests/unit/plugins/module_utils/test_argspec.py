@@ -123,7 +123,8 @@ def test_one_item_takes_nothing_from_elsewhere():
 
 
 @pytest.mark.parametrize("value, words", [
-    (["a", "b c"], ("a", "b c")), ("a 'b  c' d\\ e", ("a", "b  c", "d e")), ("sh -c 'echo $HOME; x'", ("sh", "-c", "echo $HOME; x"))])
+    (["a", "b c"], ("a", "b c")), ("a 'b  c' d\\ e", ("a", "b  c", "d e")), ("sh -c 'echo $HOME; x'", ("sh", "-c", "echo $HOME; x")),
+    ("get http://a/#b c", ("get", "http://a/#b", "c"))])
 def test_a_command_is_a_list_or_split_as_by_a_shell(value, words):
     assert validate.command("command", value) == words
 

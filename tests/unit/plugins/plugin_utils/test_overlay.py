@@ -405,7 +405,9 @@ def test_the_host_is_asked_for_the_ports():
     (published(1342), ["overlay_containers.publish", "1342", "YAML reads 22:22 without quotes", "put it in quotes"]),
     (published(8080 * 60 + 53), ["YAML reads 8080:53 without quotes"]),
     (published("127.0.0.1:80:80"), ["overlay_containers.publish", "127.0.0.1 is an address of the host's loopback device", "none"]),
+    (published("127.9.9.9:80:80"), ["overlay_containers.publish", "127.9.9.9 is an address of the host's loopback device"]),
     (published("224.0.0.1:80:80"), ["overlay_containers.publish", "224.0.0.1 is no address of one host"]),
+    (published("255.255.255.255:80:80"), ["overlay_containers.publish", "255.255.255.255 is no address of one host"]),
     (published("0.0.0.0:80:80", "80:81"), ["overlay_containers.publish", "both have"]),
     (published("4789:1/udp"), ["overlay_containers.publish", "4789", "VXLAN itself"]),
     (published("80:80", "80:81"), ["overlay_containers.publish", "80", "both have"]),
@@ -423,9 +425,10 @@ def test_egress_that_cannot_be(hosts, words):
     assert all(each in str(caught.value) for each in words), caught.value
 
 
-def test_egress_of_networks_that_share_addresses():
-    networks = [{"name": name, "vni": at, "bridge": f"br{at}", "vxlan": f"vx{at}", "bridge_address": f"10.0.0.{at}/24", **more}
-                for at, (name, more) in enumerate({"one": {"egress": True}, "two": {}}.items(), 1)]
+@pytest.mark.parametrize("bits", [24, 16])
+def test_egress_of_networks_that_share_addresses(bits):
+    networks = [{"name": name, "vni": at, "bridge": f"br{at}", "vxlan": f"vx{at}", "bridge_address": f"10.0.0.{at}/{more.pop('bits')}", **more}
+                for at, (name, more) in enumerate({"one": {"egress": True, "bits": 24}, "two": {"bits": bits}}.items(), 1)]
     with pytest.raises(ModuleError, match="overlay_egress: the networks one and two of h1 share addresses"):
         of({"h1": host(1, networks=networks)}, "h1")
 
