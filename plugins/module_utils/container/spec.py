@@ -52,6 +52,17 @@ echo "ended with status $status"
 exit $status"""
 
 
+class Ulimit(NamedTuple):
+    """A limit of setrlimit(2), by the name that prlimit(1) gives it; None is no limit."""
+
+    name: str
+    soft: Optional[int] = None
+    hard: Optional[int] = None
+
+    def __str__(self):
+        return f"{self.name}=" + ":".join("unlimited" if limit is None else str(limit) for limit in (self.soft, self.hard))
+
+
 class Bind(NamedTuple):
     """A file or directory of the host that the container sees at ``dest``."""
 
@@ -96,7 +107,7 @@ class Container(Item):
     first_uid: Optional[int] = fixed()
     userns_reason: Optional[str] = observed_only(shown=True)
     user: Optional[str] = fixed()
-    ulimits: Optional[Tuple[str, ...]] = fixed()
+    ulimits: Optional[Tuple[Ulimit, ...]] = fixed()
     init: Optional[str] = fixed()
     runtime: Optional[str] = fixed()
     stop_timeout: Optional[int] = settable()
@@ -256,16 +267,17 @@ def _capabilities(options, privileged):
     return tuple(each for each in ALL_CAPABILITIES if each in kept)
 
 
-def _ulimit(name, value):
-    """``nofile=1024:4096``, in the words of prlimit(1)."""
+def _ulimit(name: str, value: Any) -> Ulimit:
+    """The limit that ``nofile=1024:4096`` tells of."""
     if name not in ULIMITS:
         raise OptionError("ulimits", name, f"it is one of {', '.join(ULIMITS)}")
     if not re.fullmatch(r"(\d+|unlimited)(:(\d+|unlimited))?", str(value)):
         raise OptionError(f"ulimits.{name}", value, "it is a number or unlimited, or a soft and a hard one such as 1024:4096")
-    soft, unused, hard = str(value).partition(":")
-    if hard not in ("", "unlimited") and (soft == "unlimited" or int(soft) > int(hard)):
+    limits = [None if limit == "unlimited" else int(limit) for limit in str(value).split(":")]
+    soft, hard = limits[0], limits[-1]
+    if hard is not None and (soft is None or soft > hard):
         raise OptionError(f"ulimits.{name}", value, "the soft limit is above the hard one")
-    return f"{name}={soft}:{hard or soft}"
+    return Ulimit(name, soft, hard)
 
 
 # What is recorded of a container: all that its bundle is made from.
@@ -278,12 +290,14 @@ ESSENTIAL = ("name", "rootfs", "command", "env", "binds", "tmpfs", "userns", "ca
 def from_settings(found: Dict[str, Any]) -> Container:
     """The container of what was recorded. Raises ValueError, KeyError or TypeError where it is not one."""
     values: Dict[str, Any] = {name: found[name] if name in ESSENTIAL else found.get(name) for name in RECORDED}
-    for name in "command", "env", "tmpfs", "capabilities", "ulimits":
+    for name in "command", "env", "tmpfs", "capabilities":
         values[name] = tuple(values[name] or ())
     for name in (*LIMITS, "recreate"):
         values[name] = values[name] or None  # "" in the records of earlier releases
     values["runtime"] = values["runtime"] or OWN_RUNTIME
     values["binds"] = tuple(Bind(*each) for each in values["binds"])
+    values["ulimits"] = tuple(_ulimit(*each.split("=")) if isinstance(each, str) else Ulimit(*each)  # of an earlier release
+                              for each in values["ulimits"] or ())
     return Container(owner=OWNER, **values)
 
 
@@ -327,10 +341,9 @@ def _text(value, levels, indent=""):
     return f"{begin}\n" + ",\n".join(f"{indent}  {part}" for part in parts) + f"\n{indent}{end}"
 
 
-def _rlimit(text):
-    name, unused, values = text.partition("=")
-    soft, hard = (NO_LIMIT if each == "unlimited" else int(each) for each in values.split(":"))
-    return {"type": f"RLIMIT_{name.upper()}", "soft": soft, "hard": hard}
+def _rlimit(limit):
+    soft, hard = (NO_LIMIT if each is None else each for each in (limit.soft, limit.hard))
+    return {"type": f"RLIMIT_{limit.name.upper()}", "soft": soft, "hard": hard}
 
 
 def _mounts(container):

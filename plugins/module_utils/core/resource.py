@@ -83,7 +83,7 @@ class Item:
 
 def _plain(value):
     if hasattr(value, "_asdict"):
-        return {key: part for key, part in value._asdict().items() if part}
+        return {key: part for key, part in value._asdict().items() if part or (part == 0 and part is not False)}
     if isinstance(value, frozenset):
         return [_plain(each) for each in sorted(value, key=str)]
     if isinstance(value, tuple):

@@ -13,6 +13,8 @@ from ansible_collections.fromscratch.containers.plugins.module_utils.container.k
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher import bundle, cgroups
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.spec import Bind, from_bundle, to_bundle
 from ansible_collections.fromscratch.containers.plugins.module_utils.core.errors import ModuleError, OptionError
+from ansible_collections.fromscratch.containers.plugins.module_utils.core.plan import diff
+from ansible_collections.fromscratch.containers.plugins.module_utils.core.resource import OWNER
 
 HOSTILE = ["a b", "'", '"', "$HOME", "`id`", "\\", "\n", "*", "{}", "{0}", "%s", "-n", "", "ü", "a'b\"c\\", "\t", "EOF"]
 MAPPED = {"userns": True, "first_uid": 600000}
@@ -119,6 +121,23 @@ def test_every_setting_is_in_the_bundle():
         for config in configs:
             del config["annotations"][spec.SETTINGS]
         assert configs[0] != configs[1], option
+
+
+def test_what_is_taken_away_is_a_change():
+    limited = container(memory="1M", cpus=0.5, pids=9, recreate="on_rootfs_change", ulimits={"core": 0})
+    change, = diff({"c1": container()}, {"c1": replace(limited, owner=OWNER)}).changes
+    assert [str(difference) for difference in change.differences] == [
+        "ulimits core=0:0 -> none", "memory 1M -> none", "cpus 0.5 -> none", "pids 9 -> none", "recreate on_rootfs_change -> none"]
+    assert change.after.memory is None and "memory" not in change.after.to_result()
+    assert limited.to_result()["ulimits"] == [{"name": "core", "soft": 0, "hard": 0}]
+
+
+def test_a_record_of_an_earlier_release():
+    text = to_bundle(container(ulimits={"nofile": "9:unlimited"}))
+    bundle = json.loads(text)
+    settings = {**json.loads(bundle["annotations"][spec.SETTINGS]), "ulimits": ["nofile=9:unlimited"], "memory": "", "recreate": ""}
+    bundle["annotations"][spec.SETTINGS] = json.dumps(settings)
+    assert from_bundle(json.dumps(bundle)) == from_bundle(text)
 
 
 @pytest.mark.parametrize("options, words", [
