@@ -103,10 +103,9 @@ class Root:
         except NotADirectoryError:
             raise Refused(f"{path} in {self.tree}: a part of it is no directory: choose another place to mount at") from None
         except OSError as error:
-            said = error.strerror
-            if error.errno == errno.ELOOP:
-                said = "it is a symbolic link: nothing is mounted there, so name what it leads to"
-            raise Refused(f"{path} in {self.tree}: {said}") from None
+            if error.errno != errno.ELOOP:
+                raise Refused(f"{path} in {self.tree}: {error.strerror}") from None
+            raise Refused(f"{path} in {self.tree} is a symbolic link: nothing is mounted there, so name what it leads to") from None
 
     def mount_point(self, path, directory, replace_link=False):
         """A directory or file to mount at, made where it is missing, with the directories on the way."""
