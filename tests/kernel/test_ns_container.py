@@ -685,7 +685,7 @@ def test_a_link_at_a_mount_point(rootfs, tmp_path, layer, link_, options):
 
     before = mounts()
     result = run_module("ns_container", name="c1", rootfs=str(private), layer=layer, **options)
-    assert result.failed and f"/{link_} in {private}: it is a symbolic link" in result.msg
+    assert result.failed and f"/{link_} in {private} is a symbolic link" in result.msg
     assert os.listdir(outside) == [] and mounts() == before
     assert running_pid("c1") is None
 
