@@ -116,7 +116,7 @@ def state(*names):
     """All that an administrator sees of namespaces, without what changes by itself; to compare before and after."""
     volatile = ("ifindex", "link_index", "bridge_id", "root_id", "hello_timer", "gc_timer", "valid_life_time",
                 "preferred_life_time", "tcn_timer", "topology_change_timer", "operstate", "link_netnsid", "txqlen",
-                "stats64", "stats")
+                "stats64", "stats", "expires")
 
     def clean(value):
         if isinstance(value, dict):

@@ -18,6 +18,7 @@ from ansible_collections.fromscratch.containers.plugins.module_utils.host import
 from ansible_collections.fromscratch.containers.plugins.module_utils.network import namespaces
 
 from .conftest import js, run_module, sh
+from .faces import different
 from .test_commands import HERE, absent, machines, wanted, with_containers  # noqa: F401 (a fixture) # pylint: disable=unused-import
 
 pytestmark = pytest.mark.skipif(nftables.nft() is None, reason="nft is not installed")
@@ -44,6 +45,25 @@ def test_it_comes_after_what_makes_or_flushes_chains_and_before_the_containers(m
     assert {f"{each}.service" for each in ("nftables", "netfilter-persistent", "iptables", "firewalld", "ufw", "docker", "libvirtd")} | {
         "network-online.target"} <= set(after[boot.UNIT])
     assert boot.NAME in after[service.TEMPLATE]
+
+
+def test_the_script_makes_all_of_the_network_from_nothing(machines):  # noqa: F811
+    machine = machines(True)
+
+    def picture():
+        machine.chain()  # as Docker does, at every boot
+        assert subprocess.run([boot.SCRIPT], capture_output=True, check=True).stderr == b""
+        found = machine.picture()
+        return {**found, "rules": sorted(found["rules"].splitlines())}  # tables are listed in the order of their making
+
+    with namespaces.entered(machine.name):
+        machine.chain()
+        run_module("topology", **wanted())
+        sh("nft delete table ip filter")
+        before = picture()
+        sh(*(f"ip link delete {each}" for each in ("vxlan0", "br0", "ve-box")), "nft flush ruleset", "sysctl -qw net.ipv4.conf.enX0.forwarding=0")
+        after = picture()
+        assert after == before, different(before, after)
 
 
 def test_the_script_waits_for_the_address_of_the_underlay(machines):  # noqa: F811

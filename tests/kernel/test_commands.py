@@ -391,5 +391,8 @@ grep -qx running /run/NetworkManager/says || { echo "Error: NetworkManager is no
             assert [line for line in made.commands if line in expected] == (expected if running else [])
             there = [os.path.exists(path) for path in (managers.NETWORKD, managers.UDEV, managers.NETWORK_MANAGER)]
             assert there == [step["names"] != []] * 3, "it reads them when it starts"
+            if there[2]:
+                told = Path(managers.NETWORK_MANAGER).read_text(encoding="ascii")
+                assert "\nunmanaged-devices+=interface-name:" in told, "what others have told it stays"
         calls = Path("/run/NetworkManager/calls")
         assert (calls.read_text(encoding="ascii").splitlines() if calls.exists() else []) == ["general reload conf"] * 2 * running

@@ -89,14 +89,15 @@ def host(machine):  # noqa: F811
        f"ip -n {machine.outside} route add 203.0.113.5 via {HERE}", f"ip -n {machine.outside} -6 route add fd00:5::5 via fd00::2",
        *(f"sysctl -qw net.ipv4.conf.{name}.rp_filter=0" for name in ("all", "default", "enX0")))
 
-    def converge(family=4, forwarding="learning", **more):
+    def converge(family=4, forwarding="learning", out=False, publish=(), **more):
         networks = [
             {"name": "one", "vni": 1, "bridge": "br1", "vxlan": "vx1", "bridge_addresses": ["10.1.0.1/24", "fd01::1/64"],
-             "forwarding": forwarding},
+             "forwarding": forwarding, "egress": out},
             {"name": "two", "vni": 2, "bridge": "br2", "vxlan": "vx2", "bridge_addresses": ["10.2.0.1/24", "fd02::1/64"], "egress": True}]
         there = [{**each, "bridge_addresses": [], "egress": False} for each in networks]
         containers = [{"name": f"c{at}", "address": f"10.{at}.0.11/24", "addresses": [f"fd0{at}::11/64"], "gateway": f"10.{at}.0.1",
                        "network": name} for at, name in enumerate(("one", "two"), 1)]
+        containers[1]["publish"] = list(publish)
         own = {"overlay_underlay_ip": PLACES[family].here, "overlay_networks": networks, "overlay_containers": containers}
         # What a port of the bridge is held to would drop the frames of a stranger in a container before the guard sees them.
         play = {"overlay_rootfs": machine.rootfs, "overlay_antispoof": False, **more}
@@ -222,7 +223,7 @@ def forwards():
         Path(each).write_text("1", encoding="ascii")
 
 
-def passes(origin, target, dest):
+def passes(origin, target, dest, sent_to=None):
     """Whether a packet is passed on, or dropped. One is enough: who wants to tell something needs no answer."""
     family, arrived, before = socket.AF_INET6 if ":" in dest else socket.AF_INET, [], counted("fs_forward", "drop")
     with namespaces.entered(target):
@@ -230,7 +231,7 @@ def passes(origin, target, dest):
     with server:
         server.bind((dest, 9))
         with namespaces.entered(origin), socket.socket(family, socket.SOCK_DGRAM) as client:
-            client.sendto(b"told", (dest, 9))
+            client.sendto(b"told", (sent_to or dest, 9))
 
         def known():
             with contextlib.suppress(BlockingIOError):
@@ -260,6 +261,13 @@ def test_a_network_without_a_way_out_has_none_where_the_host_routes(host):
     sh("nft delete table inet fromscratch")
     for each in ways:
         until(lambda way=each: reaches(*way))
+
+
+def test_of_two_networks_with_a_way_out_neither_reaches_what_the_other_publishes(host):
+    host.converge(out=True, publish=["9:9/udp"])
+    assert not passes("c1", "c2", "10.2.0.11", HERE)
+    assert passes(host.outside, "c2", "10.2.0.11", HERE), "everybody else does"
+    assert not passes("c1", "c2", "10.2.0.11")
 
 
 def test_the_credentials_of_the_host_are_not_handed_to_containers(host):

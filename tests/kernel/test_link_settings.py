@@ -96,6 +96,9 @@ def test_drift_is_repaired(scene, link, field):
     assert [each["fields"] for each in repaired.changes] == [[f"{field} on -> off"]] and len(repaired.commands) == 1
     assert (settings(names[0]), settings(names[1])) == right
     same_by_commands(repaired, names, others)
+    for family in ("ipv4", "ipv6") if "redirects" in field else ():
+        sh(f"ip netns exec {names[link == 'eth0']} sysctl -qw net/{family}/{path}=1")
+        assert run_module("topology", **wanted).changes == repaired.changes and (settings(names[0]), settings(names[1])) == right, family
 
 
 def test_ipv6_for_its_own_links_where_the_host_gives_none(scene):
