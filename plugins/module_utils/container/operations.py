@@ -18,7 +18,7 @@ from ..core.paths import tidy
 from ..network import namespaces as network_namespaces
 from ..rootfs import store
 from . import ended, service
-from .launcher import namespaces, runtime
+from .launcher import cgroups, namespaces, runtime
 from .launcher.bundle import Refused
 from .launcher.guard import PROGRAM
 from .launcher.record import RUN, STATE, USERS, running
@@ -162,7 +162,8 @@ class RemoveTraces:
         tidy(runtime.HOME)
 
     def commands(self):
-        left = any(os.path.exists(f"{place}/{self.name}") for place in (RUN, runtime.HOME)) and running(self.name) is None
+        places = RUN, runtime.HOME, f"{cgroups.mount_point()}/{cgroups.PARENT}"
+        left = any(os.path.exists(f"{place}/{self.name}") for place in places) and running(self.name) is None
         return [f"{PROGRAM} stop {self.name}"] * left + emptied(RUN) + emptied(runtime.HOME) * os.path.isdir(runtime.HOME)
 
 
