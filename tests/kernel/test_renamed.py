@@ -157,14 +157,14 @@ def test_a_container_that_is_moved_to_another_host(run, scene):
     with namespaces.entered(run.netns):
         made = run_module("topology", **whole(None, former))
     assert not made.failed, made.msg
-    before = test_mtus.kernel_order(run.netns)
+    before = test_mtus.held(run.netns)
     for arguments in ("--check", "--limit", "h1"), ("--limit", "h1"):
         succeeded, said = run(*arguments, **settings)
         said = " ".join(said.split())
         assert not succeeded and "overlay_bridge_address or overlay_containers.address: 10.0.0.100, which is that of container web on h2, " \
             f"veth_pair ve-{former} of {former} still has on h1 (VNI 100)" in said, said
         assert REMEDY in said
-    assert test_mtus.kernel_order(run.netns) == before
+    assert test_mtus.held(run.netns) == before
     succeeded, said = run("--check", "--limit", "h1", overlay_prune=True, **settings)
     assert succeeded, said
     succeeded, said = run("--check", "--limit", "h1", overlay_vni=7, **settings)  # another network
