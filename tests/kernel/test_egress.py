@@ -171,6 +171,13 @@ def test_what_an_earlier_release_has_kept_is_set_again(machine):
     assert no_more(machine) == (["sysctl -qw net/ipv4/conf/enX0/forwarding=0"], "0")
 
 
+def test_a_setting_that_gets_one_value_after_another_gets_the_first_one_again(machine):
+    before = (CONF / "enX0/arp_ignore").read_text()
+    for value in 1, 2:
+        assert run_module("topology", sysctl=[{"device": "enX0", "name": "arp_ignore", "value": value}]).changed
+    assert run_module("topology", sysctl=[]).changed and (CONF / "enX0/arp_ignore").read_text() == before
+
+
 def test_a_host_without_a_way_out(machine):
     sh("ip route del default")
     found = machine.run(("c1", {}), egress=True)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+import re
 
 import pytest
 
@@ -423,6 +424,13 @@ def test_egress_that_cannot_be(hosts, words):
     with pytest.raises(ModuleError) as caught:
         of(hosts, "h1")
     assert all(each in str(caught.value) for each in words), caught.value
+
+
+@pytest.mark.parametrize("option", ["bridge", "vxlan", "device"])
+@pytest.mark.parametrize("name", ["br*", "br+", 'a"accept#', "!br"])
+def test_a_name_that_would_be_a_pattern_in_a_rule(option, name):
+    with pytest.raises(ModuleError, match=re.escape(f"overlay_{option}: {name!r} is not valid: it also stands in rules")):
+        of({"h1": host(1, **{option: name})}, "h1")
 
 
 @pytest.mark.parametrize("bits", [24, 16])
