@@ -45,7 +45,7 @@ def allowed_address(option, value):
         found = None
     if found is None or found.is_multicast or (found.prefixlen == found.max_prefixlen and found.network_address.is_unspecified):
         raise OptionError(option, value, "give the address of one host, such as 10.0.0.50, or a network without host bits, such as "
-                                     "192.168.0.0/24")
+                          "192.168.0.0/24")
     return found
 
 

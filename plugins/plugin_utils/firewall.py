@@ -33,18 +33,18 @@ def publish(option, value):
     if isinstance(value, int) and value >= 60:  # YAML 1.1 takes digits with colons for a number of base 60
         raise OptionError(option, value,
                           f"it is a number, as which YAML reads {value // 60}:{value % 60} without quotes: put it in "
-                                     "quotes, as PORT:PORT_INSIDE")
+                          "quotes, as PORT:PORT_INSIDE")
     found = re.fullmatch(r"(?:(\d+\.\d+\.\d+\.\d+):)?(\d{1,5}):(\d{1,5})(?:/(tcp|udp))?", str(value))
     if not found or not all(1 <= int(found[group]) <= 65535 for group in (2, 3)):
         raise OptionError(option, value, "it is PORT:PORT_INSIDE with /tcp or /udp after it, such as 8080:80/tcp, and may have one "
-                                     "IPv4 address of the host and a colon before it")
+                          "IPv4 address of the host and a colon before it")
     try:
         address = found[1] and str(ipaddress.ip_address(found[1]))
     except ValueError:
         raise OptionError(option, value, f"{found[1]} is not an IPv4 address") from None
     if address and ipaddress.ip_address(address).is_loopback:
         raise OptionError(option, value, f"{found[1]} is an address of the host's loopback device, and what comes in there is not "
-                                     "led to containers: give another one of the host's addresses, or none, for all but those")
+                          "led to containers: give another one of the host's addresses, or none, for all but those")
     if address and (ipaddress.ip_address(address).is_multicast or address == "255.255.255.255"):
         raise OptionError(option, value, f"{found[1]} is no address of one host")
     if address == "0.0.0.0":  # as Docker has it

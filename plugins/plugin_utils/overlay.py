@@ -194,7 +194,7 @@ def _checked_egress(network):
     if network.egress and not network.subnets(4):
         raise OptionError("overlay_egress", True,
                           f"the bridge {network.bridge} is the containers' gateway, and needs an IPv4 address: "
-                                              "set overlay_bridge_address")
+                          "set overlay_bridge_address")
     return network
 
 

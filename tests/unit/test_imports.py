@@ -89,7 +89,7 @@ def test_a_rule_stands_for_each_directory():
 
 @pytest.mark.parametrize("path", SOURCES, ids=dotted)
 def test_who_imports_whom(path):
-    own = dotted(path).split(".")[0]
+    own = dotted(path).split(".", maxsplit=1)[0]
     allowed = tuple(f"{name}." for name in ALLOWED.get(own, set()) | {own})
     found = {name for name in imports(path) if name in FILES}
     assert not {name for name in found if not f"{name}.".startswith(allowed)}

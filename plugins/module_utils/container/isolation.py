@@ -171,7 +171,7 @@ def refuse_binds(item, userns):
         below = [each for each in mounts_below(bind.source) if each != os.path.realpath(bind.source)]
         if below and not bind.read_only:
             raise OptionError("binds.source", bind.source, f"{below[0]} is mounted below it, and crun may leave that out in a user "
-                                                       "namespace: set userns to host, or another runtime")
+                              "namespace: set userns to host, or another runtime")
 
 
 def refuse_limits(item, by_systemd):

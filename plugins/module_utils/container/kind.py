@@ -122,12 +122,12 @@ class Containers(OperationsKind):
         if item.layer == "none" and not item.read_only and (
                 item.rootfs in self.ahead.trees or store.is_store_tree(item.rootfs)):
             raise OptionError("layer", item.layer, f"{item.rootfs} is shared, and nobody writes to it: set read_only to true, or "
-                                               "take a directory of your own")
+                              "take a directory of your own")
         for option, path in ("init", item.init), ("runtime", item.runtime):
             if path.startswith("/") and not os.access(path, os.X_OK):
                 raise OptionError(option, path, "there is no such program on the host: install it, or leave the option out")
         return replace(item, service=by_systemd, enabled=item.state != STOPPED if by_systemd else None,
-                          rootfs_id=store.tree_of(item.rootfs, self.ahead) if item.recreate == ON_ROOTFS_CHANGE else None, **apart)
+                       rootfs_id=store.tree_of(item.rootfs, self.ahead) if item.recreate == ON_ROOTFS_CHANGE else None, **apart)
 
     def missing(self, plan):
         wanted = [change.after for change in plan.changes if change.after]

@@ -219,7 +219,7 @@ def _tmpfs(value, privileged):
     for each in ("dev", "suid") if not privileged else ():
         if each in found.partition(":")[2].split(","):
             raise OptionError("tmpfs", value, f"{each} lifts what keeps the container apart from the host: leave it out, or set "
-                                          "privileged")
+                              "privileged")
     return found
 
 

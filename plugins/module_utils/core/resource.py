@@ -21,12 +21,13 @@ nullable = partial(field, default=None, metadata={"nullable": True})  # the same
 fixed = partial(field, default=None, metadata={"fixed": True})  # it is set at creation: a difference makes the thing anew
 at_least = partial(field, default=None, metadata={"at_least": True})  # a set: the members wanted, whatever else there is
 identity = partial(field, default=None, metadata={"identity": True})  # it finds the thing, and is never compared
-input_only = partial(field, default=None, metadata={"identity": True, "hidden": True}, compare=False)  # what others follow from
+uncompared = partial(field, default=None, compare=False)
+input_only = partial(uncompared, metadata={"identity": True, "hidden": True})  # what others follow from
 
 
 def observed_only(shown: bool = False) -> Any:
     """A field that is only observed: never compared, and part of results where it is ``shown``."""
-    return field(default=None, metadata={"identity": True, "hidden": not shown}, compare=False)
+    return uncompared(metadata={"identity": True, "hidden": not shown})
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ def path(option, value, below=""):
         raise OptionError(option, value, "it must be an absolute path without '..'")
     if not re.fullmatch(r"[\w/.@+~=-]+", value):
         raise OptionError(option, value, "a path has letters, digits and the characters / . _ @ + ~ = - here, as it becomes "
-                                     "part of mount options")
+                          "part of mount options")
     canonical = os.path.normpath(value).replace("//", "/")
     if canonical == below:
         raise OptionError(option, value, f"it must be below {below}")

@@ -62,14 +62,14 @@ class Ports(Kind):
         if item.address and item.address not in self.coming and not has_address(item.address):
             raise OptionError("address", item.address,
                               f"this host has no such address, at which port {item.port} could be published: "
-                                                   "give one that `ip address` shows, or none, which means all that it has")
+                              "give one that `ip address` shows, or none, which means all that it has")
         if not item.over:
             for listener in listeners(item.protocol, item.port):
                 if listener.stands_behind(item.address):
                     raise OptionError("port", item.port,
                                       f"{listener.program()} of this host listens on it at {listener.address} by "
-                                                     f"{item.protocol}, and would not be reached any more: choose another port, or "
-                                                     "set overlay_publish_over (in topology: publish.over)")
+                                      f"{item.protocol}, and would not be reached any more: choose another port, or "
+                                      "set overlay_publish_over (in topology: publish.over)")
         return item
 
     def observe(self, wanted, prune):

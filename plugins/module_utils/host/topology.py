@@ -55,7 +55,7 @@ class Topology:
         persist, items = self.params["persist"], {}
         if "publish" in given:
             self._ports.coming = {address.split("/")[0] for bridge in given.get("linux_bridge", ())
-                                            for address in bridge["addresses"] or () if bridge["state"] == "present"}
+                                  for address in bridge["addresses"] or () if bridge["state"] == "present"}
         if self.params["use"] is not None:  # first, so that it is there as long as anything else is
             yield Stage(use.Use(self.ahead), use.files(self.params["use"], any(
                 each["state"] == "present" for options in given.values() for each in options if "state" in each)), False)

@@ -26,7 +26,7 @@ def interface_name(option, value):
         raise OptionError(option, value, f"an interface name has 1 to {IFNAME_MAX} bytes, this one has {size}")
     if value in (".", "..", "all", "default") or re.search(r"[/:\s%]", value) or not value.isprintable():
         raise OptionError(option, value, "an interface name has no '/', ':', '%' or white space and is not "
-                                     "'.', '..', 'all' or 'default'")
+                          "'.', '..', 'all' or 'default'")
     return value
 
 
@@ -39,7 +39,7 @@ def plain_interface_name(option, value):
     if value is not None and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.@-]*", interface_name(option, value)):
         raise OptionError(option, value,
                           "it also stands in rules of packet filters and in files, so use letters, digits, '_', '.', "
-                                     "'@' and '-', the first a letter, a digit or '_'")
+                          "'@' and '-', the first a letter, a digit or '_'")
     return value
 
 
@@ -146,7 +146,7 @@ def interface_address(option, value):
         raise OptionError(option, value, f"it is not an address with a prefix length ({error})") from None
     if address.ip.is_multicast or address.ip.is_unspecified or (address.version == 6 and address.ip.is_link_local):
         raise OptionError(option, value, "an interface carries a unicast address, and the kernel sets link-local IPv6 "
-                                     "addresses itself")
+                          "addresses itself")
     _refuse_no_host(option, value, address.ip)
     _refuse_ends_of_subnet(option, value, address)
     return address.with_prefixlen

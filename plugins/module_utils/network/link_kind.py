@@ -39,10 +39,10 @@ def underlay_device(namespace, option, address):
     device = namespace.device_of(address)
     if device is None:
         raise OptionError(option, address, "no link of this host has this underlay address; give one of its addresses, "
-                                       "or the device")
+                          "or the device")
     if device.name == "lo":
         raise OptionError(option, address, "it is an address of lo, which leads nowhere: give the device that the "
-                                       "peers are reached by (overlay_device)")
+                          "peers are reached by (overlay_device)")
     return device
 
 
@@ -72,10 +72,10 @@ class LinkKind(Kind):
         if mtu < least:
             raise OptionError("underlay", item.underlay,
                               f"a tunnel through its device leaves {mtu} of the MTU, and the addresses need "
-                                                     f"{least}: raise the MTU of the device, or choose other addresses")
+                              f"{least}: raise the MTU of the device, or choose other addresses")
         return item.fitted(mtu)
 
-    def find(self, namespace, netns, name):
+    def find(self, namespace, netns, link):
         """The observed item behind a link of this kind."""
         raise NotImplementedError
 

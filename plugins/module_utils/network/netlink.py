@@ -230,7 +230,7 @@ class Namespace:
     def fdb(self, index) -> frozenset:
         """The permanent entries of a VXLAN that have a destination; learnt ones come and go by themselves."""
         return frozenset(operations.FdbEntry(each.get_attr("NDA_LLADDR"), each.get_attr("NDA_DST"),
-                                         self.name_of(each.get_attr("NDA_IFINDEX")) or "") for each in self._fdb()
+                                             self.name_of(each.get_attr("NDA_IFINDEX")) or "") for each in self._fdb()
                          if each["ifindex"] == index and each["state"] & NUD_PERMANENT and each.get_attr("NDA_DST"))
 
     def id_of(self, netns) -> Optional[int]:
@@ -422,7 +422,7 @@ class Links:
     @_step.register
     def _replace_neighbour(self, step: operations.NeighbourReplace):
         self.there(step.netns).socket.neigh("replace", **self._neighbour_attributes(step), lladdr=step.neighbour.mac,
-                                             state=NUD_PERMANENT)
+                                            state=NUD_PERMANENT)
 
     @_step.register
     def _del_neighbour(self, step: operations.NeighbourDel):

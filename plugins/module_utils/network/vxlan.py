@@ -144,7 +144,7 @@ class Vxlans(LinkKind):
                         f"(overlay_device: {other}), or the address of this host on that"))
             if nowhere:
                 raise OptionError("local", item.local, f"its link, {device.name}, is {nowhere}, which leads to no peer: give the "
-                                                   "device that the peers are reached by (overlay_device), or an address of that")
+                                  "device that the peers are reached by (overlay_device), or an address of that")
             item = replace(item, device=device.name)
         if item.device in namespace.links:
             most = tunnel_mtu(namespace.links[item.device], item.local)

@@ -118,7 +118,7 @@ def refuse_system(option: str, value: str, path: str) -> str:
     if path in SYSTEM or (inside and not path.startswith("/usr/local/")):
         where = "it" if path == value else path
         raise OptionError(option, value, f"{where} belongs to the system of this host; give a directory of its own, such "
-                                     "as /var/lib/rootfs/alpine")
+                          "as /var/lib/rootfs/alpine")
     return path
 
 

@@ -153,7 +153,7 @@ def verified(item, found, wanted=None):
     wanted = wanted or item.checksum
     if wanted and found != wanted:
         raise ModuleError(f"{item.option}: {item.source} has the SHA-256 {found}, and not {wanted}: it is damaged, or another "
-                      f"tarball. Get it again; or, if you know that it is the right one, set checksum: sha256:{found}")
+                          f"tarball. Get it again; or, if you know that it is the right one, set checksum: sha256:{found}")
     return found
 
 

@@ -110,7 +110,7 @@ def refuse_parents(dest):
             raise OptionError("dest", dest, f"{path} is not a directory")
         if read(path) is not None:
             raise OptionError("dest", dest, f"it is inside of the rootfs {path}, and would be replaced with it; give it a place "
-                                        "beside that")
+                              "beside that")
         path = os.path.dirname(path)
 
 

@@ -37,7 +37,7 @@ def host_arch(machine=None):
     arch = MACHINES.get(machine, machine)
     if arch not in ARCHES:
         raise OptionError("arch", machine, "Alpine has no such architecture, which is this host's; "
-                                       f"choose one of {', '.join(ARCHES)}")
+                          f"choose one of {', '.join(ARCHES)}")
     return arch
 
 
