@@ -72,12 +72,12 @@ demo-down: $(RUNS) ## take the lab away
 
 test: tools venv lint sanity molecule pytest ## run the checks and tests of every day; the last line is pytest's
 
-# Two at a time, as two cores can.
+# Two at a time, as two cores can; half of the random cases, which are others each time.
 test-all: FIRST = coverage
 test-all: SECOND = lint docs sanity units integration package matrix properties distributions
 test-all: tools venv ## those that take minutes, too
 	@mkdir -p build
-	@$(MAKE) --no-print-directory --keep-going $(SECOND) >build/second.log 2>&1 & \
+	@$(MAKE) --no-print-directory --keep-going $(SECOND) CASES=$(or $(CASES),100) >build/second.log 2>&1 & \
 	failed=0; \
 	$(MAKE) --no-print-directory --keep-going $(FIRST) SCENARIOS="$(SCENARIOS) mesh" \
 		TESTS="$(TESTS) --ignore=tests/kernel/test_properties.py" || failed=$$?; \
