@@ -108,8 +108,13 @@ def cannot_be_mapped(source):
     return next(filter(None, (_too_old(kind, (5, 12)) for kind in [_file_system(top), *below])), None)
 
 
+def linux_version(release):
+    """(major, minor) of a kernel, by what uname(2) calls its release."""
+    return tuple(map(int, re.findall(r"\d+", release)[:2]))
+
+
 def _too_old(kind, least):
-    release = tuple(map(int, re.findall(r"\d+", os.uname().release)[:2]))
+    release = linux_version(os.uname().release)
     needed = max(SINCE.get(kind, (99, 0)), least)
     if kind not in SINCE:
         return f"it lies on {kind}, whose files cannot be shown with other owners"

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from ..core.validate import NAME
 from ..network import namespaces as network_namespaces
 from ..rootfs import store
 from . import ended, install, service
-from .isolation import Isolation, refuse_binds, refuse_limits
+from .isolation import Isolation, linux_version, refuse_binds, refuse_limits
 from .launcher import namespaces
 from .launcher.guard import PROGRAM
 from .launcher.record import STATE, running
@@ -45,8 +44,7 @@ OLDEST_LINUX = 5, 12  # the first that has mount_setattr(2)
 
 def require_linux(release):
     """Raise ModuleError where the kernel is too old to start a container."""
-    version = tuple(map(int, re.findall(r"\d+", release)[:2]))
-    if version < OLDEST_LINUX:
+    if linux_version(release) < OLDEST_LINUX:
         raise ModuleError(f"Containers need Linux {'.'.join(map(str, OLDEST_LINUX))} or newer, and this host runs {release}: "
                           "boot a newer kernel, such as that of Debian's backports")
 

@@ -22,12 +22,14 @@ fixed = partial(field, default=None, metadata={"fixed": True})  # it is set at c
 at_least = partial(field, default=None, metadata={"at_least": True})  # a set: the members wanted, whatever else there is
 identity = partial(field, default=None, metadata={"identity": True})  # it finds the thing, and is never compared
 uncompared = partial(field, default=None, compare=False)
-input_only = partial(uncompared, metadata={"identity": True, "hidden": True})  # what others follow from
 
 
 def observed_only(shown: bool = False) -> Any:
     """A field that is only observed: never compared, and part of results where it is ``shown``."""
     return uncompared(metadata={"identity": True, "hidden": not shown})
+
+
+input_only = observed_only  # the same for one that is only given: other fields follow from it
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class Item:
 
 def _plain(value):
     if hasattr(value, "_asdict"):
-        return {key: part for key, part in value._asdict().items() if part or (part == 0 and part is not False)}
+        return {key: part for key, part in value._asdict().items() if part not in (None, "")}
     if isinstance(value, frozenset):
         return [_plain(each) for each in sorted(value, key=str)]
     if isinstance(value, tuple):

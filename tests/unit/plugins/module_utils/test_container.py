@@ -130,6 +130,8 @@ def test_what_is_taken_away_is_a_change():
         "ulimits core=0:0 -> none", "memory 1M -> none", "cpus 0.5 -> none", "pids 9 -> none", "recreate on_rootfs_change -> none"]
     assert change.after.memory is None and "memory" not in change.after.to_result()
     assert limited.to_result()["ulimits"] == [{"name": "core", "soft": 0, "hard": 0}]
+    shown = container(binds=[{"source": "/a", "dest": "/b", "read_only": False}]).to_result()["binds"]
+    assert shown == [{"source": "/a", "dest": "/b", "read_only": False}]
 
 
 def test_a_record_of_an_earlier_release():
