@@ -32,6 +32,8 @@ AS_ROOT = $(SUDO) env PATH="$(PATH)" LC_ALL=C.UTF-8 ANSIBLE_CONFIG="$(ANSIBLE_CO
 ALONE = flock .venv/.systemd
 SCENARIOS := default three systemd
 TESTS := tests/unit tests/kernel
+# A test that waits for what never comes fails with where it waits.
+PYTEST = $(BIN)/python -m pytest --timeout=600
 comma := ,
 header = @printf '\n=== %s ===\n' '$(1)'
 
@@ -111,7 +113,7 @@ molecule: tools venv ## scenarios of molecule; SCENARIOS="default three"
 
 pytest: tools venv ## the unit and the kernel tests
 	$(call header,unit and kernel tests)
-	@$(AS_ROOT) $(MEASURED) scripts/apart $(BIN)/python -m pytest $(TESTS)
+	@$(AS_ROOT) $(MEASURED) scripts/apart $(PYTEST) $(TESTS)
 
 # With the root filesystem that each machine can make: the other targets take Alpine's own, where it can be had.
 coverage: tools venv ## molecule, and pytest, measured: how much of plugins/ it runs, which must be 95 %
@@ -123,11 +125,11 @@ coverage: tools venv ## molecule, and pytest, measured: how much of plugins/ it 
 
 unit: venv ## the unit tests: no kernel, no root
 	$(call header,unit tests)
-	$(BIN)/python -m pytest tests/unit
+	$(PYTEST) tests/unit
 
 kernel: tools venv ## the tests on this machine's kernel, in throwaway namespaces
 	$(call header,kernel tests)
-	@$(AS_ROOT) scripts/apart $(BIN)/python -m pytest tests/kernel
+	@$(AS_ROOT) scripts/apart $(PYTEST) tests/kernel
 
 properties: tools venv ## random topologies and drift on this machine's kernel; CASES=200 of them
 	$(call header,properties)
@@ -156,7 +158,7 @@ package: tools venv ## build the collection, check it as Galaxy does, install it
 distributions: tools venv ## a mesh of Debian 11, 12 and 13 from the first run to the teardown; an upgrade
 	$(call header,distributions)
 	@$(AS_ROOT) scripts/userland bullseye bookworm trixie
-	@$(AS_ROOT) $(ALONE) scripts/apart $(BIN)/python -m pytest -rs tests/distributions
+	@$(AS_ROOT) $(ALONE) scripts/apart $(PYTEST) -rs tests/distributions
 
 bench: tools venv ## time the role beside the article's commands and a playbook of loops, the launcher, and packets; COUNT="10 100" containers
 	$(call header,the launcher)

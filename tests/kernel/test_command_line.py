@@ -123,11 +123,30 @@ def test_cp(rootfs, tmp_path, userns):
 
 def test_signals_reach_the_command(rootfs):
     act(name="c1", rootfs=rootfs)
-    with subprocess.Popen(launcher("exec", "sh", "-c", "trap 'echo got it; exit 7' TERM; echo ready; while :; do sleep 0.05; done"),
-                          stdout=subprocess.PIPE, text=True) as command:
+    with trapping() as command:
         assert command.stdout.readline() == "ready\n"
         command.send_signal(signal.SIGTERM)
         assert command.stdout.read() == "got it\n" and command.wait() == 7
+
+
+def test_a_signal_reaches_a_command_that_is_faster_than_who_waits_for_it(rootfs):
+    act(name="c1", rootfs=rootfs)
+    for _ in range(10):
+        with trapping() as command:
+            children = Path(f"/proc/{command.pid}/task/{command.pid}/children")
+            while not children.read_text(encoding="ascii"):
+                assert command.poll() is None
+            command.send_signal(signal.SIGSTOP)
+            assert command.stdout.readline() == "ready\n"
+            command.send_signal(signal.SIGTERM)
+            command.send_signal(signal.SIGCONT)
+            assert command.stdout.read() == "got it\n" and command.wait() == 7
+
+
+def trapping():
+    """A command that ends with 7 when it is told to; who tells it is the program that runs it."""
+    return subprocess.Popen(launcher("exec", "sh", "-c", "trap 'echo got it; exit 7' TERM; echo ready; while :; do sleep 0.05; done"),
+                            stdout=subprocess.PIPE, text=True)
 
 
 def test_a_terminal_where_there_is_one(rootfs):

@@ -20,6 +20,7 @@ from .terminal import PASSED, Streams
 ORDER = (("ipc", syscalls.CLONE_NEWIPC), ("uts", syscalls.CLONE_NEWUTS), ("net", syscalls.CLONE_NEWNET),
          ("cgroup", syscalls.CLONE_NEWCGROUP), ("pid", syscalls.CLONE_NEWPID), ("mnt", syscalls.CLONE_NEWNS))
 TIOCGPTPEER, TIOCSPTLCK, TIOCSCTTY = 0x5441, 0x40045431, 0x540E  # ioctl_tty(2)
+AWAITED = {*PASSED, signal.SIGCHLD}
 NOT_POSSIBLE, NOT_EXECUTABLE, BY_SIGNAL = Refused.code, 126, 128  # exit statuses, as other tools have them
 
 
@@ -131,7 +132,8 @@ def spawn(args, env, cwd, terminal, report):
     program = find_program(args[0], env, cwd)
     if terminal is not None:
         _terminal_of_the_container(terminal)
-    signal.pthread_sigmask(signal.SIG_BLOCK, PASSED)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_BLOCK, AWAITED)
     child = os.fork()
     if child == 0:
         try:
@@ -147,13 +149,17 @@ def spawn(args, env, cwd, terminal, report):
         finally:
             os._exit(NOT_POSSIBLE)
     os.close(report)
-    for each in PASSED:
-        signal.signal(each, lambda number, unused: os.kill(child, number))
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED)
     if terminal is not None:
         for stream in 0, 1, 2:  # who reads the other end sees its end with that of the command
             os.close(stream)
-    return status(os.waitpid(child, 0)[1])
+    while True:  # no handlers: what comes between Python's look for signals and waitpid(2) would wait for the end of the command
+        number = signal.sigwait(AWAITED)
+        if number != signal.SIGCHLD:
+            os.kill(child, number)
+            continue
+        ended, code = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return status(code)
 
 
 def _terminal_of_the_container(terminal):
@@ -198,6 +204,7 @@ def run(name, args, env=(), user=None, cwd=None, terminal=None):
 
     if runtime:
         return _by_runtime(name, config, {**process, "args": args, "env": env, "cwd": cwd or "/"}, user, streams)
+    streams.hold_signals()
     child = confined(name, config, process, user, act, tells, *streams.for_the_child())
     os.close(tells)
     try:
@@ -229,6 +236,7 @@ def _by_runtime(name, config, process, user, streams):
     if code:
         raise Ended(said, code)
     log = os.memfd_create("log")
+    streams.hold_signals()
     child = runtime.execute(name, config, {**process, "user": json.loads(said)}, streams, log)
     try:
         code = streams.relay(child)

@@ -72,13 +72,21 @@ class Streams:
             os.dup2(line, stream)
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
+    def hold_signals(self):
+        """Before the fork: what comes until `relay` knows whom to pass it to is passed on then."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, PASSED)
+
     def relay(self, child):
         """Pass on what comes, and signals, until the process has ended; its exit status."""
         from .enter import status
         self.child = child
+        # A signal wakes select(2) by this pipe, also where it came after Python's last look for signals.
+        woken, wakes = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(wakes, warn_on_full_buffer=False)
         for each in PASSED:
             if signal.getsignal(each) is not signal.SIG_IGN:
                 signal.signal(each, lambda number, unused: self._signal(number))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED)
         for unused, theirs in self.pipes.values():
             os.close(theirs)
         ways = {}
@@ -93,13 +101,13 @@ class Streams:
             if 0 in self.pipes:  # by itself, as the command may read what it likes, and when
                 import threading
                 threading.Thread(target=self._feed, daemon=True).start()
-        if not ways:
-            return status(os.waitpid(child, 0)[1])
         ended = os.pidfd_open(child)
         while True:
-            ready = select.select([*ways, ended], [], [])[0]
-            for source in [each for each in ready if each != ended]:
+            ready = select.select([*ways, ended, woken], [], [])[0]
+            for source in [each for each in ready if each in ways]:
                 self._copy(ways, source)
+            if woken in ready:
+                os.read(woken, 4096)
             if ended in ready:
                 break
         for source in [each for each in ways if each != 0]:  # what the command has left to be read
