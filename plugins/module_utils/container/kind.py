@@ -24,6 +24,7 @@ from .launcher.guard import PROGRAM
 from .launcher.record import STATE, running
 from .operations import (
     End,
+    NameNamespaces,
     Prepare,
     RemoveNamespaces,
     RemoveTraces,
@@ -31,7 +32,6 @@ from .operations import (
     Start,
     Stop,
     locked,
-    name_again,
     users,
     written,
 )
@@ -152,7 +152,8 @@ class Containers(OperationsKind):
     def operations(self, plan):
         changes = plan.changes
         found: List[Operation] = [
-            operation for change in changes if _renames(change) for operation in name_again(change.after, change.before.pid)]
+            NameNamespaces(change.after.name, change.before.pid, bool(change.after.userns))
+            for change in changes if _renames(change)]
         found.append(Stop(tuple(change.before for change in changes if _stops(change))))
         if any(change.after for change in changes):
             found += install.operations()

@@ -13,7 +13,7 @@ from typing import Tuple
 
 from ..core.errors import ModuleError
 from ..core.files import make_directory, remove_tree
-from ..core.operations import Attempt, Operation, RemoveFile, Run, WriteFile, emptied
+from ..core.operations import Attempt, Operation, RemoveFile, WriteFile, emptied
 from ..core.paths import tidy
 from ..network import namespaces as network_namespaces
 from ..rootfs import store
@@ -151,6 +151,28 @@ class RemoveNamespaces:
 
 
 @dataclass(frozen=True)
+class NameNamespaces:
+    """Let the namespaces of a running container be found by its name again."""
+
+    name: str
+    pid: int
+    mapped: bool  # whether it has a user namespace
+
+    def apply(self):
+        if self.mapped:
+            namespaces.unpin(users(self.name))
+            make_directory(USERS)
+            namespaces.pin(f"/proc/{self.pid}/ns/user", users(self.name))
+        namespaces.unpin(network_namespaces.path_of(self.name))
+        namespaces.attach(self.name, f"/proc/{self.pid}/ns/net")
+
+    def commands(self):
+        pin = users(self.name)
+        of_users = [f"umount {pin} 2>/dev/null || :", f"install -D /dev/null {pin}", f"mount --bind /proc/{self.pid}/ns/user {pin}"]
+        return [*of_users * self.mapped, f"ip netns delete {self.name} 2>/dev/null || :", f"ip netns attach {self.name} {self.pid}"]
+
+
+@dataclass(frozen=True)
 class RemoveTraces:
     """Remove the record and the cgroup of a container that ended by itself, and what a runtime keeps of it, as a stop does."""
 
@@ -165,15 +187,6 @@ class RemoveTraces:
         places = RUN, runtime.HOME, f"{cgroups.mount_point()}/{cgroups.PARENT}"
         left = any(os.path.exists(f"{place}/{self.name}") for place in places) and running(self.name) is None
         return [f"{PROGRAM} stop {self.name}"] * left + emptied(RUN) + emptied(runtime.HOME) * os.path.isdir(runtime.HOME)
-
-
-def name_again(item, pid):
-    """Lets the namespaces of a running container be found by its name."""
-    pin = users(item.name)
-    mapped = (Attempt(("umount", pin)), Run(("install", "-D", "/dev/null", pin)),
-              Run(("mount", "--bind", f"/proc/{pid}/ns/user", pin)))
-    return [Attempt(("ip", "netns", "delete", item.name)), *mapped * item.userns,
-            Run(("ip", "netns", "attach", item.name, str(pid)))]
 
 
 @contextlib.contextmanager

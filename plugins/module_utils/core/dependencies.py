@@ -19,22 +19,11 @@ PYROUTE2 = "pyroute2"
 MINIMUM = (0, 7, 2)
 # The packages of Debian and of Red Hat's family, by program.
 PACKAGES = {
-    "chroot": ("coreutils", "coreutils"),
-    "conntrack": ("conntrack", "conntrack-tools"),
     "crun": ("crun", "crun"),
-    "flock": ("util-linux", "util-linux-core"),
     "ip": ("iproute2", "iproute"),
-    "mount": ("mount", "util-linux-core"),
     "nft": ("nftables", "nftables"),
-    "nsenter": ("util-linux", "util-linux-core"),
-    "pivot_root": ("util-linux", "util-linux"),
-    "prlimit": ("util-linux", "util-linux"),
     "runc": ("runc", "runc"),
-    "script": ("bsdutils", "util-linux-script"),
-    "setpriv": ("util-linux", "util-linux"),
-    "setsid": ("util-linux", "util-linux"),
     "sysctl": ("procps", "procps-ng"),
-    "umount": ("mount", "util-linux-core"),
     "unshare": ("util-linux", "util-linux-core"),
 }
 PATHS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

@@ -16,8 +16,8 @@ from ..core.errors import ModuleError
 try:
     from pyroute2.netlink.exceptions import NetlinkError
     from pyroute2.netlink.nfnetlink.nfctsocket import NFCTAttrTuple, NFCTSocket
-except ImportError:  # then conntrack(8) is as good
-    NFCTSocket = None
+except ImportError:  # told by `core.dependencies` before anything is planned
+    pass
 
 DNAT = re.compile(r"(?:\bip daddr (?P<address>[\d.]+) )?udp dport (?P<port>\d+) .*\bdnat\b")
 GONE = 2  # ENOENT: it has expired meanwhile

@@ -13,6 +13,7 @@ import subprocess
 from dataclasses import dataclass, field, replace
 from typing import List, Optional
 
+from ..core.dependencies import PYROUTE2
 from ..core.errors import OptionError
 from ..core.operations import PATH, Operation, OperationsKind, Run, fed
 from ..core.resource import OWNER, Item, identity, observed_only, settable
@@ -72,7 +73,7 @@ class ForgetConnections:
 
 
 class Tables(OperationsKind):
-    tools = ("nft", "unshare")
+    tools = ("nft", "unshare", PYROUTE2)
     options = {
         "name": {"type": "str", "required": True},
         "family": {"type": "str", "choices": ["inet", "bridge"], "default": "inet"},

@@ -10,6 +10,7 @@ import sys
 
 import pytest
 
+from ansible_collections.fromscratch.containers.plugins.module_utils.container.spec import RUNTIMES
 from ansible_collections.fromscratch.containers.plugins.module_utils.core import dependencies
 from ansible_collections.fromscratch.containers.plugins.module_utils.core.errors import ModuleError
 from ansible_collections.fromscratch.containers.plugins.module_utils.host import topology
@@ -61,15 +62,15 @@ def test_one_that_does_not_say(host, monkeypatch):
 
 def test_all_that_is_missing_is_named_at_once_with_its_package(host, monkeypatch):
     host(None)
-    monkeypatch.setattr(dependencies.shutil, "which", lambda name, path: None if name in ("mount", "nft") else f"/usr/bin/{name}")
+    monkeypatch.setattr(dependencies.shutil, "which", lambda name, path: None if name in ("sysctl", "nft") else f"/usr/bin/{name}")
     with pytest.raises(ModuleError) as found:
-        dependencies.require(["nft", "ip", "mount", "pyroute2", "mount"])
+        dependencies.require(["sysctl", "ip", "nft", "pyroute2", "nft"])
     assert str(found.value) == (
-        "This host lacks what the task needs: the program mount (the package mount, util-linux-core in the family of Red Hat); "
-        "the program nft (the package nftables); the Python library pyroute2 0.7.2 or newer (the package python3-pyroute2 from "
-        "Debian 12 or Ubuntu 24.04 on; pip install pyroute2 elsewhere)")
+        "This host lacks what the task needs: the program nft (the package nftables); the Python library pyroute2 0.7.2 or newer "
+        "(the package python3-pyroute2 from Debian 12 or Ubuntu 24.04 on; pip install pyroute2 elsewhere); the program sysctl "
+        "(the package procps, procps-ng in the family of Red Hat)")
     assert [(each["name"], each["deb"], each["rpm"]) for each in found.value.details["missing"]] == [
-        ("mount", "mount", "util-linux-core"), ("nft", "nftables", "nftables"), ("pyroute2", "python3-pyroute2", None)]
+        ("nft", "nftables", "nftables"), ("pyroute2", "python3-pyroute2", None), ("sysctl", "procps", "procps-ng")]
 
 
 def test_programs_are_found_where_a_path_without_sbin_does_not_lead(monkeypatch, tmp_path):
@@ -90,6 +91,13 @@ def test_each_kind_knows_what_it_needs_and_the_package_of_that(option):
     assert present <= {*dependencies.PACKAGES, "pyroute2"} and absent <= {"pyroute2"} and absent <= present
     assert bool(present) == (option not in ("alpine_rootfs", "names", "publish"))
     assert needed([{"state": "absent"}, {"state": "present", "accept": True}]) == present
+
+
+def test_no_package_is_known_of_a_program_that_nothing_needs():
+    params = {option: [{"state": "present", "accept": True}] for option in KINDS}
+    params["ns_container"] = [{"state": "present", "runtime": runtime} for runtime in RUNTIMES]
+    needed = set(Topology({**dict.fromkeys(OPTIONS), **params}).requirements())
+    assert needed == {*dependencies.PACKAGES, "pyroute2"}
 
 
 @pytest.mark.parametrize(("option", "systemd", "needed"), [
