@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The bundle of a container: ``config.json`` as the OCI runtime specification 1.1 has it, as far as it is known here.
+"""Read the bundle of a container: ``config.json`` of the OCI runtime specification 1.1, the subset that the launcher implements.
 
-A word that is not known is refused: what would be left out might be what keeps the container in its place.
+An unknown property is an error: what would be ignored might be what confines the container.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ KNOWN = {
 
 
 class Refused(Exception):
-    """Something that cannot be done, in words: which, where, and what to do about it; ``code`` is the exit status then."""
+    """Report what cannot be done: which item, where, and the remedy; ``code`` is the exit status."""
 
     code = 125
 
 
 def words(error):
-    """What went wrong: the call, what it was about, and why."""
+    """Return an exception as text: the call, its argument and the reason."""
     if isinstance(error, Refused):
         return str(error)
     if isinstance(error, OSError):
@@ -56,13 +56,14 @@ def words(error):
 
 
 def directory(name):
+    """Return the state directory of a container. Raise Refused for what is not a valid name."""
     if not name or "/" in name or name.startswith("."):
         raise Refused(f"{name!r} is no name of a container: ns-container list shows those that there are")
     return f"{STATE}/{name}"
 
 
 def load(name):
-    """The bundle of a container. Raises Refused."""
+    """Return the bundle of a container as a dict. Raise Refused where it is missing, is not JSON or has an unknown property."""
     path = f"{directory(name)}/config.json"
     try:
         with open(path, "rb") as file:
@@ -76,7 +77,7 @@ def load(name):
 
 
 def check(found, known, where):
-    """Refuse what is not in the table of what is known."""
+    """Raise Refused for what is not in the table of known properties; ``where`` is the path to the value, for the message."""
     if isinstance(known, dict):
         if not isinstance(found, dict):
             raise Refused(f"{where}: {found!r} is no object: {ANEW}")
@@ -87,27 +88,28 @@ def check(found, known, where):
     elif isinstance(known, list):
         if not isinstance(found, list):
             raise Refused(f"{where}: {found!r} is no list: {ANEW}")
-        for each in found:
-            check(each, known[0], where)
+        for entry in found:
+            check(entry, known[0], where)
     elif not isinstance(found, known) or (known is int and isinstance(found, bool)):
         raise Refused(f"{where}: {found!r} is not of the type {known.__name__}: {ANEW}")
 
 
 def annotation(config, key, default=""):
+    """Return an annotation of the bundle, or the default."""
     return config.get("annotations", {}).get(key, default)
 
 
 def mapped(config):
-    """Whether the container has user ids of its own."""
+    """Return whether the container has a user namespace of its own."""
     return bool(config["linux"].get("uidMappings"))
 
 
 def privileged(config):
-    """Whether root inside can do to the host what it likes."""
+    """Return whether root in the container has full control over the host."""
     return not mapped(config) and "CAP_SYS_ADMIN" in config["process"]["capabilities"]["bounding"]
 
 
 def names():
-    """All containers of this host, those that are scripts of a former release among them."""
+    """Return the names of all containers of this host, sorted, including those that an earlier release wrote as scripts."""
     found = sorted(os.listdir(STATE)) if os.path.isdir(STATE) else []
     return [each for each in found if any(os.path.exists(f"{STATE}/{each}/{file}") for file in ("config.json", "container"))]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Limits of a container by cgroups(7) of version 2, where no unit of systemd has them."""
+"""Limit the resources of a container with cgroups(7) version 2, where no systemd unit does."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ PARENT = "fromscratch"
 
 
 def mount_point():
-    """Where cgroup v2 is mounted; some hosts have several mounts of it, others none."""
+    """Return the mount point of cgroup v2, or None; some hosts mount it more than once, others not at all."""
     with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as file:
         for line in file:
             point, kind = line.split()[1:3]
@@ -19,7 +19,7 @@ def mount_point():
 
 
 def files(resources):
-    """The limits as what is written to the files of a cgroup, by controller."""
+    """Return the limits as (file name, value) pairs of a cgroup, in a list by controller."""
     found = {}
     memory, cpu, pids = (resources.get(each, {}) for each in ("memory", "cpu", "pids"))
     if "limit" in memory:
@@ -34,7 +34,7 @@ def files(resources):
 
 
 def confine(name, resources):
-    """Put this process, and all that come of it, into a new cgroup with the limits."""
+    """Move this process, and so its children, into a new cgroup with the limits. Raise OSError where cgroup v2 is not mounted."""
     wanted = files(resources)
     if not wanted:
         return
@@ -48,21 +48,21 @@ def confine(name, resources):
     for controller in wanted:
         for above in point, f"{point}/{PARENT}":
             _write(f"{above}/cgroup.subtree_control", f"+{controller}")
-    for each in wanted.values():
-        for file, value in each:
+    for settings in wanted.values():
+        for file, value in settings:
             if file != "memory.swap.max" or os.path.exists(f"{group}/{file}"):
                 _write(f"{group}/{file}", str(value))
     _write(f"{group}/cgroup.procs", "0")
 
 
 def own(pid="self"):
-    """The cgroup of a process, as a path below the mount point without a slash at its end."""
+    """Return the cgroup of a process as a path below the mount point, without a trailing slash."""
     with open(f"/proc/{pid}/cgroup", encoding="utf-8") as file:
         return next((line.split(":", 2)[2].rstrip("/\n") for line in file if line.startswith("0:")), "")
 
 
 def join(pid):
-    """Put this process into the cgroup of another."""
+    """Move this process into the cgroup of another."""
     point, group = mount_point(), own(pid)
     if point and not group.startswith("/.."):
         try:
@@ -73,7 +73,7 @@ def join(pid):
 
 
 def remove(name):
-    """Take the cgroup of a container away that has ended; where there is none, that is fine."""
+    """Remove the cgroup of a container that has ended; do nothing where there is none."""
     point = mount_point()
     for group in [f"{point}/{PARENT}/{name}", f"{point}/{PARENT}"] if point else ():
         try:

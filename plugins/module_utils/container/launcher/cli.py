@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""``ns-container``: each command as one function. What one does not need, it does not import, as it would take its time."""
+"""Run ``ns-container``: one function per command. Each imports only what it needs, to start quickly."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ TEMPLATE = "/etc/systemd/system/ns-container@.service"
 
 
 def main(line):
+    """Run a command line, given as a list of words. Return the exit status."""
     try:
         if not line or line[0] in ("--help", "-h", "help"):
             sys.stdout.write(help_text())
@@ -41,7 +42,7 @@ def main(line):
 
 
 def _former(name):
-    """The script of a container that a former release has made, and that has not been started anew since."""
+    """Return the script of a container of an earlier release that has not been started since, or None."""
     script = f"{bundle.directory(name)}/container"
     return script if os.path.exists(script) and not os.path.exists(f"{bundle.directory(name)}/config.json") else None
 
@@ -81,7 +82,7 @@ def _stop(options, names):
 
 
 def _failed(failures):
-    """Say what went wrong, given by name, a line for each."""
+    """Print failures, given by container name, one a line. Return the exit status."""
     for name, text in failures.items():
         sys.stderr.write(f"ns-container: {name}: {text}\n")
     return Refused.code if failures else 0
@@ -100,17 +101,17 @@ def _exec(options, arguments):
         os.execv(_former(name), [  # noqa: S606 (a program with its arguments, as all of these)
             _former(name), "exec", *args])
     given = options.get("env", [])
-    kept = {each: os.environ[each] for each in ("TERM", *given) if each in os.environ}
-    env = [each if "=" in each else f"{each}={kept[each]}" for each in given if "=" in each or each in kept]
+    inherited = {each: os.environ[each] for each in ("TERM", *given) if each in os.environ}
+    env = [each if "=" in each else f"{each}={inherited[each]}" for each in given if "=" in each or each in inherited]
     config = bundle.load(name)
     enter.running(name)
-    guard.own_program(config, sys.argv[1:], kept)
+    guard.own_program(config, sys.argv[1:], inherited)
     terminal = True if "tty" in options else False if "no-tty" in options else None
     user, workdir = (options.get(each, [None])[-1] for each in ("user", "workdir"))
     return enter.run(name, args, env, user, workdir, terminal)
 
 
-def _status(unused, names):
+def _status(_options, names):
     code = 0
     for name in names or bundle.names():
         pid = record.running(name)
@@ -125,7 +126,7 @@ def _status(unused, names):
 
 
 def _how_it_ended(name):
-    """What the init has said last, or that it has ended; nothing of one that has not been started, or has its log elsewhere."""
+    """Return the last line of the container's init, or "ended"; an empty string where it never started or logs elsewhere."""
     text = record.end_of_log(name, 4096)
     if text is None:
         return ""
@@ -133,7 +134,7 @@ def _how_it_ended(name):
     return last if last.startswith("ended with status ") else "ended"
 
 
-def _wait(unused, names):
+def _wait(_options, names):
     from .stop import wait
     bundle.load(names[0])
     wait(names[0])
@@ -155,21 +156,21 @@ def _logs(options, names):
     os.execvp(command[0], command)  # noqa: S606
 
 
-def _cp(unused, paths):
+def _cp(_options, paths):
     from . import copy, guard
     name, path, into = copy.sides(*paths)
     guard.own_program(bundle.load(name), sys.argv[1:], {})
     return copy.copy(name, path, paths[0] if into else paths[1], into)
 
 
-def _namespace(unused, names):
+def _namespace(_options, names):
     from . import namespaces, start
     for name in names:
         with start.Lock(name):
             namespaces.provide(name, *start.ids(bundle.load(name)))
 
 
-def _list(options, unused):
+def _list(options, _names):
     from .listing import rows, table
     found = rows(bundle.names())
     if "json" in options:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a process of a container gives up before its program runs, in the order in which it can, and how it runs that: the same at
-a start and for a command that is run inside.
+"""Drop the privileges of a container's process, in the only order that works, and execute its program.
+
+A start and a command that is executed inside share this code.
 """
 
 from __future__ import annotations
@@ -27,38 +28,39 @@ UNLIMITED = 2 ** 64 - 1
 
 
 def hide():
-    """Nobody with lesser rights looks into this process, its memory and its files: PR_SET_DUMPABLE of prctl(2)."""
+    """Make this process, its memory and its files inaccessible to less privileged processes: PR_SET_DUMPABLE of prctl(2)."""
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
 
 
 def default_signals():
-    """What this program ignores, or holds back, is no habit of the container's."""
-    for each in signal.valid_signals():
-        if signal.getsignal(each) not in (signal.SIG_DFL, None):
+    """Reset the signal mask and all handlers, so that the container does not inherit what this program ignores or blocks."""
+    for number in signal.valid_signals():
+        if signal.getsignal(number) not in (signal.SIG_DFL, None):
             try:
-                signal.signal(each, signal.SIG_DFL)
+                signal.signal(number, signal.SIG_DFL)
             except OSError:
                 pass  # those that nobody can ignore
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
 def bits(names):
-    """Capabilities as the kernel has them, from names such as CAP_CHOWN."""
+    """Return capability names such as CAP_CHOWN as a bit mask."""
     return sum(1 << CAPABILITIES.index(name[len("CAP_"):].lower()) for name in names)
 
 
 def limit(rlimits):
-    for each in rlimits:
-        soft, hard = (-1 if each[kind] == UNLIMITED else each[kind] for kind in ("soft", "hard"))
+    """Apply the resource limits of the specification with setrlimit(2). Raise Refused for one that the kernel rejects."""
+    for entry in rlimits:
+        soft, hard = (-1 if entry[kind] == UNLIMITED else entry[kind] for kind in ("soft", "hard"))
         try:
-            resource.setrlimit(RLIMITS[each["type"][len("RLIMIT_"):]], (soft, hard))
+            resource.setrlimit(RLIMITS[entry["type"][len("RLIMIT_"):]], (soft, hard))
         except (OSError, ValueError) as error:  # Python's for EPERM and EINVAL
-            raise Refused(f"setrlimit {each['type']} {each['soft']}:{each['hard']}: {error}: choose lower ulimits; of nofile, "
+            raise Refused(f"setrlimit {entry['type']} {entry['soft']}:{entry['hard']}: {error}: choose lower ulimits; of nofile, "
                           "sysctl fs.nr_open is the highest") from None
 
 
 def become_root_of(users):
-    """Enter a user namespace, in which root has all capabilities, and outside of which it is nobody."""
+    """Enter a user namespace as its root: all capabilities inside, an unprivileged user outside."""
     syscalls.setns(users, syscalls.CLONE_NEWUSER)
     os.setgroups([])
     os.setresgid(0, 0, 0)
@@ -67,15 +69,16 @@ def become_root_of(users):
 
 
 def last_capability():
+    """Return the number of the highest capability that the kernel knows."""
     with open("/proc/sys/kernel/cap_last_cap", encoding="ascii") as file:
         return int(file.read())
 
 
 def give_up(process, last, user, seccomp):
-    """Rights that root inside does not have, for good; then the filter of system calls, and root itself where it is another user.
+    """Drop capabilities for good, load the seccomp filter and switch to the user, a tuple of uid, gid and supplementary groups.
 
-    ``last`` is the kernel's last capability, as nothing is asked of a file here. The filter comes as late as it can: to load it
-    takes CAP_SYS_ADMIN, where no_new_privs is not set.
+    ``last`` is the kernel's highest capability, because no file may be read here. The filter is loaded as late as possible: without
+    no_new_privs, loading takes CAP_SYS_ADMIN.
     """
     kept = {kind: bits(names) for kind, names in process["capabilities"].items()}
     syscalls.prctl(syscalls.PR_CAP_AMBIENT, syscalls.PR_CAP_AMBIENT_CLEAR_ALL)
@@ -96,12 +99,13 @@ def give_up(process, last, user, seccomp):
 
 
 def user_of(process):
+    """Return (uid, gid, supplementary gids) of a process of the specification."""
     user = process["user"]
     return user["uid"], user["gid"], user.get("additionalGids", [])
 
 
 def find_program(name, env, cwd):
-    """The path of a program inside, as execvp(3) finds it, from the directory that it is to run in. Raises Refused."""
+    """Return the path of a program as execvp(3) finds it, with ``cwd`` as working directory. Raise Refused, or NotRun."""
     try:
         os.chdir(cwd)
     except OSError as error:
@@ -112,15 +116,15 @@ def find_program(name, env, cwd):
         search = next((each[len("PATH="):] for each in env if each.startswith("PATH=")), PATH)
         candidates = [f"{each or '.'}/{name}" for each in search.split(":")]
     denied = False
-    for each in candidates:
-        if os.access(each, os.X_OK, effective_ids=True) and not os.path.isdir(each):
-            return each
-        denied = denied or os.path.lexists(each)
+    for candidate in candidates:
+        if os.access(candidate, os.X_OK, effective_ids=True) and not os.path.isdir(candidate):
+            return candidate
+        denied = denied or os.path.lexists(candidate)
     raise NotRun(name, errno.EACCES if denied else errno.ENOENT)
 
 
 class NotRun(Refused):
-    """A program that cannot be run, for the reason of a ``number`` of errno(3)."""
+    """Report a program that cannot be executed, by an errno(3) ``number``."""
 
     REMEDIES = {
         errno.EACCES: "permission denied: give the path of a file that may be executed",
@@ -133,7 +137,7 @@ class NotRun(Refused):
 
 
 def execute(program, args, env):
-    """exec: the environment is in memory alone, and no descriptor but 0, 1 and 2 is left."""
+    """Execute a program with ``env``, a list of KEY=VALUE; descriptors 0, 1 and 2 alone remain open. Raise NotRun."""
     try:
         os.execve(program, args, dict(each.split("=", 1) for each in env))  # noqa: S606
     except OSError as error:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A command in a container that runs: nsenter(1), with all that the container's process 1 was denied.
+"""Execute a command in a running container: nsenter(1), with every restriction that process 1 has.
 
-The way in has one order: namespaces, root, limits, user, capabilities, filter. Only what is confined so forks into the container's
-pid namespace, where others can see it, and the child runs the command at once. It shows nothing of the host: not its root, not its
-files, no descriptor but those that the command is given, and no memory that a program inside may look into.
+The order of entry is fixed: namespaces, root, limits, user, capabilities, filter. Only a confined process forks into the
+container's pid namespace, where others see it, and the child executes the command at once. It exposes nothing of the host: not its
+root, not its files, no descriptor but those passed to the command, and no memory that a tracer inside could read.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ NOT_POSSIBLE, NOT_EXECUTABLE, BY_SIGNAL = Refused.code, 126, 128  # exit statuse
 
 
 class Stopped(Refused):
-    """A container that does not run."""
+    """Report a container that is not running."""
 
     def __init__(self, name):
         super().__init__(f"{name} does not run: start it with ns-container start {name}")
 
 
 def running(name):
-    """The pid of a container's process 1. Raises Refused."""
+    """Return the pid of a container's process 1. Raise Refused where it is stopped or still starting."""
     pid = record.running(name)
     if pid is None:
         raise Stopped(name)
@@ -46,9 +46,9 @@ def running(name):
 
 
 def confined(name, config, process, user, act, *kept):
-    """Fork a process that becomes one of the container's, but for its pid, and calls ``act`` there; the pid.
+    """Fork a process, confine it like the container's own but for its pid namespace, and call ``act`` there. Return its pid.
 
-    ``kept`` are descriptors that stay open. What ``act`` returns is the exit status; Refused is told through the pipe ``kept[0]``.
+    ``kept`` are descriptors that stay open. The return value of ``act`` is the exit status; an exception is written to ``kept[0]``.
     """
     pid = running(name)
     entered = [(flag, os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC))
@@ -59,23 +59,23 @@ def confined(name, config, process, user, act, *kept):
     caller = os.getpid()
     child = os.fork()
     if child:
-        for unused, each in entered:
-            os.close(each)
+        for _flag, namespace in entered:
+            os.close(namespace)
         if users is not None:
             os.close(users)
         return child
     code = NOT_POSSIBLE
     try:
         confine.hide()
-        syscalls.close_all_but(*kept, *(each for unused, each in entered), *[users] * (users is not None))
+        syscalls.close_all_but(*kept, *(namespace for _flag, namespace in entered), *[users] * (users is not None))
         os.setsid()
         syscalls.new_session_keyring()
         last = confine.last_capability()
         if config["linux"].get("resources"):
             cgroups.join(pid)
-        for flag, each in entered:
-            syscalls.setns(each, flag)
-            os.close(each)
+        for flag, namespace in entered:
+            syscalls.setns(namespace, flag)
+            os.close(namespace)
         os.chdir("/")
         confine.limit(process.get("rlimits", []))
         if users is not None:
@@ -95,8 +95,8 @@ def confined(name, config, process, user, act, *kept):
 
 
 def look_up(user):
-    """A user and group of the container, by names of its own files or by numbers."""
-    name, unused, group = user.partition(":")
+    """Return (uid, gid, supplementary gids) of USER[:GROUP], names of the container's own files or numbers. Raise Refused."""
+    name, _colon, group = user.partition(":")
     found = _entry("/etc/passwd", name)
     if not (name.isdigit() or found):
         raise Refused(f"{name}: there is no such user in /etc/passwd of the container: give one of those, or a number")
@@ -127,8 +127,11 @@ def _entries(path):
 
 
 def spawn(args, env, cwd, terminal, report):
-    """Run the command, as a child in the container's pid namespace; its exit status. Who is asked for a terminal opens one of the
-    container's own, and hands the other end out by the socket ``terminal``."""
+    """Run a command as a child in the container's pid namespace. Return its exit status.
+
+    ``terminal`` is None or a socket: the command then gets a pseudoterminal of the container's devpts, and the socket its other
+    end. ``report`` is the descriptor for errors.
+    """
     program = find_program(args[0], env, cwd)
     if terminal is not None:
         _terminal_of_the_container(terminal)
@@ -178,15 +181,16 @@ def _terminal_of_the_container(terminal):
 
 
 def status(code):
-    """An exit status as a shell tells it."""
+    """Return a wait status as the exit status that a shell reports."""
     code = os.waitstatus_to_exitcode(code)
     return BY_SIGNAL - code if code < 0 else code
 
 
 def run(name, args, env=(), user=None, cwd=None, terminal=None):
-    """Run a command in a container with this process's standard streams; its exit status. Raises Refused.
+    """Run a command in a container with this process's standard streams. Return its exit status. Raise Refused.
 
-    A terminal of the caller is nothing for the container: it gets one of its own, or a pipe, and this relays.
+    A terminal of the caller is never passed on: the command gets one of the container's, or a pipe, and this process relays.
+    ``env`` is a list of KEY=VALUE, ``user`` USER[:GROUP]; ``terminal`` is None for a terminal where the caller has one.
     """
     config = load(name)
     process = {**config["process"], "rlimits": config["process"].get("rlimits", [])}
@@ -194,63 +198,65 @@ def run(name, args, env=(), user=None, cwd=None, terminal=None):
     env = [*(each for each in process["env"] if each.split("=", 1)[0] not in given), *env]
     runtime = annotation(config, RUNTIME)
     streams = Streams(terminal, bool(runtime))
-    told, tells = os.pipe()
+    errors, error_writer = os.pipe()
     if streams.terminal and "TERM" not in given and os.environ.get("TERM"):
         env.append(f"TERM={os.environ['TERM']}")
 
     def act():
+        """Run the command from inside the container's namespaces."""
         streams.inside()
-        return spawn(args, env, cwd or "/", streams.theirs if streams.terminal else None, tells)
+        return spawn(args, env, cwd or "/", streams.theirs if streams.terminal else None, error_writer)
 
     if runtime:
         return _by_runtime(name, config, {**process, "args": args, "env": env, "cwd": cwd or "/"}, user, streams)
     streams.hold_signals()
-    child = confined(name, config, process, user, act, tells, *streams.for_the_child())
-    os.close(tells)
+    child = confined(name, config, process, user, act, error_writer, *streams.for_the_child())
+    os.close(error_writer)
     try:
         code = streams.relay(child)
     finally:
         streams.restore()
-    said = os.read(told, 65536).decode("utf-8", "replace")
-    if said:
-        raise Ended(said, code)
+    message = os.read(errors, 65536).decode("utf-8", "replace")
+    if message:
+        raise Ended(message, code)
     return code
 
 
 def _by_runtime(name, config, process, user, streams):
-    """The same by the program that the bundle names."""
+    """Run a command by the runtime that the bundle names."""
     import json
 
     from . import runtime
-    told, tells = os.pipe()
+    answers, answer_writer = os.pipe()
 
     def look():
+        """Resolve the program and the user inside the container."""
         find_program(process["args"][0], process["env"], process["cwd"])
-        os.write(tells, json.dumps({"uid": os.getuid(), "gid": os.getgid(), "additionalGids": os.getgroups()}).encode())
+        os.write(answer_writer, json.dumps({"uid": os.getuid(), "gid": os.getgid(), "additionalGids": os.getgroups()}).encode())
         return 0
 
     # Names of users, and what cannot be run, are the container's to tell.
-    child = confined(name, config, process, user, look, tells)
-    os.close(tells)
-    code, said = status(os.waitpid(child, 0)[1]), os.read(told, 65536).decode("utf-8", "replace")
+    child = confined(name, config, process, user, look, answer_writer)
+    os.close(answer_writer)
+    code, answer = status(os.waitpid(child, 0)[1]), os.read(answers, 65536).decode("utf-8", "replace")
     if code:
-        raise Ended(said, code)
+        raise Ended(answer, code)
     log = os.memfd_create("log")
     streams.hold_signals()
-    child = runtime.execute(name, config, {**process, "user": json.loads(said)}, streams, log)
+    child = runtime.execute(name, config, {**process, "user": json.loads(answer)}, streams, log)
     try:
         code = streams.relay(child)
     finally:
         streams.restore()
-    said = "\n".join(runtime.errors(log))  # which it has told on its standard error as well
+    message = "\n".join(runtime.errors(log))  # also on its standard error
     if streams.terminal and runtime.is_crun(annotation(config, RUNTIME)):
-        os.write(1, said.encode())  # crun takes for an error what a command leaves at its terminal that ends soon
+        os.write(1, message.encode())  # crun takes for an error what a command leaves at its terminal that ends soon
         return code
-    return (NOT_EXECUTABLE if "format error" in said.lower() else NOT_POSSIBLE) if code and said else code
+    return (NOT_EXECUTABLE if "format error" in message.lower() else NOT_POSSIBLE) if code and message else code
 
 
 class Ended(Refused):
-    """A command that was not run: what is to be said, and with which status to end."""
+    """Report a command that was not run: the message, and the exit status."""
 
     def __init__(self, words, code):
         super().__init__(words)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The program that the kernel knows as /proc/self/exe of what starts a container: the host's Python.
+"""Protect /proc/self/exe of what starts a container: the host's Python interpreter.
 
-A container's own program may be ``#!/proc/self/exe``, and Python then runs with libraries of the container, which can open
-that path to write to it. Where root inside is somebody else outside, the file is not its to write to. Where it is not, the
-launcher runs itself anew from a sealed copy of Python in memory, that nobody can write to, and with nothing else in its own
-memory that is not the container's: a tracer inside may see it for a moment.
+A container's program may be ``#!/proc/self/exe``; Python then runs with libraries of the container, which can open that path for
+writing. With a user namespace, root inside may not write to the file. Without one, the launcher executes itself again from a sealed
+copy of Python in memory, which nobody can write to, and with only the container's own data in its memory: a tracer inside may see
+it for a moment.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SE
 
 
 def needed(config):
-    """Whether the container's root could write to programs of the host; one that is privileged can in any case."""
+    """Return whether root in the container could write to programs of the host. A privileged container can in any case."""
     return not mapped(config) and not privileged(config)
 
 
 def is_sealed():
+    """Return whether this process runs from a sealed copy of its program."""
     with open("/proc/self/exe", "rb") as program:
         try:
             return fcntl.fcntl(program, fcntl.F_GET_SEALS) & SEALS == SEALS
@@ -34,7 +35,7 @@ def is_sealed():
 
 
 def sealed_copy(path):
-    """A program in memory, as a descriptor."""
+    """Return a descriptor of a sealed copy of a program in memory."""
     flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
     try:
         copy = os.memfd_create("ns-container", flags | MFD_EXEC)
@@ -48,10 +49,10 @@ def sealed_copy(path):
 
 
 def own_program(config, words, env, *kept):
-    """Run this program anew with these words from a sealed copy, and with ``kept`` open; or go on where that is not needed."""
+    """Execute this program again from a sealed copy, with the descriptors ``kept``; return where that is not needed."""
     if not needed(config) or is_sealed():
         return
-    for each in kept:
-        os.set_inheritable(each, True)
+    for descriptor in kept:
+        os.set_inheritable(descriptor, True)
     python = os.readlink("/proc/self/exe")
     os.execve(sealed_copy(python), [python, "-IS", PROGRAM, *words], env)  # noqa: S606

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What ``ns-container list`` shows."""
+"""Collect and print what ``ns-container list`` shows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .bundle import Refused, load
 
 
 def rows(names):
-    """A dict for each container."""
+    """Return a dict for each container: name, state, pid, addresses, network, since, limits."""
     masters = {each["ifindex"]: each.get("master") for each in _ip("link", "show")}
     return [_row(name, masters) for name in names]
 
@@ -26,9 +26,9 @@ def _row(name, masters):
     except Refused:  # of a former release
         limits = {}
     return {"name": name, "state": "started" if pid else "stopped", "pid": pid,
-            "addresses": [f"{address['local']}/{address['prefixlen']}" for each in links for address in each.get("addr_info", [])
+            "addresses": [f"{address['local']}/{address['prefixlen']}" for link in links for address in link.get("addr_info", [])
                           if address.get("scope") == "global"],
-            "network": next((masters[each["link_index"]] for each in links if masters.get(each.get("link_index"))), None),
+            "network": next((masters[link["link_index"]] for link in links if masters.get(link.get("link_index"))), None),
             "since": _since(pid), "limits": _limits(limits)}
 
 
@@ -60,9 +60,9 @@ def _limits(resources):
 
 
 def table(found):
-    """For people."""
+    """Return the rows as a table for people."""
     head = ("NAME", "STATE", "PID", "ADDRESSES", "NETWORK", "SINCE", "LIMITS")
-    lines = [head] + [(each["name"], each["state"], str(each["pid"] or ""), ",".join(each["addresses"]), each["network"] or "",
-                       each["since"] or "", ",".join(f"{key}={value}" for key, value in each["limits"].items())) for each in found]
+    lines = [head] + [(row["name"], row["state"], str(row["pid"] or ""), ",".join(row["addresses"]), row["network"] or "",
+                       row["since"] or "", ",".join(f"{key}={value}" for key, value in row["limits"].items())) for row in found]
     widths = [max(len(line[at]) for line in lines) for at in range(len(head))]
     return "".join("  ".join(word.ljust(width) for word, width in zip(line, widths)).rstrip() + "\n" for line in lines)

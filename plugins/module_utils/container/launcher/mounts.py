@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The file systems of a container. Each is made as a descriptor, which is nowhere as yet, and then attached to a descriptor of
-its mount point, that was found below the container's root without following a link: no path leads out.
+"""Mount the file systems of a container.
+
+Each mount is created as a detached descriptor, then attached to a descriptor of its mount point, which is opened below the
+container's root without following symbolic links: no path leads out.
 """
 
 from __future__ import annotations
@@ -22,18 +24,21 @@ LINKS = {"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/sel
 
 
 def split(options):
-    """Attributes of the mount, and what is the file system's own affair."""
+    """Return mount options as (attribute flags of the mount, list of options of the file system)."""
     attributes, own = 0, []
-    for each in options:
-        if each in FLAGS:
-            attributes |= FLAGS[each]
-        elif each not in NOTHING:
-            own.append(each)
+    for option in options:
+        if option in FLAGS:
+            attributes |= FLAGS[option]
+        elif option not in NOTHING:
+            own.append(option)
     return attributes, own
 
 
 def file_system(kind, options, source=None, owner=0):
-    """A new file system, as a descriptor. ``owner`` is root of the container, from which its ids count."""
+    """Return a descriptor of a new, detached file system.
+
+    ``owner`` is the host's uid of the container's root, added to uid and gid.
+    """
     attributes, own = split(options)
     if owner and kind == "tmpfs":
         given = dict(each.partition("=")[::2] for each in own)
@@ -42,8 +47,8 @@ def file_system(kind, options, source=None, owner=0):
     context = syscalls.fsopen(kind)
     try:
         syscalls.fsconfig(context, syscalls.FSCONFIG_SET_STRING, "source", source or kind)
-        for each in own:
-            key, equals, value = each.partition("=")
+        for option in own:
+            key, equals, value = option.partition("=")
             if equals:
                 syscalls.fsconfig(context, syscalls.FSCONFIG_SET_STRING, key, value)
             else:
@@ -55,10 +60,9 @@ def file_system(kind, options, source=None, owner=0):
 
 
 def copy_of(directory, path, options=(), users=None):
-    """Another mount of files that are there, as a descriptor: what bind mounts are.
+    """Return a descriptor of a detached bind mount, with the attributes in addition to those of the source.
 
-    It has the attributes in addition to those that it has already. With ``users``, the descriptor of a user namespace, its files
-    are shown with other owners. It takes Linux 5.12: mount_setattr(2).
+    ``users``, a descriptor of a user namespace, makes it an idmapped mount; mount_setattr(2) takes Linux 5.12.
     """
     attributes, own = split(options)
     recursive = "rbind" in own
@@ -71,31 +75,34 @@ def copy_of(directory, path, options=(), users=None):
     return mounted
 
 
-def bound(each, users):
-    """What an entry of the bundle binds, as a descriptor, and whether it is a directory."""
-    source = os.open(each["source"], os.O_PATH | os.O_CLOEXEC)
-    made = copy_of(source, "", each["options"], users if "idmap" in each["options"] else None)
+def bound(entry, users):
+    """Return (descriptor of the detached bind mount of a bundle's entry, whether it is a directory)."""
+    source = os.open(entry["source"], os.O_PATH | os.O_CLOEXEC)
+    made = copy_of(source, "", entry["options"], users if "idmap" in entry["options"] else None)
     directory = os.path.isdir(f"/proc/self/fd/{source}")
     os.close(source)
     return made, directory
 
 
 def attach(mounted, target):
-    """Put a mount at a mount point, both of them descriptors, and let go of both."""
+    """Attach a mount to a mount point, both descriptors, and close them."""
     syscalls.move_mount(mounted, target)
     os.close(mounted)
     os.close(target)
 
 
 class Root:
-    """A directory that is to be a container's root, as a descriptor; ``tree`` is what messages call it, ``owner`` whose its files
-    are, and ``own`` whether what is written there is the container's alone."""
+    """Hold the root of a container as a descriptor.
+
+    ``tree`` is its path for messages, ``owner`` the host's uid of the container's root, and ``own`` whether writes stay in its
+    layer.
+    """
 
     def __init__(self, descriptor, tree, owner, own):
         self.descriptor, self.tree, self.owner, self.own = descriptor, tree, owner, own
 
     def open(self, path, flags=os.O_PATH):
-        """What is at a path below the root; None where there is nothing. Refuses links."""
+        """Return a descriptor of a path below the root, or None where nothing is there. Raise Refused for a symbolic link."""
         try:
             return syscalls.openat2(self.descriptor, path.lstrip("/") or ".", flags, BELOW)
         except FileNotFoundError:
@@ -108,7 +115,7 @@ class Root:
             raise Refused(f"{path} in {self.tree} is a symbolic link: nothing is mounted there, so name what it leads to") from None
 
     def mount_point(self, path, directory, replace_link=False):
-        """A directory or file to mount at, made where it is missing, with the directories on the way."""
+        """Return a descriptor of a directory or file to mount on, creating it and its parent directories. Raise Refused."""
         parts = path.strip("/").split("/")
         here = os.dup(self.descriptor)
         for number, part in enumerate(parts):
@@ -142,7 +149,10 @@ class Root:
             syscalls.set_fs_ids(0)
 
     def _without_link(self, directory, name):
-        """A file shown in the place of a link takes it, where that is the container's alone: the link is not followed."""
+        """Remove a symbolic link that a bind mount of a file replaces, where it is in the container's own layer.
+
+        It is never followed.
+        """
         in_layer = self.own and os.fstat(directory).st_dev == os.fstat(self.descriptor).st_dev
         try:
             if in_layer and stat.S_ISLNK(os.lstat(name, dir_fd=directory).st_mode):
@@ -151,11 +161,15 @@ class Root:
             pass
 
     def mount(self, mounted, path, directory=True, replace_link=False):
+        """Attach a detached mount at a path below the root, creating the mount point. Raise Refused."""
         attach(mounted, self.mount_point(path, directory, replace_link))
 
 
 def devices(options, owner, nodes_of_its_own):
-    """The file system for /dev. Nodes in there work only where they are mounts, of copies that root inside may change."""
+    """Return a descriptor of the file system for /dev.
+
+    Device nodes work only where each is a mount, as root inside may replace them.
+    """
     made = file_system("tmpfs", options, owner=owner)
     for name, target in LINKS.items():
         os.symlink(target, name, dir_fd=made)
@@ -165,13 +179,14 @@ def devices(options, owner, nodes_of_its_own):
 
 
 def make_nodes(directory):
+    """Create the device nodes in a directory, given as a descriptor."""
     for name, (major, minor) in NODES.items():
         os.mknod(name, 0o666 | stat.S_IFCHR, os.makedev(major, minor), dir_fd=directory)
         os.chmod(name, 0o666, dir_fd=directory)
 
 
 def show_nodes(root):
-    """The nodes in /dev, as mounts; and /dev/console, behind which there is no terminal."""
+    """Mount the device nodes in /dev, and /dev/console, which is /dev/null."""
     nodes = file_system("tmpfs", ["nosuid", "noexec", "mode=700", "size=64k"], "nodes")
     make_nodes(nodes)
     for name in [*NODES, "console"]:
@@ -180,7 +195,7 @@ def show_nodes(root):
 
 
 def hide(root, paths):
-    """Files by a node that is empty, directories by a file system that is; what this kernel does not have needs no hiding."""
+    """Mask paths: files by /dev/null, directories by an empty read-only tmpfs. Skip those that this kernel does not have."""
     for path in paths:
         there = root.open(path)
         if there is None:
@@ -192,6 +207,7 @@ def hide(root, paths):
 
 
 def freeze(root, paths):
+    """Make paths read-only, with all mounts below them."""
     for path in paths:
         there = root.open(path)
         if there is not None:

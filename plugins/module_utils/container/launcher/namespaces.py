@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Namespaces that outlive the processes in them: the network namespace of a container, as ``ip netns`` keeps it, and the user
-namespace that this belongs to. Each is pinned by a mount of its file in /proc.
+"""Keep namespaces that outlive their processes.
+
+The network namespace of a container is kept as ``ip netns`` does, and so is the user namespace that owns it. Each is pinned by a
+bind mount of its file in /proc.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ NS_GET_USERNS = 0xb701  # ioctl_ns(2)
 
 
 def exists(path):
-    """Whether a file pins a namespace: it is on nsfs then, and not in the directory that it was made in."""
+    """Return whether a file pins a namespace: then it is on nsfs, and not on the file system of its directory."""
     try:
         return os.stat(path).st_dev == os.stat("/proc/self/ns/net").st_dev
     except OSError:
@@ -30,7 +32,7 @@ def exists(path):
 
 
 def belongs_to(namespace, users):
-    """Whether a network namespace is that of the user namespace of this file; or of the host's own, for None."""
+    """Return whether a network namespace is owned by the user namespace of the file ``users``; for None, by this process's own."""
     try:
         with open(namespace, "rb") as file:
             owner = fcntl.ioctl(file.fileno(), NS_GET_USERNS)
@@ -43,7 +45,10 @@ def belongs_to(namespace, users):
 
 
 def provide(name, first=None, count=None):
-    """Make the namespaces of a container where they are not there; ``first`` of its user ids outside, if it has any of its own."""
+    """Create the namespaces of a container where they are missing. Raise OSError.
+
+    ``first`` is the host's uid and gid of the container's root, ``count`` the size of the range; None without a user namespace.
+    """
     users, network = f"{USERS}/{name}", f"{RUN_NETNS}/{name}"
     if exists(network) and (first is None or exists(users)):
         return
@@ -74,11 +79,11 @@ def provide(name, first=None, count=None):
 
 
 def _hold(mapped, reader, writer, others):
-    """Be in new namespaces until they are pinned."""
+    """Enter new namespaces and keep them alive until they are pinned."""
     code = 1
     try:
-        for each in others:
-            os.close(each)
+        for descriptor in others:
+            os.close(descriptor)
         syscalls.unshare(syscalls.CLONE_NEWNET | (syscalls.CLONE_NEWUSER if mapped else 0))
         if mapped:  # root inside gets none of its own, in which it could mount
             with open(NESTED, "w", encoding="ascii") as file:
@@ -94,14 +99,14 @@ def _hold(mapped, reader, writer, others):
 
 
 def lo_up():
-    """``ip link set lo up``, in the network namespace that this process is in."""
+    """Set the loopback device of this process's network namespace up: ``ip link set lo up``."""
     import socket
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle:
         fcntl.ioctl(handle, SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", IFF_UP))
 
 
 def attach(name, namespace):
-    """``ip netns attach``: pin the network namespace of that file, such as /proc/PID/ns/net, below the name."""
+    """Pin the network namespace of a file such as /proc/PID/ns/net under a name: ``ip netns attach``."""
     path = f"{RUN_NETNS}/{name}"
     with one_at_a_time():
         share_run_netns()
@@ -116,20 +121,20 @@ def attach(name, namespace):
 
 
 def remove(name):
-    """Let go of a container's namespaces; where there is none, that is fine."""
+    """Unpin the namespaces of a container; do nothing where there are none."""
     unpin(f"{RUN_NETNS}/{name}")
     unpin(f"{USERS}/{name}")
     tidy()
 
 
 def pin(namespace, path):
-    """Keep the namespace of a file such as /proc/PID/ns/user alive at this path."""
+    """Pin the namespace of a file such as /proc/PID/ns/user by a bind mount at a path that must not exist."""
     os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0))
     syscalls.mount(namespace, path, "none", syscalls.MS_BIND)
 
 
 def unpin(path):
-    """Let go of what is pinned there, and remove the file; none is fine."""
+    """Unmount a pinned namespace and remove the file; do nothing where there is none."""
     try:
         syscalls.umount2(path, syscalls.MNT_DETACH)
     except OSError as error:
@@ -143,7 +148,7 @@ def unpin(path):
 
 @contextlib.contextmanager
 def one_at_a_time():
-    """Keep other starts and stops from /run/netns: what one pins while another mounts there would be below that mount."""
+    """Lock /run/netns against other starts and stops: a pin made while another mounts there would be hidden below that mount."""
     try:
         lock = os.open(STATE, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:  # there is no container that could be another
@@ -157,7 +162,7 @@ def one_at_a_time():
 
 
 def share_run_netns():
-    """/run/netns is a shared mount, as ``ip netns`` makes it, so that a removal reaches every mount namespace."""
+    """Make /run/netns a shared mount, as ``ip netns`` does, so that an unmount reaches every mount namespace."""
     existed = os.path.isdir(RUN_NETNS)
     os.makedirs(RUN_NETNS, mode=0o755, exist_ok=True)
     try:
@@ -174,12 +179,13 @@ def share_run_netns():
 
 
 def tidy():
-    """Take the mount on /run/netns, and the directory, away with the last namespace, where they were not there before."""
+    """Remove the mount on /run/netns, and the directory, after the last namespace, where this program created them."""
     with one_at_a_time():
         take_away()
 
 
 def take_away():
+    """Remove the mount and directory; the caller holds the lock."""
     if not os.path.exists(MADE) or os.listdir(RUN_NETNS):
         return
     with open(MADE, encoding="ascii") as file:

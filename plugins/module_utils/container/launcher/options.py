@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The command line of ``ns-container`` as a table: what is read from it, ``--help``, the manual page and the completion of bash."""
+"""Define the command line of ``ns-container`` as one table: of the parser, ``--help``, the manual page and bash completion."""
 
 from __future__ import annotations
 
@@ -45,19 +45,19 @@ VERBS = {
 
 
 def parse(words):
-    """(verb, options by long word, arguments) of a command line. Raises Refused."""
+    """Return (command, {long option: list of values}, arguments) of a command line. Raise Refused."""
     if not words or words[0] not in VERBS:
         raise Refused(f"{words[0]}: there is no such command" if words else "a command is missing")
-    usage, known, unused = VERBS[words[0]]
+    usage, known, _text = VERBS[words[0]]
     found, given, rest = {}, [], words[1:]
     if rest and rest[0].startswith("-"):
         import getopt
-        letters = "".join(short[1:] + ":" * bool(value) for short, unused, value, unused in known)
+        letters = "".join(short[1:] + ":" * bool(value) for short, _long, value, _text in known)
         try:
-            given, rest = getopt.getopt(rest, letters, [long[2:] + "=" * bool(value) for unused, long, value, unused in known])
+            given, rest = getopt.getopt(rest, letters, [long[2:] + "=" * bool(value) for _short, long, value, _text in known])
         except getopt.GetoptError as error:
             raise Refused(f"{words[0]}: {error}") from None
-    long_of = {short: long for short, long, unused, unused in known}
+    long_of = {short: long for short, long, _value, _text in known}
     for word, value in given:
         found.setdefault(long_of.get(word, word)[2:], []).append(value)
     least = {"": 0, MANY: 1, ONE: 1, COMMAND: 2, TWO: 2}.get(usage, 0)
@@ -68,24 +68,27 @@ def parse(words):
 
 
 def synopsis(verb):
-    usage, known, unused = VERBS[verb]
-    words = [f"[{short or long}{' ' + value if value else ''}]" for short, long, value, unused in known if long != "--unit"]
+    """Return the usage line of a command."""
+    usage, known, _text = VERBS[verb]
+    words = [f"[{short or long}{' ' + value if value else ''}]" for short, long, value, _text in known if long != "--unit"]
     return " ".join(["ns-container", verb, *words, *[usage] * bool(usage)])
 
 
 def help_text(verb=None):
+    """Return the text of ``--help``, of one command or of all."""
     lines = []
-    for each in [verb] if verb else VERBS:
-        lines += [synopsis(each), f"    {VERBS[each][2]}"]
+    for command in [verb] if verb else VERBS:
+        lines += [synopsis(command), f"    {VERBS[command][2]}"]
         if verb:
             lines += [f"    {', '.join(filter(None, (short, long)))} {value}".rstrip() + f": {text}"
-                      for short, long, value, text in VERBS[each][1]]
+                      for short, long, value, text in VERBS[command][1]]
     return "\n".join([f"ns-container: {SUMMARY}", "", *lines, ""])
 
 
 def manual():
-    """The manual page, in the words of man(7)."""
+    """Return the manual page, in man(7) markup."""
     def plain(text):
+        """Return text escaped for man(7)."""
         return text.replace("\\", "\\e").replace("-", "\\-")
 
     lines = ['.TH NS\\-CONTAINER 8 "" "fromscratch.containers" "System administration"', ".SH NAME",
@@ -105,9 +108,9 @@ def manual():
 
 
 def completion():
-    """What bash(1) completes: verbs, options and names of containers."""
-    cases = "".join(f"        {verb}) words='{' '.join(word for each in known for word in each[:2] if word)}' ;;\n"
-                    for verb, (unused, known, unused) in VERBS.items() if known)
+    """Return the bash(1) completion of commands, options and container names."""
+    cases = "".join(f"        {verb}) words='{' '.join(word for option in known for word in option[:2] if word)}' ;;\n"
+                    for verb, (_usage, known, _text) in VERBS.items() if known)
     return f"""# Completion of bash for ns-container.
 _ns_container() {{
     local words=

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is done to many containers at a time, to each by a process of its own."""
+"""Act on many containers concurrently, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ import select
 
 
 def together(names, workers, act):
-    """Call ``act`` for each name in a process of its own, which it ends; what it has written to the pipe, by name."""
+    """Call ``act(name, descriptor)`` for each name in a forked process, ``workers`` at a time. Return the messages by name.
+
+    ``act`` must end its process; what it writes to the descriptor is the message.
+    """
     waiting, running, failures = list(names), {}, {}
     while waiting or running:
         while waiting and len(running) < workers:
@@ -22,10 +25,10 @@ def together(names, workers, act):
             os.close(writer)
             running[reader] = name, pid
         for reader in select.select(list(running), [], [])[0]:
-            said = os.read(reader, 65536)
+            message = os.read(reader, 65536)
             name, pid = running[reader]
-            if said:
-                failures[name] = failures.get(name, "") + said.decode("utf-8", "replace")
+            if message:
+                failures[name] = failures.get(name, "") + message.decode("utf-8", "replace")
                 continue
             del running[reader]
             os.close(reader)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which containers run: a file for each below /run, that says which process is its process 1.
+"""Record which containers run: one file each below /run, which identifies process 1.
 
-A pid is soon somebody else's, so the time that the process started and the boot stand beside it. The first line is the pid
-alone, as systemd wants it of a PIDFile.
+A pid is reused, so the start time of the process and the boot id are recorded with it. The first line is the pid alone, as systemd
+expects of a PIDFile.
 """
 
 from __future__ import annotations
@@ -16,13 +16,16 @@ STORE = ".store"  # beside the names of root filesystems: where their trees lie
 
 
 def boot_id():
+    """Return the kernel's id of this boot."""
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
         return file.read().strip()
 
 
 def lines(name):
-    """What is recorded of a container: pid, start time, boot, and the tree that it runs on, by its path and by its inode, as it may
-    be moved aside; nothing of one that does not run."""
+    """Return the record of a container: pid, start time, boot id, and its tree by path and by inode, as it may be moved.
+
+    The list is empty where nothing is recorded.
+    """
     try:
         with open(f"{RUN}/{name}", encoding="utf-8", errors="surrogateescape") as file:
             return file.read().rstrip("\n").split("\n")
@@ -31,7 +34,7 @@ def lines(name):
 
 
 def start_time(pid):
-    """When a process started, in ticks since the boot; None where it has ended, or only waits to be looked at."""
+    """Return the start time of a process in clock ticks since boot; None for one that has ended or is a zombie."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
@@ -41,7 +44,7 @@ def start_time(pid):
 
 
 def running(name):
-    """The pid of the container's process 1, or None where it does not run."""
+    """Return the pid of the container's process 1, or None where it does not run."""
     found = lines(name)
     if len(found) < 3 or not (found[0].isascii() and found[0].isdigit()):
         return None
@@ -50,7 +53,7 @@ def running(name):
 
 
 def inode(tree):
-    """The number of a directory as descriptors of it tell it, which on an overlay is not what stat(2) does; None without any."""
+    """Return the inode number of a directory as its descriptors show it, or None; on an overlay stat(2) shows another."""
     try:
         opened = os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
@@ -64,7 +67,7 @@ def inode(tree):
 
 
 def write(name, pid, tree):
-    """Record that a process runs the container on a tree."""
+    """Record the process that runs a container, and its tree."""
     os.makedirs(RUN, mode=0o700, exist_ok=True)
     path = f"{RUN}/{name}"
     with open(os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600), "w",
@@ -74,7 +77,7 @@ def write(name, pid, tree):
 
 
 def end_of_log(name, size):
-    """The last bytes of what a container has written, as text; None where there is no log."""
+    """Return the last ``size`` bytes of a container's log as text, or None without a log."""
     try:
         with open(f"{STATE}/{name}/log", "rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - size))
@@ -84,6 +87,7 @@ def end_of_log(name, size):
 
 
 def remove(name):
+    """Remove the record of a container, if any."""
     try:
         os.unlink(f"{RUN}/{name}")
     except FileNotFoundError:

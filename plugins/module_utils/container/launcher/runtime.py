@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Another runtime of the OCI specification, such as crun or runc, in the place of this program's own calls.
+"""Delegate to another OCI runtime, such as crun or runc, in place of the launcher's own system calls.
 
-It makes mounts, root and rights of the same bundle, and runs commands inside. What is around a container stays here: the namespaces
-that outlive it, its layer, log, record and end.
+The runtime mounts, confines and executes from the same bundle. What surrounds a container stays here: the namespaces that outlive
+it, its layer, log, record and stop.
 
-Such a runtime enters the root filesystem as root of the container. So that lies below directories that everybody can traverse, but
-in a mount namespace that nobody else is in: others of the host find nothing there, and a set-user-ID bit counts for none of them.
+Such a runtime enters the root filesystem as root of the container. That is therefore mounted below directories that everybody may
+traverse, but in a mount namespace of its own: other users of the host cannot reach it, nor its set-user-ID programs.
 """
 
 from __future__ import annotations
@@ -25,29 +25,32 @@ FAILED = 125  # the exit status where the runtime could not be run
 
 
 def find(config):
-    """The path of the runtime; None where it is not installed."""
+    """Return the path of the runtime, or None where it is not installed."""
     found = annotation(config, RUNTIME)
     return next((path for path in (os.path.join(each, found) for each in PATH.split(":")) if os.access(path, os.X_OK)), None)
 
 
 def is_crun(runtime):
-    """Whether a runtime, by name or path, can be told to leave cgroups to others. Others make one for each container."""
+    """Return whether a runtime, by name or path, accepts to leave cgroups alone. Others create one for each container."""
     return os.path.basename(runtime).startswith("crun")
 
 
 def start(name, config, unit, mount_root):
-    """Have a container started; the pid of its process 1. ``mount_root`` mounts its root filesystem somewhere, for the user
-    namespace of a descriptor, or None. Raises Refused."""
+    """Start a container with its runtime. Return the pid of process 1. Raise Refused.
+
+    ``mount_root(users)`` mounts the root filesystem in this mount namespace, for the user namespace of a descriptor or None.
+    """
     forget(name)
     home = f"{HOME}/{name}"
-    for each in "mounts/root", "state":  # runc wants the root to be there, if only by name, to run a command
-        os.makedirs(f"{home}/{each}", exist_ok=True)
-    for each, mode in (HOME, 0o711), (home, 0o711), (f"{home}/mounts", 0o711), (f"{home}/state", 0o700):
-        os.chmod(each, mode)
+    for folder in "mounts/root", "state":  # runc requires the root's path to exist to execute a command
+        os.makedirs(f"{home}/{folder}", exist_ok=True)
+    for path, mode in (HOME, 0o711), (home, 0o711), (f"{home}/mounts", 0o711), (f"{home}/state", 0o700):
+        os.chmod(path, mode)
     if not unit and is_crun(annotation(config, RUNTIME)):
         cgroups.confine(name, config["linux"].get("resources", {}))
 
     def inside():
+        """Mount and write the bundle in the runtime's mount namespace."""
         made = _mount(name, config, mount_root)
         with open(os.open(f"{home}/config.json", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w",
                   encoding="utf-8") as file:
@@ -59,37 +62,39 @@ def start(name, config, unit, mount_root):
 
 
 def _bundle(name, config, unit, made):
-    """The bundle as the runtime gets it: what it mounts lies elsewhere by then, and limits are this program's, or of a cgroup
-    that the runtime makes."""
+    """Return the bundle for the runtime, with the mounts that were made for it, and only the limits that it has to set."""
     place = f"{HOME}/{name}/mounts"
-    found = [{**each, "source": f"{place}/{number}", "options": [*sorted({*each["options"]} - {"idmap"}), *made[number]]}
-             if number in made else each for number, each in enumerate(config["mounts"])]
+    entries = [{**entry, "source": f"{place}/{number}",
+                "options": [*sorted({*entry["options"]} - {"idmap"}), *made[number]]} if number in made else entry
+               for number, entry in enumerate(config["mounts"])]
     linux = {key: value for key, value in config["linux"].items() if key != "resources"}
     if not is_crun(annotation(config, RUNTIME)):
         linux["cgroupsPath"] = f"{cgroups.own()}/{name}" if unit else f"/{cgroups.PARENT}/{name}"
         linux["resources"] = {} if unit else config["linux"].get("resources", {})
         if privileged(config):
             linux["resources"] = {**linux["resources"], "devices": [{"allow": True, "access": "rwm"}]}
-    return {**config, "root": {**config["root"], "path": f"{place}/root"}, "linux": linux, "mounts": found,
+    return {**config, "root": {**config["root"], "path": f"{place}/root"}, "linux": linux, "mounts": entries,
             "process": _process(config)}
 
 
 def _process(config):
-    """The container's process; without a user namespace it gets no capability that this program does not have itself."""
+    """Return the process of the bundle; without a user namespace, with no capability that this program lacks."""
     here, process = syscalls.capget() if not mapped(config) else -1, config["process"]
     return {**process, "capabilities": {kind: [each for each in names if confine.bits([each]) & here]
                                         for kind, names in process["capabilities"].items()}}
 
 
 def _mount(name, config, mount_root):
-    """Mount the root filesystem and what is bound, in the mount namespace of the runtime; the attributes that each bind has, by
-    its number, as the runtime may take away what it is not told."""
+    """Mount the root filesystem and binds in the runtime's mount namespace.
+
+    Return the attributes of each bind by its number, because a runtime may clear those that it is not given.
+    """
     place = f"{HOME}/{name}/mounts"
     users = os.open(f"{record.USERS}/{name}", os.O_RDONLY | os.O_CLOEXEC) if mapped(config) else None
     made: dict = {"root": (mount_root(users).descriptor, True)}
     made.update((number, mounts.bound(each, users)) for number, each in enumerate(config["mounts"]) if each["type"] == "bind")
     found = {number: [word for word, flag in ATTRIBUTES if os.fstatvfs(mounted).f_flag & flag]
-             for number, (mounted, unused) in made.items()}
+             for number, (mounted, _directory) in made.items()}
     syscalls.move_mount(mounts.file_system("tmpfs", ["mode=711"], "mounts"), syscalls.AT_FDCWD, place)
     os.mknod(f"{place}/null", 0o600 | stat.S_IFCHR, os.makedev(*mounts.NODES["null"]))
     os.dup2(os.open(f"{place}/null", os.O_RDWR | os.O_CLOEXEC), 0)  # that of the host would become the container's user's own
@@ -103,7 +108,7 @@ def _mount(name, config, mount_root):
 
 
 def forget(name):
-    """Let go of what a runtime keeps of a container; one that it has started, and nobody has recorded, ends with that."""
+    """Remove a runtime's state of a container. One that it started and nobody recorded is killed."""
     home = f"{HOME}/{name}"
     if not os.path.isdir(home):
         return
@@ -127,8 +132,10 @@ def _finish(name, config, command, inside=lambda: None):
 
 
 def spawn(name, config, command, log, inside):
-    """Fork a process that runs the runtime, once ``inside`` has been called in its mount namespace; the pid. ``log`` is a file in
-    memory; the runtime opens it by this process, and gets no descriptor."""
+    """Fork a process that calls ``inside`` in a new mount namespace and executes the runtime. Return its pid.
+
+    ``log`` is a memfd; the runtime opens it through this process, and inherits no descriptor.
+    """
     caller = os.getpid()
     child = os.fork()
     if child:
@@ -155,7 +162,7 @@ def spawn(name, config, command, log, inside):
 
 
 def errors(log):
-    """What the runtime has logged as an error."""
+    """Return the errors in a runtime's log, a list of messages."""
     found = []
     for line in os.pread(log, 1 << 16, 0).decode("utf-8", "replace").splitlines():
         try:
@@ -167,15 +174,19 @@ def errors(log):
 
 
 def execute(name, config, process, streams, log):
-    """Have a command run inside, as ``process`` of the specification says; the pid of the runtime, which waits for it."""
-    told = os.memfd_create("process")  # its environment is for nobody else's eyes
-    os.write(told, json.dumps({**_process({**config, "process": process}), "terminal": streams.terminal}).encode())
+    """Execute a command by the runtime, with ``process`` of the specification.
+
+    Return the pid of the runtime, which waits for it.
+    """
+    specification = os.memfd_create("process")  # its environment may hold secrets
+    os.write(specification, json.dumps({**_process({**config, "process": process}), "terminal": streams.terminal}).encode())
 
     def inside():
+        """Detach from the caller's session and terminal."""
         syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGTERM)  # which it passes on
         os.setsid()
         streams.inside()
         if streams.terminal:
             streams.terminal_of_the_host()
 
-    return spawn(name, config, ["exec", "--process", f"/proc/{os.getpid()}/fd/{told}", name], log, inside)
+    return spawn(name, config, ["exec", "--process", f"/proc/{os.getpid()}/fd/{specification}", name], log, inside)

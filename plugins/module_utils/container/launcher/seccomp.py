@@ -38,7 +38,7 @@ EPERM = 1
 
 
 def _rule(number, error, argument):
-    """The instructions that fail a call, and let all others go on behind them."""
+    """Return the BPF instructions that fail a system call and fall through for all others."""
     end = [(RETURN, 0, 0, FAIL | error)]
     if argument is not None:
         at, mask, value = argument
@@ -48,12 +48,12 @@ def _rule(number, error, argument):
 
 
 def program(seccomp, machine=None):
-    """The filter as an array of struct sock_filter."""
+    """Return the filter as an array of struct sock_filter."""
     column, architecture = MACHINES[machine or os.uname().machine]
     lines = [(LOAD, 0, 0, ARCHITECTURE_AT), (EQUAL, 1, 0, architecture), (RETURN, 0, 0, FAIL | EPERM),
              (LOAD, 0, 0, NUMBER_AT), (EQUAL if column else AT_LEAST, 0, 1, X32), (RETURN, 0, 0, FAIL | EPERM)]
     for rule in seccomp["syscalls"]:
-        argument = next(((each["index"], each["value"], each["valueTwo"]) for each in rule.get("args", ())), None)
+        argument = next(((arg["index"], arg["value"], arg["valueTwo"]) for arg in rule.get("args", ())), None)
         for number in (NUMBERS[name][column] for name in rule["names"]):
             if number is not None:
                 lines += _rule(number, rule.get("errnoRet", EPERM), argument)
@@ -66,13 +66,15 @@ ENOSYS = 38
 
 
 def known_here():
-    """Whether there is a filter for this machine."""
+    """Return whether a filter exists for this machine."""
     return os.uname().machine in MACHINES
 
 
 def profile():
-    """The filter of a container, in the words of the specification: what Docker's default profile keeps from a container with
-    Docker's capabilities. clone3 is said not to be there, so that clone is tried, whose flags a filter can see."""
+    """Return the filter of the specification's ``seccomp``: what Docker's default profile denies with its capabilities.
+
+    clone3 fails with ENOSYS, so that programs fall back to clone, whose flags a filter can inspect.
+    """
     denied = sorted(NUMBERS.keys() - {"clone", "clone3"})
     one = {"action": "SCMP_ACT_ERRNO", "errnoRet": EPERM}
     return {"defaultAction": "SCMP_ACT_ALLOW", "architectures": [ARCHITECTURES[os.uname().machine]], "syscalls": [

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The start of a container, step by step: ``process_1`` reads as one would do it by hand, with unshare, mount, pivot_root and exec.
+"""Start a container. ``process_1`` reads like the start by hand: unshare, mount, pivot_root, exec.
 
-Three processes take part. Who asks for the start forks one that prepares it (``_prepare``) and this forks process 1, in a new pid
-namespace in which nobody else is before the container's own program has begun. All that could be given away is gone by then: the
-order is what makes it safe.
+Three processes take part. The caller forks one that prepares the container (``_prepare``), which forks process 1 into a new pid
+namespace, where nobody else is before the container's own program runs. By then everything that could leak is closed: the order is
+what makes it safe.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ NAMESPACES = {"mount": syscalls.CLONE_NEWNS, "uts": syscalls.CLONE_NEWUTS, "ipc"
 
 
 def start_all(names, unit=False):
-    """Start containers, as many at a time as the processors can; what went wrong, in words, by name."""
+    """Start containers concurrently. Return the failures as text, by name."""
     return together(names, WORKERS * (os.cpu_count() or 1), lambda name, writer: prepare_and_exit(name, writer, unit))
 
 
 def prepare_and_exit(name, writer, unit):
-    """In a child of who wants the start: it may be killed, and this goes on."""
+    """Start one container in a forked process, which survives the caller. Write an error to ``writer``; never return."""
     code = 1
     try:
         confine.hide()
@@ -51,7 +51,7 @@ def prepare_and_exit(name, writer, unit):
 
 
 class Lock:
-    """One start of a container at a time; who only holds it keeps all from starting it."""
+    """Lock a container against concurrent starts and changes. Raise Refused after ``seconds``."""
 
     def __init__(self, name, seconds=LOCKED):
         self.name, self.seconds = name, seconds
@@ -73,12 +73,12 @@ class Lock:
                                   f"with fuser --verbose {where}, and try again") from None
                 time.sleep(0.02)
 
-    def __exit__(self, *unused):
+    def __exit__(self, *_exception):
         os.close(self.descriptor)
 
 
 def _prepare(name, unit):
-    """What is outside of the container: its namespaces that stay, its limits, its log, and the record that it runs."""
+    """Prepare what is outside of the container: persistent namespaces, limits, log, and the record that it runs."""
     with Lock(name) as lock:
         if record.running(name):
             return
@@ -104,31 +104,31 @@ def _prepare(name, unit):
 
 
 def _by_itself(name, config, tree, unit, lock):
-    """Fork process 1, which goes on once it is recorded; its pid. Raises Refused."""
+    """Fork process 1, which continues once it is recorded. Return its pid. Raise Refused."""
     if not unit:
         cgroups.confine(name, config["linux"].get("resources", {}))
-    told, tells = os.pipe(), os.pipe()
+    from_init, to_init = os.pipe(), os.pipe()
     syscalls.unshare(syscalls.CLONE_NEWPID)  # for the next child alone
     pid = os.fork()
     if pid == 0:
-        for each in told[0], tells[1], lock.descriptor:
-            os.close(each)
-        process_1(name, config, tree, told[1], tells[0])
-    os.close(told[1])
-    os.close(tells[0])
-    said = os.read(told[0], 65536)
-    if said == b"ready":
+        for descriptor in from_init[0], to_init[1], lock.descriptor:
+            os.close(descriptor)
+        process_1(name, config, tree, from_init[1], to_init[0])
+    os.close(from_init[1])
+    os.close(to_init[0])
+    message = os.read(from_init[0], 65536)
+    if message == b"ready":
         record.write(name, pid, tree)
-        os.write(tells[1], b"go")
-        said = os.read(told[0], 65536)
-    if said:
+        os.write(to_init[1], b"go")
+        message = os.read(from_init[0], 65536)
+    if message:
         os.waitpid(pid, 0)
-        raise Refused(said.decode("utf-8", "replace"))
+        raise Refused(message.decode("utf-8", "replace"))
     return pid
 
 
-def _by_runtime(name, config, tree, unit, unused):
-    """The same by the program that the bundle names."""
+def _by_runtime(name, config, tree, unit, _lock):
+    """Start process 1 by the runtime that the bundle names. Return its pid. Raise Refused."""
     from . import runtime
     pid = runtime.start(name, config, unit, lambda users: mount_root(name, config, tree, users))
     record.write(name, pid, tree)
@@ -136,8 +136,10 @@ def _by_runtime(name, config, tree, unit, unused):
 
 
 def hold(path):
-    """The tree that a name of a root filesystem leads to. It is not swept from its store as long as this process lives: until what
-    runs on it is recorded, a shared lock, see flock(2), tells that somebody has a use for it."""
+    """Return the tree that the name of a root filesystem resolves to, and protect it from removal while this process lives.
+
+    A shared flock(2) marks it as used until a running container is recorded on it. Raise Refused where the tree is missing.
+    """
     while True:
         tree = os.path.realpath(path)
         if os.path.basename(os.path.dirname(tree)) != record.STORE:
@@ -154,22 +156,22 @@ def hold(path):
 
 
 def ids(config):
-    """The first of the container's user ids outside, and how many they are."""
+    """Return (first host uid, count) of the container's user namespace; (None, None) without one."""
     mappings = config["linux"].get("uidMappings")
     return (mappings[0]["hostID"], mappings[0]["size"]) if mappings else (None, None)
 
 
 def _directories(name, config, first):
-    """Where the layer is, and where the root is mounted in a mount namespace of the container's own."""
+    """Create the directories of the layer, and the mount point of the root."""
     home = directory(name)
-    for each in "root", "lower", "layer":
-        os.makedirs(f"{home}/{each}", mode=0o700, exist_ok=True)
+    for folder in "root", "lower", "layer":
+        os.makedirs(f"{home}/{folder}", mode=0o700, exist_ok=True)
     if annotation(config, LAYER) == "disk" and not os.path.isdir(f"{home}/layer/work"):
         layer(f"{home}/layer", first)
 
 
 def layer(where, first):
-    """What an overlay writes to. ``work`` comes last: it says that the other is as it has to be."""
+    """Create the directories of an overlay. ``work`` comes last: its presence says that ``upper`` is complete."""
     os.makedirs(f"{where}/upper", mode=0o755, exist_ok=True)
     os.chmod(f"{where}/upper", 0o755)
     os.chown(f"{where}/upper", first or 0, first or 0)
@@ -177,7 +179,7 @@ def layer(where, first):
 
 
 def _standard_streams(name, first):
-    """Nothing to read, and the log to write to. It is the container's own, as it may open its standard output by a name."""
+    """Redirect standard input to /dev/null and output to the log, which the container owns: it may reopen /dev/stdout by name."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_APPEND | os.O_TRUNC | os.O_CLOEXEC
     log = os.open(f"{directory(name)}/log", flags, 0o600)
     os.fchown(log, first or 0, first or 0)
@@ -189,7 +191,7 @@ def _standard_streams(name, first):
 
 
 def _wait_until_ready(pid):
-    """Until then the kernel drops a signal that would end process 1."""
+    """Wait until process 1 catches SIGTERM; until then the kernel drops signals that would end it."""
     deadline, nap = time.monotonic() + READY, 0.0005
     while time.monotonic() < deadline and record.start_time(pid):
         try:
@@ -205,8 +207,8 @@ def _wait_until_ready(pid):
 
 # Process 1
 
-def process_1(name, config, tree, tells, told):
-    """Become the container's program: never returns. What goes wrong is told through the pipe."""
+def process_1(name, config, tree, writer, reader):
+    """Become the container's program; never return. Write errors to ``writer``, and execute once ``reader`` says so."""
     try:
         confine.hide()
         syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)  # as long as nothing is recorded
@@ -217,7 +219,7 @@ def process_1(name, config, tree, tells, told):
         settings = mount_file_systems(config, root, users)
         last = confine.last_capability()
         pivot_root(root)
-        syscalls.close_all_but(tells, told, *[users] * (users is not None), *settings)
+        syscalls.close_all_but(writer, reader, *[users] * (users is not None), *settings)
         syscalls.new_session_keyring()
         confine.limit(config["process"].get("rlimits", []))
         if users is not None:
@@ -227,19 +229,19 @@ def process_1(name, config, tree, tells, told):
         confine.give_up(config["process"], last, user_of(config["process"]), config["linux"].get("seccomp"))
         syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)  # which is gone with the owner that this process had
         program = find_program(config["process"]["args"][0], config["process"]["env"], config["process"]["cwd"])
-        os.write(tells, b"ready")
-        if os.read(told, 2) != b"go":
+        os.write(writer, b"ready")
+        if os.read(reader, 2) != b"go":
             os._exit(1)  # who would have recorded it is gone
         syscalls.prctl(syscalls.PR_SET_PDEATHSIG, 0)
         execute(program, config["process"]["args"], config["process"]["env"])
     except Exception as error:
-        os.write(tells, words(error).encode("utf-8", "replace"))
+        os.write(writer, words(error).encode("utf-8", "replace"))
     finally:
         os._exit(1)
 
 
 def unshare_namespaces(name):
-    """New ones of all kinds, but for that of the network, which is there, and of users, which comes last."""
+    """Enter new namespaces of all kinds but the network, which exists, and users, which comes last."""
     flags = 0
     for kind, flag in NAMESPACES.items():
         if kind != "cgroup" or os.path.exists("/proc/self/ns/cgroup"):
@@ -252,12 +254,13 @@ def unshare_namespaces(name):
 
 
 def hostname(config):
+    """Set the hostname of the container's UTS namespace."""
     with open("/proc/sys/kernel/hostname", "w", encoding="utf-8") as file:
         file.write(config["hostname"])
 
 
 def mount_root(name, config, tree, users):
-    """The container's root: an overlay of what it writes over a tree that nobody writes to, or a directory itself."""
+    """Mount the container's root: an overlay of its layer over a read-only tree, or the directory itself. Return a Root."""
     kind, first = annotation(config, LAYER), ids(config)[0]
     device = [] if annotation(config, DEVICES) == "nodes" else ["nodev"]
     os.chdir(directory(name))
@@ -275,21 +278,21 @@ def mount_root(name, config, tree, users):
 
 
 def mount_file_systems(config, root, users):
-    """All that is below the root; then what is the whole host's in /proc and /sys is hidden. Descriptors of settings to be made."""
+    """Mount all that is below the root, then mask what /proc and /sys show of the host. Return the sysctls, {open file: value}."""
     nodes = annotation(config, DEVICES) == "nodes"
-    for each in config["mounts"]:
-        path, options, kind = each["destination"], each["options"], each["type"]
+    for entry in config["mounts"]:
+        path, options, kind = entry["destination"], entry["options"], entry["type"]
         try:
             if kind == "bind":
-                bind(root, each, users)
+                bind(root, entry, users)
             elif path == "/dev":
                 root.mount(mounts.devices(options if nodes else [*options, "nodev"], root.owner, nodes), path)
             else:
-                root.mount(mounts.file_system(kind, options, each["source"], root.owner), path)
+                root.mount(mounts.file_system(kind, options, entry["source"], root.owner), path)
                 if path == "/dev/pts" and not nodes:
                     mounts.show_nodes(root)
         except OSError as error:
-            raise Refused(f"{words(error)}, of the {kind} {each['source']} at {path} with {','.join(options)}: change what is "
+            raise Refused(f"{words(error)}, of the {kind} {entry['source']} at {path} with {','.join(options)}: change what is "
                           "mounted there, or leave it out") from None
     linux = config["linux"]
     settings = open_settings(root, linux.get("sysctl", {}))
@@ -300,13 +303,17 @@ def mount_file_systems(config, root, users):
     return settings
 
 
-def bind(root, each, users):
-    made, folder = mounts.bound(each, users)
-    root.mount(made, each["destination"], folder, replace_link=not folder)
+def bind(root, entry, users):
+    """Mount a bind of the bundle. A file replaces a symbolic link at its destination."""
+    mounted, is_directory = mounts.bound(entry, users)
+    root.mount(mounted, entry["destination"], is_directory, replace_link=not is_directory)
 
 
 def open_settings(root, sysctls):
-    """Files below /proc/sys, which is read-only soon; they are written to as root of the container."""
+    """Open sysctls below /proc/sys before it becomes read-only.
+
+    Return {open file: value}. Raise Refused for one of the whole host.
+    """
     found = {}
     for key, value in sysctls.items():
         if not key.startswith("net."):
@@ -318,13 +325,14 @@ def open_settings(root, sysctls):
 
 
 def apply_settings(settings):
+    """Write the sysctls, as root of the container, and close them."""
     for descriptor, value in settings.items():
         os.write(descriptor, value.encode())
         os.close(descriptor)
 
 
 def pivot_root(root):
-    """Change the root: the old one goes on top of the new one, and away."""
+    """Change the root with pivot_root(2), stacking the old root on the new one, and detach the old."""
     os.fchdir(root.descriptor)
     syscalls.pivot_root(".", ".")
     syscalls.umount2(".", syscalls.MNT_DETACH)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The end of a container: SIGTERM, and SIGKILL after a while. With process 1 the kernel ends all that is in its pid namespace."""
+"""Stop containers: SIGTERM, then SIGKILL after a timeout. When process 1 ends, the kernel kills all of its pid namespace."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ AT_ONCE = 250  # processes that wait, each behind a pipe
 
 
 def stop_all(seconds):
-    """Stop containers, many at once, as it is waiting, each after its own ``seconds``; what went wrong, in words, by name."""
+    """Stop containers concurrently, given as {name: seconds until SIGKILL}. Return the failures as text, by name."""
     def act(name, writer):
+        """Stop one container and end this process."""
         try:
             stop(name, seconds[name])
         except Exception as error:
@@ -29,12 +30,12 @@ def stop_all(seconds):
 
 
 def patience(name):
-    """The seconds that a container has to end by itself."""
+    """Return the stop timeout of a container, in seconds."""
     return int(annotation(load(name), STOP_TIMEOUT, "10"))
 
 
 def stop(name, seconds):
-    """Stop a container; one that does not run is fine. Raises Refused."""
+    """Stop a container; do nothing where it does not run. Raise Refused."""
     process = opened(name)
     if process is not None:
         try:
@@ -52,7 +53,7 @@ def stop(name, seconds):
 
 
 def opened(name):
-    """The container's process 1 as a descriptor, see pidfd_open(2); None where it does not run."""
+    """Return a pidfd_open(2) descriptor of the container's process 1, or None where it does not run."""
     pid = record.running(name)
     if pid is None:
         return None
@@ -67,7 +68,7 @@ def opened(name):
 
 
 def wait(name):
-    """Until the container has ended."""
+    """Wait until the container has ended."""
     process = opened(name)
     if process is not None:
         select.select([process], [], [])

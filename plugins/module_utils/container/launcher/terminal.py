@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The standard streams of a command in a container. What is a terminal of the caller's is not passed on: a program inside that
-outlives the command could read what is typed there. It gets a terminal of the container's own, or a pipe, and this relays.
+"""Relay the standard streams of a command in a container.
+
+A terminal of the caller is not passed on: a program inside that outlives the command could read what is typed there. The command
+gets a terminal of the container's own, or a pipe.
 """
 
 from __future__ import annotations
@@ -14,19 +16,23 @@ PASSED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.S
 
 
 def write(target, data):
+    """Write all of the data to a descriptor."""
     while data:
         data = data[os.write(target, data):]
 
 
 def pour(source, target):
-    """Copy to the end, one descriptor to another, a pipe's length at a time."""
+    """Copy from one descriptor to another until the end of file, at most a pipe's capacity at a time."""
     while data := os.read(source, 65536):
         write(target, data)
 
 
 class Streams:
-    """``terminal`` is whether the command gets a terminal: by default where standard input and output are one. ``none`` is whether
-    it gets no file of the caller's at all, as who would make it the command's user's own."""
+    """Connect a command with the caller's standard streams.
+
+    ``terminal`` is whether the command gets a terminal: by default, where standard input and output are one. ``none`` is whether it
+    gets no file of the caller at all, for a runtime that would change the owner of such a file to the command's user.
+    """
 
     def __init__(self, terminal=None, none=False):
         for stream in 0, 1, 2:
@@ -49,16 +55,17 @@ class Streams:
                     self.pipes[stream] = (writer, reader) if stream == 0 else (reader, writer)
 
     def for_the_child(self):
-        return [self.theirs] if self.terminal else [theirs for unused, theirs in self.pipes.values()]
+        """Return the descriptors that the command's process has to keep open."""
+        return [self.theirs] if self.terminal else [theirs for _ours, theirs in self.pipes.values()]
 
     def inside(self):
-        """In the process inside: take what is there in place of the caller's terminal."""
-        for stream, (unused, theirs) in self.pipes.items():
+        """Replace the caller's terminals by pipes, in the command's process."""
+        for stream, (_ours, theirs) in self.pipes.items():
             os.dup2(theirs, stream)
             os.close(theirs)
 
     def terminal_of_the_host(self):
-        """In a process that gives the command a terminal itself: take one that this relays to in place of the caller's."""
+        """Replace the caller's terminal by a relayed one of the host, for a runtime that creates the command's terminal itself."""
         import fcntl
         import socket
         import termios
@@ -73,21 +80,21 @@ class Streams:
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
     def hold_signals(self):
-        """Before the fork: what comes until `relay` knows whom to pass it to is passed on then."""
+        """Block the signals to pass on before the fork; `relay` passes on those that come until then."""
         signal.pthread_sigmask(signal.SIG_BLOCK, PASSED)
 
     def relay(self, child):
-        """Pass on what comes, and signals, until the process has ended; its exit status."""
+        """Relay data and signals until the process has ended. Return its exit status."""
         from .enter import status
         self.child = child
         # A signal wakes select(2) by this pipe, also where it came after Python's last look for signals.
         woken, wakes = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wakes, warn_on_full_buffer=False)
-        for each in PASSED:
-            if signal.getsignal(each) is not signal.SIG_IGN:
-                signal.signal(each, lambda number, unused: self._signal(number))
+        for signum in PASSED:
+            if signal.getsignal(signum) is not signal.SIG_IGN:
+                signal.signal(signum, lambda number, _frame: self._signal(number))
         signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED)
-        for unused, theirs in self.pipes.values():
+        for _ours, theirs in self.pipes.values():
             os.close(theirs)
         ways = {}
         if self.terminal:
@@ -97,7 +104,7 @@ class Streams:
                 ways = {0: self.inner, self.inner: 1}
                 self._raw()
         else:
-            ways = {ours: stream for stream, (ours, unused) in self.pipes.items() if stream}
+            ways = {ours: stream for stream, (ours, _theirs) in self.pipes.items() if stream}
             if 0 in self.pipes:  # by itself, as the command may read what it likes, and when
                 import threading
                 threading.Thread(target=self._feed, daemon=True).start()
@@ -149,7 +156,7 @@ class Streams:
         import termios
         import tty
         self._size()
-        signal.signal(signal.SIGWINCH, lambda *unused: self._size())
+        signal.signal(signal.SIGWINCH, lambda *_signal: self._size())
         if os.isatty(0):
             self.mode = termios.tcgetattr(0)
             tty.setraw(0, termios.TCSADRAIN)
@@ -161,7 +168,7 @@ class Streams:
             fcntl.ioctl(self.inner, termios.TIOCSWINSZ, fcntl.ioctl(0 if os.isatty(0) else 1, termios.TIOCGWINSZ, b"\0" * 8))
 
     def restore(self):
-        """Give the caller's terminal back as it was."""
+        """Restore the modes of the caller's terminal."""
         if self.mode is not None:
             import termios
             termios.tcsetattr(0, termios.TCSADRAIN, self.mode)
