@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The launcher as a program of the host: its files, and the links by which people, man and bash find them."""
+"""Install the launcher as a program of the host: its files, and the links in PATH, to the manual page and to bash completion."""
 
 from __future__ import annotations
 
@@ -31,32 +31,32 @@ LICENCE = MAIN.splitlines()[1] + "\n"
 
 
 def modules():
-    """The text of the launcher's files, by their names. Ansible has sent all along that ``cli`` imports, itself or by others."""
+    """Return the launcher's source files as {name: text}. Ansible has sent all of them, as ``cli`` imports them directly or not."""
     names = [f"{each.name}.py" for each in pkgutil.iter_modules(launcher.__path__)]
     return {name: pkgutil.get_data(cli.__package__, name).decode()  # type: ignore[union-attr]  # None is for loaders without data
             for name in names}
 
 
 def files():
-    """(text, mode) by path. The program itself comes last, as it needs the others."""
+    """Return {path: (text, mode)}. The program itself comes last, as it needs the others."""
     texts = {"launcher/__init__.py": LICENCE, **{f"launcher/{name}": text for name, text in modules().items()},
              "ns-container.8": options.manual(), "completion.bash": options.completion()}
     return {**{f"{HOME}/{name}": (text, 0o644) for name, text in texts.items()}, guard.PROGRAM: (MAIN, 0o755)}
 
 
 def operations():
-    """Writes what is missing or of another release."""
+    """Return the operations that write the files which are missing or of another release."""
     found = [operation for path, (text, mode) in files().items() for operation in written(path, text, mode)]
     return found + [SwitchLink(link, target) for link, target in LINKS.items() if _is_missing(link)]
 
 
 def _is_missing(link):
-    """Whether a link has to be made, or made anew. A file that an administrator has in its place stays."""
+    """Return whether a link has to be created or replaced. A file that an administrator put in its place stays."""
     return os.readlink(link) != LINKS[link] if os.path.islink(link) else not os.path.lexists(link)
 
 
 def removal():
-    """Takes it away again, with the last container, and the directories of links that are empty then."""
+    """Return the operations that uninstall the launcher after the last container, with the directories that are empty then."""
     links = [link for link, target in LINKS.items() if os.path.islink(link) and os.readlink(link) == target]
     there = sorted(os.path.join(HOME, name) for name in os.listdir(HOME)) if os.path.isdir(HOME) else []
     # Of the directories one may be a mount point, and somebody else may have something in another.

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How far this host can keep a container apart from itself: by user ids, by system calls, by limits.
+"""Decide how far this host can isolate a container from itself: user namespace, seccomp filter, resource limits.
 
-An idmapped mount shows files of the host to one container with other owners, and changes none of them; an overlay can have such a
+An idmapped mount shows files of the host with other owners to one container, and changes none of them; an overlay accepts such a
 mount as its lower layer since Linux 5.19.
 """
 
@@ -33,23 +33,23 @@ CONTROLLERS = {"memory": "memory", "cpus": "cpu", "pids": "pids"}  # by option
 
 
 class Isolation:
-    """Asks the host only what a container needs to know, and once."""
+    """Query the host for what the containers of one run need, each thing once."""
 
     def __init__(self):
         self._first_ids = self._taken = None  # where the user ids of each container begin, by name; and the slots of all these
 
     def of(self, item):
-        """The item's fields that depend on the host, and what an administrator should know of them. Raises OptionError."""
+        """Return (the container's fields that depend on the host, warnings for the administrator). Raise OptionError."""
         first, why = self._userns(item)
         seccomp = item.seccomp and known_here()
         found = {"userns": first is not None, "first_uid": first or 0, "userns_reason": why, "seccomp": seccomp,
                  "seccomp_reason": None if seccomp else _without_seccomp(item)}
-        told = [] if first is not None or item.userns is False or item.privileged else [
+        warnings = [] if first is not None or item.userns is False or item.privileged else [
             f"{item.key}: root inside is root of the host, with fewer rights: {why}"]
-        return found, told
+        return found, warnings
 
     def _userns(self, item):
-        """Where its range of user ids begins; or None, and why it has none."""
+        """Return (first host uid, None), or (None, reason) for a container without a user namespace. Raise OptionError."""
         if item.userns is False:
             return None, "the option says so"
         why = without_userns(item)
@@ -80,7 +80,7 @@ def _without_seccomp(item):
 
 
 def without_userns(item):
-    """Why root inside is root outside as well; None where it need not be."""
+    """Return why root in the container is root on the host as well, or None."""
     if item.privileged:
         return "the container is privileged"
     if item.layer == "none":
@@ -93,7 +93,7 @@ def without_userns(item):
 
 
 def refusal(directory):
-    """Why files of the directory, which need not be there yet, cannot have other owners in a container; None where they can."""
+    """Return why files of a directory, which need not exist yet, cannot be shown with other owners, or None."""
     if not os.path.exists("/proc/self/ns/user") or number("/proc/sys/user/max_user_namespaces") == 0:
         return "the kernel makes no user namespaces"
     if directory == "/":
@@ -102,14 +102,14 @@ def refusal(directory):
 
 
 def cannot_be_mapped(source):
-    """Why what is below a path, with all that is mounted there, cannot be shown with other owners; None where it can."""
+    """Return why a path, with all that is mounted below it, cannot be shown with other owners, or None."""
     top = os.path.realpath(source)
-    below = [kind for point, kind, unused in _mounts() if point.startswith(top.rstrip("/") + "/")]
+    below = [kind for point, kind, _device in _mounts() if point.startswith(top.rstrip("/") + "/")]
     return next(filter(None, (_too_old(kind, (5, 12)) for kind in [_file_system(top), *below])), None)
 
 
 def linux_version(release):
-    """(major, minor) of a kernel, by what uname(2) calls its release."""
+    """Return (major, minor) of a kernel release as uname(2) reports it."""
     return tuple(map(int, re.findall(r"\d+", release)[:2]))
 
 
@@ -124,28 +124,30 @@ def _too_old(kind, least):
 
 
 def slots(ranges):
-    """The slots that ranges of ids take, given as (first, the one after the last)."""
+    """Return the set of slots that ranges of ids overlap, given as (first, last + 1)."""
     return {slot for begin, end in ranges
             for slot in range(max(begin - LOWEST, 0) // RANGE, (min(end, HIGHEST) - LOWEST + RANGE - 1) // RANGE)}
 
 
 def first_id(name, taken):
-    """Where the range of a container begins: one that depends on its name alone, unless that slot is among those ``taken``.
-    None where all are."""
+    """Return the first id of a container's range, or None where all are taken.
+
+    It depends on the name alone, unless that slot is among those ``taken``.
+    """
     preferred = zlib.crc32(name.encode())
     free = ((preferred + step) % SLOTS for step in range(SLOTS))
     return next((LOWEST + slot * RANGE for slot in free if slot not in taken), None)
 
 
 def delegated():
-    """The ranges that /etc/subuid and /etc/subgid give to users."""
+    """Return the ranges of /etc/subuid and /etc/subgid, as (first, last + 1)."""
     rows = [line.split(":") for path in ("/etc/subuid", "/etc/subgid") for line in (read(path) or "").splitlines()]
     return [(int(row[1]), int(row[1]) + int(row[2])) for row in rows
             if len(row) == 3 and row[1].strip().isdigit() and row[2].strip().isdigit()]
 
 
 def _mounts():
-    """(mount point, name of the file system, its device numbers) of all mounts."""
+    """Yield (mount point, file system type, "major:minor") of each mount."""
     with open("/proc/thread-self/mountinfo", encoding="utf-8", errors="replace") as file:
         for line in file:
             words = line.split()
@@ -153,16 +155,16 @@ def _mounts():
 
 
 def _file_system(directory):
-    """The name of the file system that a directory is on, or will be."""
+    """Return the type of the file system that a directory is on, or will be."""
     while directory not in ("", "/") and not os.path.exists(directory):
         directory = os.path.dirname(directory)
     device = os.stat(directory or "/").st_dev
     numbers = f"{os.major(device)}:{os.minor(device)}"
-    return next((kind for unused, kind, found in _mounts() if found == numbers), "an unknown file system")
+    return next((kind for _point, kind, device in _mounts() if device == numbers), "an unknown file system")
 
 
 def _first_ids():
-    """(name, first user id) of all containers that have some of their own."""
+    """Yield (name, first host uid) of each container with a user namespace."""
     for name in os.listdir(STATE) if os.path.isdir(STATE) else ():
         with suppress(ValueError, KeyError, TypeError, AttributeError, OSError):
             first = recorded(name)[0].first_uid
@@ -171,7 +173,7 @@ def _first_ids():
 
 
 def refuse_binds(item, userns):
-    """Raises OptionError for what a runtime would leave out without a word: crun before 1.9 does, in a user namespace."""
+    """Raise OptionError for a bind that the runtime would silently leave out, as crun before 1.9 does in a user namespace."""
     for bind in item.binds if userns and is_crun(item.runtime) else ():
         below = [each for each in mounts_below(bind.source) if each != os.path.realpath(bind.source)]
         if below and not bind.read_only:
@@ -180,7 +182,7 @@ def refuse_binds(item, userns):
 
 
 def refuse_limits(item, by_systemd):
-    """Raises OptionError for a limit that nothing here would hold; what systemd sets in vain is told in words."""
+    """Return warnings for limits that systemd sets in vain. Raise OptionError for one that nothing here would enforce."""
     limits = [option for option in CONTROLLERS if getattr(item, option)]
     lacking = without_controller(limits) if limits else []
     if by_systemd:
@@ -196,7 +198,7 @@ def refuse_limits(item, by_systemd):
 
 
 def without_controller(options):
-    """Those of the options whose controller cgroup v2 does not have here."""
+    """Return the options whose controller this host's cgroup v2 lacks."""
     point = cgroups.mount_point()
     controllers = Path(point, "cgroup.controllers").read_text(encoding="ascii").split() if point else []
     return [option for option in options if CONTROLLERS[option] not in controllers]

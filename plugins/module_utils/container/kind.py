@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Containers on this host: what is there, and how it becomes what is wanted."""
+"""Plan containers: observe this host, and plan what makes it as desired."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class Containers(OperationsKind):
             **(ended.how(name, by_systemd) if not pid and known.rootfs else {}))
 
     def _is_whole(self, name, known, text):
-        """Whether all that is written of a container is what its settings make."""
+        """Return whether the files of a container are what its settings make."""
         if text is None or not self._program or service.unit(name) in self._stale:
             return False
         units = {service.TEMPLATE: service.TEMPLATE_TEXT, service.drop_in(name): service.drop_in_text(known)}
@@ -177,7 +177,7 @@ class Containers(OperationsKind):
         return found
 
     def _preparation(self, change):
-        """The state directory comes first: it says whose the namespace is."""
+        """Return the Prepare of a change. It creates the state directory first, which marks the namespace as the collection's."""
         item, keeps_running = change.after, _keeps_running(change)
         if not keeps_running:
             item = replace(item, rootfs_id=store.tree_of(item.rootfs, self.ahead))
@@ -197,7 +197,7 @@ class Containers(OperationsKind):
         return found + [Attempt(("systemctl", "reset-failed", service.unit(item.name)))] * service.manages_host()
 
     def _is_last(self, plan):
-        """Whether no container is left on the host by the plan, nor will be by this run."""
+        """Return whether the plan, and this run, leave no container on the host."""
         going = {change.before.name for change in plan.changes if change.action == DELETE}
         return bool(going) and not self._stay and not set(os.listdir(STATE) if os.path.isdir(STATE) else ()) - going
 
@@ -206,7 +206,7 @@ class Containers(OperationsKind):
 
 
 def _told_to_systemd(plan):
-    """What systemd has to know: new units, and which of them start at boot."""
+    """Return the operations that reload changed units, and enable or disable them at boot."""
     if not any((change.after or change.before).service for change in plan.changes):
         return []
     found = [Run(("systemctl", "daemon-reload"))]
@@ -219,13 +219,13 @@ def _told_to_systemd(plan):
 
 
 def _is_ours(name):
-    """Whether a directory is a container's: it may be empty as yet."""
+    """Return whether a directory belongs to a container; it may be empty yet."""
     return NAME.fullmatch(name) and os.path.isdir(f"{STATE}/{name}") and (
         not os.listdir(f"{STATE}/{name}") or os.path.exists(f"{STATE}/{name}/{BUNDLE}") or bool(files_of_a_script(name)))
 
 
 def _keeps_running(change):
-    """Whether the change leaves the container's processes alone."""
+    """Return whether the container's processes survive a change."""
     if change.after is None or change.action == RECREATE or change.after.state == RESTARTED:
         return False
     if not change.after.service and change.differing() & set(LIMITS):
@@ -234,18 +234,18 @@ def _keeps_running(change):
 
 
 def _taken_over(change):
-    """Whether a container that runs outside of its unit gets into it, for which systemd has to start it."""
+    """Return whether a container that runs outside of its unit moves into it, for which systemd has to start it."""
     return bool(change.before and change.before.pid and not change.before.service and change.after and change.after.service)
 
 
 def _keeps_namespace(change):
-    """Whether the network namespace stays. One of another user namespace would be of no use to the container."""
+    """Return whether the network namespace survives a change. One of another user namespace would not serve the container."""
     before, after = change.before, change.after
     return bool(before and after and (before.namespace or before.pid) and (before.first_uid or 0) == after.first_uid)
 
 
 def _loses_its_files(change):
-    """Whether the container has written files that would be those of users that it will not have."""
+    """Return whether the container has written files whose owners would be outside of its new user namespace."""
     before, after = change.before, change.after
     if before is None or after is None or before.first_uid is None or before.first_uid == after.first_uid or after.layer != "disk":
         return False
@@ -254,17 +254,17 @@ def _loses_its_files(change):
 
 
 def _left(plan):
-    """The root filesystems that containers of the plan may have run on."""
+    """Return the root filesystems that containers of the plan may have run on."""
     return sorted({os.path.realpath(change.before.rootfs) for change in plan.changes if change.before and change.before.rootfs})
 
 
 def _renames(change):
-    """Whether it has to get its name back, which it does before the process stops that alone holds it, and its links."""
+    """Return whether to pin the network namespace again, before the process stops that alone keeps it and its links alive."""
     return _keeps_namespace(change) and not change.before.namespace
 
 
 def _stops(change):
-    """Whether something has to stop. A service that waits to be started again counts as well when it goes."""
+    """Return whether processes have to stop. A service that waits for a restart has to as well, when it is removed."""
     before = change.before
     return (before is not None and not _keeps_running(change)
             and (before.state == STARTED or bool(before.service and change.action == DELETE)))

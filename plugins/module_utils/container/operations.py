@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Operations on the containers of a host, beside those on its files and programs. All that stop, stop together; all that start,
-start together."""
+"""Define the operations on containers, beside those on files and programs. All stops run together, and so do all starts."""
 
 from __future__ import annotations
 
@@ -41,8 +40,8 @@ class Stop:
         failures = [f"{item.key}: stopping it failed: {service.journal(item.name)[-ended.OUTPUT:] or 'none'}"
                     for item in self.items if item.service and running(item.name)]
         by_hand = {item.name: item for item in self.items if not item.service}
-        told = stop_all({name: 10 if item.stop_timeout is None else item.stop_timeout for name, item in by_hand.items()})
-        _raise_all(failures + [f"{by_hand[name].key}: stopping it failed: {text}" for name, text in told.items()])
+        messages = stop_all({name: 10 if item.stop_timeout is None else item.stop_timeout for name, item in by_hand.items()})
+        _raise_all(failures + [f"{by_hand[name].key}: stopping it failed: {text}" for name, text in messages.items()])
 
     def commands(self):
         return _verb("stop", self.items)
@@ -50,7 +49,7 @@ class Stop:
 
 @dataclass(frozen=True)
 class Start:
-    """Start containers, and let go of what they have left: of the root filesystems ``left``, in the directories ``parents``."""
+    """Start containers, and remove unused trees: of the root filesystems ``left``, in the directories ``parents``."""
 
     items: Tuple[Container, ...]
     left: Tuple[str, ...]
@@ -73,7 +72,7 @@ class Start:
 
 @dataclass(frozen=True)
 class End:
-    """What comes after the last container of the host, unless another run has made one since."""
+    """Clean up after the last container of the host, unless another run has created one since."""
 
     operations: Tuple[Operation, ...]
 
@@ -87,7 +86,7 @@ class End:
 
 @dataclass(frozen=True)
 class Prepare:
-    """Change what is written of a container while nobody starts it; one that does not go on must not have been started."""
+    """Write the files of a container while nobody can start it. Unless it ``goes_on`` running, it must not have been started."""
 
     item: Container
     goes_on: bool
@@ -111,7 +110,7 @@ class Prepare:
 
 @dataclass(frozen=True)
 class RemoveTree:
-    """Remove a directory, or a file, and those of our own directories above it that are empty then."""
+    """Remove a directory or a file, and the collection's own directories above it that are empty then."""
 
     path: str
 
@@ -125,7 +124,7 @@ class RemoveTree:
 
 @dataclass(frozen=True)
 class RemoveNamespaces:
-    """Let go of a container's namespaces, without the network namespace where that is somebody else's of this name."""
+    """Unpin a container's namespaces, without the network namespace where another program owns that name."""
 
     name: str
     network: bool = True
@@ -174,7 +173,7 @@ class NameNamespaces:
 
 @dataclass(frozen=True)
 class RemoveTraces:
-    """Remove the record and the cgroup of a container that ended by itself, and what a runtime keeps of it, as a stop does."""
+    """Remove the record, the cgroup and the runtime's state of a container that ended by itself, as a stop does."""
 
     name: str
 
@@ -191,7 +190,7 @@ class RemoveTraces:
 
 @contextlib.contextmanager
 def locked(name):
-    """Keep others from starting the container."""
+    """Lock a container against starts. Raise ModuleError where a start takes too long."""
     try:
         with Lock(name):
             yield
@@ -200,7 +199,7 @@ def locked(name):
 
 
 def written(path, text, mode):
-    """What writes a file, where it is another or has another mode; or removes it, for None."""
+    """Return the operations that write a file where its text or mode differs, or remove it where ``text`` is None."""
     if text is None:
         return [RemoveFile(path)] * os.path.lexists(path)
     same = read(path) == text and stat.S_IMODE(os.stat(path).st_mode) == mode
@@ -208,7 +207,7 @@ def written(path, text, mode):
 
 
 def users(name):
-    """Where the user namespace of a container is pinned."""
+    """Return the path at which the user namespace of a container is pinned."""
     return f"{USERS}/{name}"
 
 
@@ -225,7 +224,7 @@ def _raise_all(failures):
 
 
 def _verb(verb, items):
-    """The commands for those that systemd runs and for the others."""
+    """Return the commands for the containers that systemd runs, and for the others."""
     units = [service.unit(item.name) for item in items if item.service]
     names = [item.name for item in items if not item.service]
     return [f"systemctl {verb} {' '.join(units)}"] * bool(units) + [f"{PROGRAM} {verb} {' '.join(names)}"] * bool(names)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is recorded of a container: in its bundle, or in the files of a former release, whose containers were shell scripts."""
+"""Read what is recorded of a container: its bundle, or the files of an earlier release, whose containers were shell scripts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FORMER_CAPABILITIES = {*CAPABILITIES, "net_raw", "mknod", "audit_write"}
 
 
 def read(path):
-    """The text of a file; None where it is not there."""
+    """Return the text of a file, or None where it cannot be read."""
     try:
         with open(path, "rb") as file:
             return file.read().decode("utf-8", "replace")
@@ -26,8 +26,10 @@ def read(path):
 
 
 def recorded(name):
-    """The container as it is recorded, and the text of its bundle; None for what is not there. Raises ValueError, KeyError or
-    TypeError for what makes no sense."""
+    """Return (the recorded Container, the text of its bundle), None for what is missing.
+
+    Raise ValueError, KeyError or TypeError.
+    """
     text, former = (read(f"{STATE}/{name}/{file}") for file in (BUNDLE, "container.json"))
     if text is not None:
         return from_bundle(text), text
@@ -35,8 +37,7 @@ def recorded(name):
 
 
 def of_a_script(found):
-    """The container of a record of a former release. Its defaults were others, which the container goes on with until it is
-    started anew."""
+    """Return the Container of an earlier release's record, with the defaults of that release until it is started anew."""
     capabilities = found.get("capabilities") or ()
     userns, seccomp = found.get("userns") or "", found.get("seccomp") or ""
     return from_settings({
@@ -47,11 +48,11 @@ def of_a_script(found):
 
 
 def is_script_left(changing):
-    """Whether a container is still the script of a former release, beside those that change: all of these share FORMER_FILTER."""
+    """Return whether a container beside those ``changing`` is still a script of an earlier release: all share FORMER_FILTER."""
     names = os.listdir(STATE) if os.path.isdir(STATE) else ()
     return any(files_of_a_script(name) for name in names if name not in changing)
 
 
 def files_of_a_script(name):
-    """What is there of a former release."""
+    """Return the paths of an earlier release's files that exist."""
     return [path for path in (f"{STATE}/{name}/{each}" for each in FORMER) if os.path.lexists(path)]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Containers as services of systemd: one template unit that runs the launcher, and what one container adds to it."""
+"""Run containers as systemd services: one template unit that calls the launcher, and a drop-in for each container."""
 
 from __future__ import annotations
 
@@ -50,25 +50,27 @@ WantedBy=multi-user.target
 
 
 def manages_host():
-    """Whether systemd is process 1, as sd_booted(3) tells."""
+    """Return whether systemd is process 1, as sd_booted(3) does."""
     return os.path.isdir("/run/systemd/system")
 
 
 def unit(name):
+    """Return the name of a container's unit."""
     return f"ns-container@{name}.service"
 
 
 def link(name):
-    """What makes the unit start at boot."""
+    """Return the path of the symbolic link that enables the unit at boot."""
     return f"{WANTS}/{unit(name)}"
 
 
 def drop_in(name):
+    """Return the path of a container's drop-in."""
     return f"{UNITS}/{unit(name)}.d/container.conf"
 
 
 def drop_in_text(container):
-    """What the container's unit has beside the template; None where that is nothing."""
+    """Return the text of a container's drop-in, or None where the template suffices."""
     lines = [f"Restart={container.restart}"] if container.restart not in (None, NO) else []
     lines += [f"MemoryMax={container.memory}", "MemorySwapMax=0"] if container.memory else []
     lines += [f"CPUQuota={container.cpus:.0%}"] if container.cpus else []
@@ -78,7 +80,7 @@ def drop_in_text(container):
 
 
 def runs_in_unit(name, pid):
-    """Whether systemd started the process for the container."""
+    """Return whether the process runs in the container's unit."""
     try:
         with open(f"/proc/{pid}/cgroup", encoding="ascii") as file:
             return f"/{unit(name)}" in file.read()
@@ -87,45 +89,47 @@ def runs_in_unit(name, pid):
 
 
 def _run(*words, **options):
-    """A program that has ended, well or not, with what it has said."""
+    """Run a program. Return the CompletedProcess, whether it succeeded or not."""
     return subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, **options)
 
 
 def start_by_hand(names):
-    """Start containers by the launcher itself, whose forks are a third of what those of a process with Ansible in it would take;
-    what went wrong, in words, by name."""
+    """Start containers by the launcher's program. Return the failures as text, by name.
+
+    The program forks in a third of the time that a process with Ansible loaded takes.
+    """
     if not names:
         return {}
     failures, name = {}, names[0]
     for line in _run(PROGRAM, "start", *names, preexec_fn=_end_with_the_module).stderr.splitlines():
-        known, unused, text = line[len("ns-container: "):].partition(": ")
+        known, _colon, text = line[len("ns-container: "):].partition(": ")
         name, text = (known, text) if known in names else (name, line)
         failures[name] = f"{failures[name]}\n{text}" if name in failures else text
     return failures
 
 
 def _end_with_the_module():
-    """What has not begun when a run is killed does not begin later, when the next run may be at work."""
+    """Make the kernel kill this process with the module, so that no start happens later, during another run."""
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _shown(name, *properties):
-    """What systemd knows of the units that the name stands for, a dict for each."""
-    told = _run("systemctl", "show", f"--property={','.join(properties)}", unit(name)).stdout
-    return [dict(line.split("=", 1) for line in block.splitlines()) for block in told.split("\n\n")]
+    """Return the properties of the units that a name matches, a dict for each."""
+    output = _run("systemctl", "show", f"--property={','.join(properties)}", unit(name)).stdout
+    return [dict(line.split("=", 1) for line in block.splitlines()) for block in output.split("\n\n")]
 
 
 def not_loaded():
-    """Units of containers whose files have changed since systemd read them, as a run leaves them that was killed in between."""
+    """Return the units of containers whose files systemd has not reloaded, as an interrupted run leaves them."""
     return {each["Id"] for each in _shown("*", "Id", "NeedDaemonReload") if each.get("NeedDaemonReload") == "yes"}
 
 
 def exit_status(name):
-    """How the main process of the container has ended, as systemd knows it; None where none has."""
+    """Return the exit status of a container's main process as systemd knows it, or None."""
     shown = _shown(name, "ExecMainStatus", "ExecMainCode")[0]
     return int(shown["ExecMainStatus"]) if shown.get("ExecMainCode", "0") != "0" else None
 
 
 def journal(name):
-    """What the container has last written."""
+    """Return the last lines that a container has written."""
     return _run("journalctl", "--unit", unit(name), "--lines", "20", "--output", "cat", "--no-pager", "--quiet").stdout.strip()

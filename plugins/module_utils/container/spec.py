@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A container as data: what an option may say, and the bundle that comes of it. Nothing here touches the host."""
+"""Define a container as data: its options, and the bundle that they make. Nothing here touches the host."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ exit $status"""
 
 
 class Ulimit(NamedTuple):
-    """A limit of setrlimit(2), by the name that prlimit(1) gives it; None is no limit."""
+    """Hold a limit of setrlimit(2), named as in prlimit(1); None is unlimited."""
 
     name: str
     soft: Optional[int] = None
@@ -64,7 +64,7 @@ class Ulimit(NamedTuple):
 
 
 class Bind(NamedTuple):
-    """A file or directory of the host that the container sees at ``dest``."""
+    """Hold a bind mount: a file or directory of the host, and where the container sees it."""
 
     source: str
     dest: str
@@ -76,14 +76,16 @@ class Bind(NamedTuple):
 
 @dataclass(frozen=True)
 class Container(Item):
-    """``namespace``: whether its network namespace is pinned below its name; ``lo``: whether the loopback device in there is up;
-    ``bundle``: whether config.json, and the unit, are what the settings make; ``service``: whether systemd runs it; ``enabled``:
-    whether at boot, too. ``userns``: whether it has user ids of its own, ``first_uid`` the first of them outside, and
-    ``userns_reason`` why it has none; ``seccomp`` likewise. ``rootfs_id``: the directory that was its root filesystem when it
-    started.
+    """Hold a container, desired or observed.
 
-    Every setting is read when the container starts, so a difference starts it anew; its network namespace stays, with
-    all that is in it.
+    ``namespace`` is whether its network namespace is pinned under its name, ``lo`` whether the loopback device in it is up,
+    ``bundle`` whether config.json and the unit are what the settings make, ``service`` whether systemd runs it, and ``enabled``
+    whether it does at boot. ``userns`` is whether it has a user namespace, ``first_uid`` the host's uid of its root, and
+    ``userns_reason`` why it has none; ``seccomp`` likewise. ``rootfs_id`` identifies the tree, or the directory, that was its root
+    filesystem when it started.
+
+    All settings are read when the container starts, so a difference restarts it; its network namespace stays, with all that is in
+    it.
     """
 
     word = "container"
@@ -129,11 +131,12 @@ class Container(Item):
     owner: Optional[str] = observed_only()
 
     def expected_after_apply(self):
-        """The root filesystem may have been made anew in the same run, of which nobody knew its number."""
+        """Return the container without its rootfs_id, which is not known where its root filesystem was created in the same run."""
         return replace(self, rootfs_id=None, state=STARTED if self.state == RESTARTED else self.state)
 
     @property
     def directory(self):
+        """Return the path of the container's state directory."""
         return f"{STATE}/{self.name}"
 
 
@@ -173,7 +176,7 @@ OPTIONS = {
 
 
 def container(options: Dict[str, Any]) -> Container:
-    """The wanted container from the options of one item. Raises OptionError."""
+    """Return the desired Container of one item's options. Raise OptionError."""
     name = validate.thing_name("name", options["name"])
     if options["state"] == "absent":
         return Container(name=name)
@@ -201,10 +204,10 @@ def container(options: Dict[str, Any]) -> Container:
         **{key: options[key] for key in ("layer", "read_only", "privileged", "restart", "no_new_privs")})
     memory = [each.partition(":")[0] for each in wanted.tmpfs or ()]
     validate.refuse_duplicates("binds and tmpfs", [bind.dest for bind in wanted.binds or ()] + memory)
-    for each in memory:
+    for path in memory:
         for bind in wanted.binds or ():
-            if each.startswith(bind.dest + "/"):
-                raise OptionError("tmpfs", each, f"the bind to {bind.dest} would hide it: bind what it needs of that one by one")
+            if path.startswith(bind.dest + "/"):
+                raise OptionError("tmpfs", path, f"the bind to {bind.dest} would hide it: bind what it needs of that one by one")
     return wanted
 
 
@@ -216,9 +219,9 @@ def _memory(value):
 
 def _tmpfs(value, privileged):
     found = validate.tmpfs("tmpfs", value)
-    for each in ("dev", "suid") if not privileged else ():
-        if each in found.partition(":")[2].split(","):
-            raise OptionError("tmpfs", value, f"{each} lifts what keeps the container apart from the host: leave it out, or set "
+    for flag in ("dev", "suid") if not privileged else ():
+        if flag in found.partition(":")[2].split(","):
+            raise OptionError("tmpfs", value, f"{flag} lifts what keeps the container apart from the host: leave it out, or set "
                               "privileged")
     return found
 
@@ -252,15 +255,15 @@ LIMITS = ("memory", "cpus", "pids")
 
 
 def _capabilities(options, privileged):
-    """Those that root inside can have, in the kernel's order."""
+    """Return the capabilities of the bounding set, in the kernel's order. Raise OptionError."""
     given = {key: [str(each).lower()[4 if str(each).lower().startswith("cap_") else 0:] for each in options[key] or []]
              for key in ("add", "drop")}
     for key, names in given.items():
-        for each in names:
-            if each not in (*ALL_CAPABILITIES, ALL):
-                raise OptionError(f"capabilities.{key}", each, "it is no capability of capabilities(7), nor all")
+        for name in names:
+            if name not in (*ALL_CAPABILITIES, ALL):
+                raise OptionError(f"capabilities.{key}", name, "it is no capability of capabilities(7), nor all")
             if privileged:
-                raise OptionError(f"capabilities.{key}", each,
+                raise OptionError(f"capabilities.{key}", name,
                                   "a privileged container has them all: leave out one of the two options")
     base = set(ALL_CAPABILITIES if privileged or ALL in given["add"] else CAPABILITIES)
     kept = (base if ALL not in given["drop"] else set()) - set(given["drop"]) | set(given["add"]) - {ALL}
@@ -268,7 +271,7 @@ def _capabilities(options, privileged):
 
 
 def _ulimit(name: str, value: Any) -> Ulimit:
-    """The limit that ``nofile=1024:4096`` tells of."""
+    """Return the Ulimit of an option such as ``nofile: 1024:4096``. Raise OptionError."""
     if name not in ULIMITS:
         raise OptionError("ulimits", name, f"it is one of {', '.join(ULIMITS)}")
     if not re.fullmatch(r"(\d+|unlimited)(:(\d+|unlimited))?", str(value)):
@@ -281,14 +284,14 @@ def _ulimit(name: str, value: Any) -> Ulimit:
 
 
 # What is recorded of a container: all that its bundle is made from.
-RECORDED = tuple(each.name for each in fields(Container)
-                 if each.name not in ("bundle", "namespace", "lo", "service", "enabled", "state", "exit_status", "output", "pid",
+RECORDED = tuple(field.name for field in fields(Container)
+                 if field.name not in ("bundle", "namespace", "lo", "service", "enabled", "state", "exit_status", "output", "pid",
                                       "owner"))
 ESSENTIAL = ("name", "rootfs", "command", "env", "binds", "tmpfs", "userns", "capabilities")
 
 
 def from_settings(found: Dict[str, Any]) -> Container:
-    """The container of what was recorded. Raises ValueError, KeyError or TypeError where it is not one."""
+    """Return the Container of recorded settings, a dict. Raise ValueError, KeyError or TypeError where they are not valid."""
     values: Dict[str, Any] = {name: found[name] if name in ESSENTIAL else found.get(name) for name in RECORDED}
     for name in "command", "env", "tmpfs", "capabilities":
         values[name] = tuple(values[name] or ())
@@ -296,20 +299,20 @@ def from_settings(found: Dict[str, Any]) -> Container:
         values[name] = values[name] or None  # "" in the records of earlier releases
     values["runtime"] = values["runtime"] or OWN_RUNTIME
     values["binds"] = tuple(Bind(*each) for each in values["binds"])
-    values["ulimits"] = tuple(_ulimit(*each.split("=")) if isinstance(each, str) else Ulimit(*each)  # of an earlier release
-                              for each in values["ulimits"] or ())
+    values["ulimits"] = tuple(_ulimit(*limit.split("=")) if isinstance(limit, str) else Ulimit(*limit)  # of an earlier release
+                              for limit in values["ulimits"] or ())
     return Container(owner=OWNER, **values)
 
 
 def from_bundle(text: str) -> Container:
-    """The container of a config.json."""
+    """Return the Container that a config.json was made from."""
     return from_settings(json.loads(json.loads(text)["annotations"][SETTINGS]))
 
 
 def to_bundle(container) -> str:
-    """The config.json of a container."""
+    """Return the text of a container's config.json."""
     args = {SHELL: ["/bin/sh", "-c", INIT, "init"], NO_INIT: []}.get(container.init, [INIT_INSIDE, "--"]) + list(container.command)
-    uid, unused, gid = container.user.partition(":")
+    uid, _colon, gid = container.user.partition(":")
     capabilities = [f"CAP_{each.upper()}" for each in container.capabilities]
     annotations = {LAYER: container.layer, STOP_TIMEOUT: str(container.stop_timeout)}
     annotations.update({RUNTIME: container.runtime} if container.runtime != OWN_RUNTIME else {})
@@ -329,7 +332,7 @@ def to_bundle(container) -> str:
 
 
 def _text(value, levels, indent=""):
-    """JSON with a line for each part, down to some levels; below these, it is written all at once, which is much faster."""
+    """Return JSON with one line per entry down to ``levels``, and in one line below: json.dumps is much faster there."""
     parts = []
     if levels and isinstance(value, dict):
         parts = [f"{json.dumps(key)}: {_text(part, levels - 1, indent + '  ')}" for key, part in value.items()]
@@ -356,14 +359,14 @@ def _mounts(container):
             ("tmpfs", "/dev/shm", ["nosuid", "nodev", "noexec", "mode=1777", "size=64m", "nr_inodes=16k"]),
             ("mqueue", "/dev/mqueue", ["nosuid", "nodev", "noexec"])):
         yield {"destination": path, "type": kind, "source": kind, "options": options}
-    for each in container.tmpfs:
-        path, unused, options = each.partition(":")
+    for entry in container.tmpfs:
+        path, _colon, options = entry.partition(":")
         yield {"destination": path, "type": "tmpfs", "source": "tmpfs",
                "options": ["nosuid", "nodev", *filter(None, options.split(","))]}
-    for each in container.binds:
+    for bind in container.binds:
         # Mounts below the source stay out of a read-only bind.
-        options = ["bind", "ro", *device] if each.read_only else ["rbind", *device, *["idmap"] * container.userns]
-        yield {"destination": each.dest, "type": "bind", "source": each.source, "options": options}
+        options = ["bind", "ro", *device] if bind.read_only else ["rbind", *device, *["idmap"] * container.userns]
+        yield {"destination": bind.dest, "type": "bind", "source": bind.source, "options": options}
     if container.init not in (SHELL, NO_INIT):
         yield {"destination": INIT_INSIDE, "type": "bind", "source": container.init, "options": ["bind", "ro", "nosuid", *device]}
 
@@ -396,5 +399,6 @@ def _linux(container):
 
 
 def in_bytes(memory):
+    """Return an amount of memory such as 64M in bytes."""
     factor = 1024 ** ("KMGT".index(memory[-1]) + 1) if memory[-1] in "KMGT" else 1
     return int(memory.rstrip("KMGT")) * factor

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the containers of this host have in use."""
+"""Find out which trees the containers of this host use."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ UNKNOWN = "unknown"
 
 
 def trees_in_use(trees):
-    """Those of the trees, given by their real paths, that running containers have been started on."""
+    """Return the subset of the trees, given by their real paths, that running containers were started on."""
     recorded = set()
     for name in os.listdir(RUN) if os.path.isdir(RUN) else ():
         if running(name):

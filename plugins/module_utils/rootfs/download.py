@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Fetches over http and https with Ansible's own helper, which knows proxies, certificates and ~/.netrc."""
+"""Download over HTTP and HTTPS with Ansible's helper, which handles proxies, certificates and ~/.netrc."""
 
 from __future__ import annotations
 
@@ -21,27 +21,30 @@ OPTIONS = {
 
 
 class Web:
+    """Download with the module's options: certificates, proxy, agent, timeout."""
+
     def __init__(self, params):
         self._options = {name: params[name] for name in OPTIONS}
 
     def require(self):
+        """Raise OptionError for an option that no request can be made with."""
         in_range("timeout", self._options["timeout"], 1, 3600)
         if not (self._options["http_agent"] or "").isprintable():  # it becomes a line of the request
             raise OptionError("http_agent", self._options["http_agent"], "it is one line of text without control characters")
 
     def curl(self, url, path):
-        """The command of curl that does what ``save`` does."""
+        """Return the curl command equivalent to ``save``, a list of words."""
         words = ["curl", "--fail", "--location", "--silent", "--show-error"]
         words += [] if self._options["validate_certs"] else ["--insecure"]
         words += [] if self._options["use_proxy"] else ["--noproxy", "*"]
         return [*words, "--output", path, url]
 
     def small(self, url, remedy):
-        """The text of a small file."""
+        """Return the text of a small file, cut at 4096 bytes. Raise ModuleError, with the ``remedy`` at its end."""
         return b"".join(self._chunks(url, remedy, SMALL)).decode("utf-8", "replace")
 
     def save(self, url, path, remedy):
-        """Into a new file; returns the SHA-256."""
+        """Write a download to a new file. Return its SHA-256 in hexadecimal. Raise ModuleError, with the ``remedy`` at its end."""
         digest = hashlib.sha256()
         with open(path, "xb") as file:
             for chunk in self._chunks(url, remedy):

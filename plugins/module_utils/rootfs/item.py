@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a root filesystem of a container is, and where on a host one may be."""
+"""Define a root filesystem as data: its options, and where on a host it may be."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ NAME_MAX = 255
 
 @dataclass(frozen=True)
 class Rootfs(Item):
-    """An unpacked tarball that ``dest`` leads to. ``checksum`` is the tarball's, ``source`` the URL or path it came from.
+    """Hold a root filesystem: an unpacked tarball that ``dest`` points to.
 
-    ``immutable`` is whether the tree lies in the store: an earlier release has made it at ``dest`` itself; ``closed`` whether
-    nobody but root can look into the store. ``leftover`` is what lies in there and can go: what a killed run has left, or a
-    former tree that no container runs on any more; else ``""``.
+    ``checksum`` is the SHA-256 of the tarball, ``source`` its URL or path. ``immutable`` is whether the tree is in the store, as an
+    earlier release unpacked it at ``dest`` itself; ``closed`` whether only root can read the store. ``leftover`` is a path in the
+    store that can be removed, of an interrupted run or a former tree that no container runs on; else an empty string.
     """
 
     word = "rootfs"
@@ -49,21 +49,21 @@ class Rootfs(Item):
 
     @property
     def parent(self) -> str:
-        """The directory that holds the link and the store."""
+        """Return the directory that holds the link and the store."""
         return os.path.dirname(self.dest)
 
     @property
     def tree(self) -> str:
-        """Where the tree lies."""
+        """Return the path of the tree in the store."""
         return store.place(self.dest, str(self.checksum))
 
     @property
     def option(self) -> str:
-        """The option that says where the tarball is."""
+        """Return the name of the option that names the tarball."""
         return "src" if os.path.isabs(self.source or "") else "mirror"
 
     def expected_after_apply(self):
-        """A container may end, and leave a former tree, at any time."""
+        """Return the item without ``leftover``: a container may end at any time, and leave a former tree unused."""
         return replace(self, leftover=None)
 
     def to_result(self):
@@ -83,7 +83,7 @@ OPTIONS = {
 
 
 def rootfs(options: Dict[str, Any]) -> Rootfs:
-    """The wanted rootfs from the options of one item. Raises OptionError."""
+    """Return the desired Rootfs of one item's options. Raise OptionError."""
     dest = destination("dest", options["dest"])
     checksum = releases.checksum("checksum", options["checksum"])
     version = releases.version("version", options["version"])
@@ -100,7 +100,7 @@ def rootfs(options: Dict[str, Any]) -> Rootfs:
 
 
 def destination(option: str, value: str) -> str:
-    """The directory, as a path in its shortest form."""
+    """Return the normalized path of a root filesystem. Raise OptionError."""
     if not value.startswith("/") or "\0" in value:
         raise OptionError(option, value, "give the absolute path of a directory, such as /var/lib/rootfs/alpine")
     if ".." in value.split("/"):
@@ -114,6 +114,7 @@ def destination(option: str, value: str) -> str:
 
 
 def refuse_system(option: str, value: str, path: str) -> str:
+    """Return the path. Raise OptionError for one that belongs to the host's system."""
     inside = any(path == tree or path.startswith(tree + "/") for tree in SYSTEM_TREES)
     if path in SYSTEM or (inside and not path.startswith("/usr/local/")):
         where = "it" if path == value else path
@@ -123,14 +124,14 @@ def refuse_system(option: str, value: str, path: str) -> str:
 
 
 def absolute(option: str, value: str) -> str:
-    """A file on the host."""
+    """Return the normalized path of a tarball on the host. Raise OptionError."""
     if not value.startswith("/") or "\0" in value:
         raise OptionError(option, value, "give the absolute path of a tarball on the host")
     return posixpath.normpath("/" + value.lstrip("/"))
 
 
 def refuse_nested(option, paths):
-    """None of the directories may be inside of another: it would be replaced and removed with it."""
+    """Raise OptionError where one of the directories is inside another, with which it would be replaced and removed."""
     for path in paths:
         for other in paths:
             if path.startswith(other + "/"):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Root filesystems from Alpine's tarballs.
+"""Plan root filesystems from Alpine's tarballs.
 
-``dest`` is a link to a tree of the store (store.py), which is known by the digest of its tarball. The record of what a tree is made
-of lies inside of it: the same checksum again needs neither a download nor a look at the rest of the tree.
+``dest`` is a symbolic link to a tree in the store (store.py), which is named by the digest of its tarball. The tree contains its
+record: the same checksum needs neither a download nor a look at the rest of the tree.
 """
 
 from __future__ import annotations
@@ -97,5 +97,5 @@ class Rootfses(OperationsKind):
 
 
 def switches(change):
-    """Whether the link has to lead elsewhere; else it is about the store alone."""
+    """Return whether a change points the link to another tree; else it is about the store alone."""
     return change.after is not None and (change.before is None or not change.differing() <= {"leftover", "closed"})

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Operations on root filesystems and on the store beside them."""
+"""Define the operations on root filesystems and on the store beside them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OTHER_MIRROR = "choose another mirror, or give a tarball as src"
 
 @dataclass(frozen=True)
 class Unpack:
-    """Unpack a tarball into the store, where that has not got the tree. ``judged`` is what is known of its members."""
+    """Unpack a tarball into the store, where the tree is missing. ``judged`` is what is already known of its members."""
 
     item: Rootfs
     web: Web
@@ -64,14 +64,14 @@ class Unpack:
 
 @dataclass(frozen=True)
 class Switch:
-    """Let the name of a root filesystem lead to its tree. A directory that is in its place changes places with the link."""
+    """Point the name of a root filesystem to its tree. A directory in its place is exchanged with the link atomically."""
 
     item: Rootfs
 
     def apply(self, into):
         into.name(self.item.dest, self.item.checksum, record.moved(self.item))
 
-    def commands(self, unused):
+    def commands(self, _into):
         former = record.moved(self.item)
         return [*(put_aside(self.item.dest, former, keep=former == self.item.tree) if former else []),
                 shlex.join(["ln", "-sfn", store.target(self.item.checksum), self.item.dest])]
@@ -79,17 +79,17 @@ class Switch:
 
 @dataclass(frozen=True)
 class Forget:
-    """Remove the name of a root filesystem, or put a directory in its place aside."""
+    """Remove the name of a root filesystem, or move a directory in its place into the store."""
 
     item: Rootfs
 
-    def apply(self, unused):
+    def apply(self, _into):
         if os.path.islink(self.item.dest):
             os.unlink(self.item.dest)
         elif record.ours_at(self.item.dest):
             os.rename(self.item.dest, store.aside(self.item.dest, self.item.dest))
 
-    def commands(self, unused):
+    def commands(self, _into):
         if os.path.islink(self.item.dest):
             return [shlex.join(["rm", self.item.dest])]
         former = record.moved(self.item)
@@ -98,7 +98,7 @@ class Forget:
 
 @dataclass(frozen=True)
 class InStore:
-    """Work in the store of a directory while no other run does, and remove what is of no use then."""
+    """Change the store of a directory, locked against other runs, and remove unused trees. Raise ModuleError."""
 
     parent: str
     operations: Tuple[Union[Unpack, Switch, Forget], ...]
@@ -128,7 +128,7 @@ class InStore:
 
 
 def put_aside(tree, former, keep=False):
-    """The commands that take a directory out of the way, to where it stays for as long as containers run on it."""
+    """Return the commands that move a directory out of the way, and remove it unless containers run on it."""
     lines = [shlex.join(["mv", "-T", tree, former])]
     if not keep:
         used = trees_in_use([os.path.realpath(tree)])
@@ -138,6 +138,7 @@ def put_aside(tree, former, keep=False):
 
 @contextlib.contextmanager
 def opened(option, path, remedy="give the path of a tarball on this host"):
+    """Open a regular file for reading. Raise OptionError, with the ``remedy`` at its end."""
     try:
         file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK | os.O_CLOEXEC))  # noqa: SIM115 (closed below)
     except OSError as error:
@@ -149,7 +150,7 @@ def opened(option, path, remedy="give the path of a tarball on this host"):
 
 
 def verified(item, found, wanted=None):
-    """The SHA-256 that a tarball has, which must be the one that is ``wanted``, or the item's own."""
+    """Return the SHA-256 that was ``found``. Raise ModuleError where it is not the one ``wanted``, or the item's own."""
     wanted = wanted or item.checksum
     if wanted and found != wanted:
         raise ModuleError(f"{item.option}: {item.source} has the SHA-256 {found}, and not {wanted}: it is damaged, or another "
@@ -159,7 +160,7 @@ def verified(item, found, wanted=None):
 
 @contextlib.contextmanager
 def fitting(item, path):
-    """The item's tarball, open to be read once. Raises ModuleError where it is unfit, or turns out to have been another."""
+    """Open the item's tarball, to be read once. Raise ModuleError where it is unfit or has another checksum."""
     with opened(item.option, path) as opened_file:
         file, unfit = tarball.Hashed(opened_file), None
         try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is at the names of root filesystems and in their stores: the record of what a tree is made of lies inside of it."""
+"""Read and write the records of root filesystems: each tree contains one, of what it was made from."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ RECORD_MAX = 8192
 
 
 def to_json(item: Rootfs) -> str:
+    """Return the record of a root filesystem."""
     return json.dumps({"owner": OWNER, "version": item.version, "arch": item.arch, "checksum": item.checksum,
                        "source": item.source}, sort_keys=True)
 
 
 def write(tree: str, item: Rootfs) -> None:
+    """Write the record into a tree."""
     path = os.path.join(tree, RECORD)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)  # a tarball that was made of such a tree brings one
@@ -33,7 +35,7 @@ def write(tree: str, item: Rootfs) -> None:
 
 
 def read(dest: str) -> Optional[Rootfs]:
-    """The rootfs that the record in a directory tells of; None where there is none, or not one that root wrote."""
+    """Return the Rootfs that a directory's record describes; None without a record that root wrote."""
     try:
         file = os.open(os.path.join(dest, RECORD), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
@@ -51,7 +53,7 @@ def read(dest: str) -> Optional[Rootfs]:
 
 
 def tree_at(dest: str) -> Optional[Rootfs]:
-    """What a link of ours leads to, or what an earlier release has made at ``dest`` itself; None for anything else."""
+    """Return the Rootfs that ``dest`` points to, or that an earlier release unpacked at ``dest`` itself; None for anything else."""
     if not os.path.islink(dest):
         have = read(dest)
         return have and replace(have, immutable=False)
@@ -61,30 +63,31 @@ def tree_at(dest: str) -> Optional[Rootfs]:
 
 
 def ours_at(dest: str) -> bool:
+    """Return whether the collection owns what is at ``dest``."""
     return store.digest_of(dest) is not None if os.path.islink(dest) else read(dest) is not None
 
 
 def lacking(item: Rootfs) -> bool:
-    """Whether the store has not got the tree yet, nor will by taking that of an earlier release into it."""
+    """Return whether the tree is missing from the store, and would not get there by moving that of an earlier release."""
     have = read(item.tree)
     return not (have and have.checksum == item.checksum) and not adopted(item)
 
 
 def adopted(item: Rootfs) -> bool:
-    """Whether an earlier release has made this very tree at ``dest`` itself."""
+    """Return whether an earlier release unpacked this very tree at ``dest`` itself."""
     have = tree_at(item.dest)
     return bool(have and not have.immutable and have.checksum == item.checksum and not os.path.lexists(item.tree))
 
 
 def moved(item: Rootfs) -> Optional[str]:
-    """Where a directory that is at ``dest`` itself goes; None where there is none."""
+    """Return where a directory at ``dest`` itself is moved to, or None where there is none."""
     if os.path.islink(item.dest) or not os.path.isdir(item.dest):
         return None
     return item.tree if adopted(item) else store.aside(item.dest, item.dest)
 
 
 def look(dest: str, beside: bool = True) -> Optional[Rootfs]:
-    """What is at ``dest``, with what is left ``beside`` it; None where nothing is. Raises OptionError where ours cannot be."""
+    """Return the Rootfs observed at ``dest``, with what is unused ``beside`` it, or None. Raise OptionError where none may be."""
     parent, base = os.path.split(dest)
     refuse_system("dest", dest, os.path.join(os.path.realpath(parent), base))
     refuse_parents(dest)
@@ -104,6 +107,7 @@ def look(dest: str, beside: bool = True) -> Optional[Rootfs]:
 
 
 def refuse_parents(dest):
+    """Raise OptionError where a directory above ``dest`` is none, or is another root filesystem."""
     path = os.path.dirname(dest)
     while path != "/":
         if os.path.lexists(path) and not os.path.isdir(path):
@@ -115,7 +119,7 @@ def refuse_parents(dest):
 
 
 def neighbours(paths):
-    """All of ours that lie beside any of the paths."""
+    """Return the paths of the collection's root filesystems beside any of the paths."""
     found = set()
     for parent in {os.path.dirname(path) for path in paths}:
         with contextlib.suppress(FileNotFoundError), os.scandir(parent) as entries:

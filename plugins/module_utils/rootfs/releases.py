@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The minimal root file systems that Alpine Linux publishes: their names, their URLs and their known checksums."""
+"""Know the minimal root filesystems that Alpine Linux publishes: names, URLs and checksums."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def host_arch(machine=None):
-    """What Alpine calls the architecture of this host."""
+    """Return Alpine's name of this host's architecture. Raise OptionError where it has none."""
     machine = machine or platform.machine()
     arch = MACHINES.get(machine, machine)
     if arch not in ARCHES:
@@ -42,13 +42,14 @@ def host_arch(machine=None):
 
 
 def version(option, value):
+    """Return a release such as 3.21.3. Raise OptionError."""
     if not VERSION.fullmatch(value):
         raise OptionError(option, value, f"a release has three numbers, such as {DEFAULT_VERSION}; quote it in YAML")
     return value
 
 
 def mirror(option, value):
-    """The base URL without a slash at its end."""
+    """Return the base URL of a mirror without a trailing slash. Raise OptionError."""
     try:
         url = urlsplit(value)
         port_is_a_number = url.port is None or url.port > 0
@@ -67,7 +68,7 @@ def mirror(option, value):
 
 
 def checksum(option, value):
-    """The SHA-256 in lower-case hexadecimal, from ``sha256:HEX`` or the digits alone."""
+    """Return a SHA-256 in lower-case hexadecimal, of ``sha256:HEX`` or the digits alone; None for None. Raise OptionError."""
     if value is None:
         return None
     digest = re.sub(r"^sha256:", "", value.strip().lower())
@@ -77,29 +78,31 @@ def checksum(option, value):
 
 
 def url(base, release, arch):
+    """Return the URL of a release's tarball."""
     branch = ".".join(release.split(".")[:2])
     return f"{base}/v{branch}/releases/{arch}/alpine-minirootfs-{release}-{arch}.tar.gz"
 
 
 def named(path) -> Tuple[str, str]:
-    """(version, architecture) where the file bears the name that Alpine gives; else ("", ""): neither is known."""
+    """Return (version, architecture) of a tarball that has Alpine's file name; else ("", "")."""
     found = FILE.fullmatch(path.rsplit("/", 1)[-1])
     return (found.group(1), found.group(5)) if found else ("", "")
 
 
 def known(release, arch):
+    """Return the SHA-256 that the collection knows of a release, or None."""
     return KNOWN.get((release, arch))
 
 
 def local_path(source):
-    """The file behind a ``src`` or a file URL; None where it has to be downloaded."""
+    """Return the path behind a ``src`` or a file URL, or None for one to download."""
     if source.startswith("file://"):
         return unquote(urlsplit(source).path)
     return source if source.startswith("/") else None
 
 
 def published(text, source):
-    """The checksum out of a published ``.sha256`` file, which is a line of sha256sum about that very tarball."""
+    """Return the SHA-256 in a published ``.sha256`` file, a line of sha256sum about that tarball. Raise ModuleError."""
     words = text.split()
     about = words[1].lstrip("*").rsplit("/", 1)[-1] if len(words) == 2 else None
     if not words or not SHA256.fullmatch(words[0].lower()) or len(words) > 2 or (

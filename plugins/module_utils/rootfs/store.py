@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Immutable trees, each by the digest of its tarball, and the names that lead to them.
+"""Store immutable trees, each named by the digest of its tarball, and point names to them.
 
-Beside every root filesystem that is wanted lies the directory ``.store``, closed to all but root, since there are set-user-ID
-files in it. A tree is made in there whole, gets its name by one rename, and is written by nobody from then on. What people name
-is a symbolic link to it, which is switched by one rename as well. So a tree never moves while containers run on it, and goes when
-neither a link nor a container has any use for it.
+Beside each root filesystem is the directory ``.store``, closed to all but root, because trees contain set-user-ID files. A tree is
+unpacked there completely, named by one rename, and never written again. ``dest`` is a symbolic link to it, which one rename
+switches as well. So a tree never moves while containers run on it, and is removed when neither a link nor a container uses it.
 """
 
 from __future__ import annotations
@@ -35,45 +34,47 @@ AT_FDCWD, RENAME_EXCHANGE = -100, 2
 
 
 def directory(dest: str) -> str:
-    """Where the trees of a root filesystem lie."""
+    """Return the path of the store of a root filesystem."""
     return os.path.join(os.path.dirname(dest), NAME)
 
 
 def place(dest: str, digest: str) -> str:
-    """Where the tree of a tarball lies."""
+    """Return the path of a tarball's tree."""
     return os.path.join(directory(dest), f"sha256-{digest}")
 
 
 def aside(dest: str, tree: str) -> str:
-    """Where a directory goes that is in the way, and on which containers may run: there it is known by its inode."""
+    """Return where to move a directory that is in the way, and on which containers may run: into the store, named by its inode."""
     return os.path.join(directory(dest), f"inode-{number(tree)}")
 
 
 def is_closed(there):
-    """Whether nobody but root can look into a store, should it be there."""
+    """Return whether only root can read a store, if there is one."""
     return is_private(there) or not os.path.lexists(there)
 
 
 def target(digest) -> str:
-    """What the link says: relative, so that both can be looked at, and moved, together."""
+    """Return the target of the link to a tree: relative, so that both can be viewed and moved together."""
     return f"{NAME}/sha256-{digest}"
 
 
 def digest_of(link: str) -> Optional[str]:
-    """The digest that a link of ours says; None for any other."""
-    head, unused, tail = os.readlink(link).rpartition("/")
+    """Return the digest that a link of the collection points to, or None for another."""
+    head, _slash, tail = os.readlink(link).rpartition("/")
     return tail[len("sha256-"):] if head == NAME and TREE.fullmatch(tail) else None
 
 
 def is_store_tree(path: str) -> bool:
-    """Whether a path leads to a tree of a store, which nobody may write to."""
+    """Return whether a path resolves to a tree of a store, which is never written to."""
     head, tail = os.path.split(os.path.realpath(path))
     return os.path.basename(head) == NAME and bool(TREE.fullmatch(tail))
 
 
 def tree_of(path, ahead=None):
-    """What tells the root filesystem at a path from one that takes its place: the path of its tree in the store, or the device
-    and the inode of a directory of somebody's own. With ``ahead``, as it will be; None where nothing is."""
+    """Return what identifies a root filesystem: the path of its tree, or "device:inode" of a directory outside of a store.
+
+    ``ahead`` tells what earlier kinds of this run will make. Return None where nothing is.
+    """
     if ahead is not None and path in ahead.trees:
         return ahead.trees[path]
     if is_store_tree(path):
@@ -86,7 +87,7 @@ def tree_of(path, ahead=None):
 
 
 def room(path: str) -> int:
-    """The free bytes of the file system that a path, or the nearest of its parents that is there, is on."""
+    """Return the free bytes of the file system that a path, or its nearest existing parent, is on."""
     while not os.path.isdir(path):
         path = os.path.dirname(path)
     return shutil.disk_usage(path).free
@@ -95,14 +96,14 @@ def room(path: str) -> int:
 # What is of use to somebody
 
 def unused(parent, leaving=()):
-    """The trees, and what killed runs have left, that nobody names or runs on, once the links ``leaving`` lead elsewhere."""
+    """Return the trees, and leftovers of interrupted runs, that nothing uses once the links ``leaving`` are switched."""
     found = unnamed(parent, leaving)
     used = trees_in_use(found) | _lower_layers(parent, found) if found else ()
     return [each for each in found if each not in used and not (os.path.isdir(each) and mounts_below(each))]
 
 
 def unnamed(parent, leaving=()):
-    """The same, with those that containers have a use for."""
+    """Return the same, including those that containers use."""
     found = []
     for name, pattern in OURS.items():
         there = os.path.join(os.path.realpath(parent), name)
@@ -114,7 +115,7 @@ def unnamed(parent, leaving=()):
 
 
 def _lower_layers(parent, trees):
-    """The trees on which overlays are mounted. One that was mounted by a link may be on any of them."""
+    """Return the trees that are the lower layer of a mounted overlay. One mounted through a link may be any of them."""
     used, parent = set(), os.path.realpath(parent)
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         options = ",".join(line.split(" - ")[1].split(" ", 2)[2] for line in file if " - overlay " in line)
@@ -127,7 +128,7 @@ def _lower_layers(parent, trees):
 
 
 def release(path):
-    """Remove what nobody names or runs on any more beside a root filesystem, unless another run is at work there."""
+    """Remove the unused trees beside a root filesystem, unless another run is at work there."""
     parent = parent_of(path)
     if is_private(os.path.join(parent, NAME)) or is_private(os.path.join(parent, FORMER)):
         with contextlib.suppress(Busy), Store(parent):
@@ -135,7 +136,7 @@ def release(path):
 
 
 def clearing(parent, leaving, coming):
-    """The commands that remove what is of no use once the links ``leaving`` lead elsewhere, such as to the trees ``coming``."""
+    """Return the commands that remove what is unused once the links ``leaving`` are switched, such as to the trees ``coming``."""
     gone = [tree for tree in unused(parent, leaving) if tree not in coming]
     lines = [shlex.join(["rm", "-rf", tree]) for tree in gone]
     if trees_in_use(set(unnamed(parent, leaving)).difference(gone, coming)):
@@ -146,7 +147,7 @@ def clearing(parent, leaving, coming):
 
 
 def releasing(parent):
-    """The command that removes what nobody names or runs on any more."""
+    """Return the command that removes the unused trees of a directory's store."""
     end, parent = "".join(f"; {line}" for line in emptied(parent)), shlex.quote(parent)
     stores, trees = (" ".join(f"{parent}/{name}{tail}" for name in OURS) for tail in ("", "/*"))
     # What find says of a name that is not there counts as one that leads to it.
@@ -157,13 +158,13 @@ def releasing(parent):
 
 
 def parent_of(path):
-    """The directory that holds both the link and the store, of either's path."""
+    """Return the directory that holds both the link and the store, of either's path."""
     parent = os.path.dirname(os.path.realpath(path))
     return os.path.dirname(parent) if os.path.basename(parent) == NAME else parent
 
 
 def waiting(paths, ahead):
-    """The directories of these root filesystems in which something waits to become free, by the plans made so far."""
+    """Return the directories of these root filesystems in which a tree may become unused, by the plans made so far."""
     coming = {os.path.dirname(os.path.dirname(each)) for each in ahead.trees.values()}
     return sorted(each for each in set(map(parent_of, paths)) if each in coming or unnamed(each))
 
@@ -171,12 +172,14 @@ def waiting(paths, ahead):
 # Changing it
 
 class Busy(ModuleError):
-    """Another run is at work."""
+    """Report that another run is at work."""
 
 
 class Store:
-    """The store in a directory, for one run at a time. Use it as a context: what is of no use is gone in the end, and so is the
-    store when it is empty, with the directories that were made for it where the work failed."""
+    """Lock the store of a directory for one run.
+
+    At exit remove the unused trees, and the store when it is empty; where the work failed, also the directories created for it.
+    """
 
     def __init__(self, parent):
         self.parent, self.path = parent, os.path.join(parent, NAME)
@@ -201,9 +204,9 @@ class Store:
         try:
             with contextlib.ExitStack() as locks:
                 claimed = [each for each in unnamed(self.parent) if _claim(each, locks)]
-                for each in unused(self.parent) if claimed else ():
-                    if each in claimed:
-                        remove_tree(each)
+                for tree in unused(self.parent) if claimed else ():
+                    if tree in claimed:
+                        remove_tree(tree)
         except (OSError, ModuleError):
             if kind is None:  # else the first error says more
                 raise
@@ -230,10 +233,10 @@ class Store:
 
     def _release(self, failed):
         if self._lock is not None:
-            for each in OURS:
-                if is_private(os.path.join(self.parent, each)):
+            for name in OURS:
+                if is_private(os.path.join(self.parent, name)):
                     with contextlib.suppress(OSError):  # there are trees in it
-                        os.rmdir(os.path.join(self.parent, each))
+                        os.rmdir(os.path.join(self.parent, name))
             os.close(self._lock)
             self._lock = None
         for path in self._made if failed else ():
@@ -242,21 +245,21 @@ class Store:
         tidy(self.parent)
 
     def begin(self):
-        """An empty directory for the new tree, and a place for its tarball."""
+        """Create an empty directory for the new tree, and a place for its tarball."""
         if os.path.lexists(self.work):  # of a run that was killed, or of another tree
             remove_tree(self.work)
         os.mkdir(self.work, 0o700)
         os.mkdir(self.tree, 0o700)
 
     def add(self, final):
-        """Give the finished tree its name: after a power cut it is whole, or not there."""
+        """Give the finished tree its name: after a power failure it is complete, or absent."""
         _call("syncfs", self._lock)
         if os.path.isdir(final):  # damaged
             os.rename(final, aside(self.path, final))
         os.rename(self.tree, final)
 
     def name(self, dest, digest, former):
-        """Let ``dest`` lead to a tree. A directory in its place goes to the path ``former`` at the same moment."""
+        """Point ``dest`` to a tree. A directory in its place moves to the path ``former`` atomically."""
         link = former or os.path.join(self.path, "link")
         with contextlib.suppress(FileNotFoundError):
             os.unlink(link)  # of a run that was killed
@@ -269,7 +272,7 @@ class Store:
 
 
 def _claim(tree, locks):
-    """Keep starts of containers from a tree; whether none has a use for it already: see launcher.start.hold."""
+    """Lock a tree against starts of containers. Return whether none uses it: see launcher.start.hold."""
     try:
         opened = os.open(tree, OPEN)
     except NotADirectoryError:  # a link that a killed run has left
@@ -283,7 +286,7 @@ def _claim(tree, locks):
 
 
 def refuse_foreign(parent):
-    """Raise NotOwnedError where something else lies in the place of a store."""
+    """Raise NotOwnedError where something else is in the place of a store."""
     path = os.path.join(parent, NAME)
     if os.path.lexists(path) and (os.path.islink(path) or not os.path.isdir(path) or os.lstat(path).st_uid != 0):
         raise NotOwnedError(path, "is where root filesystems have to be unpacked, and was not made by this collection",
@@ -291,11 +294,11 @@ def refuse_foreign(parent):
 
 
 def exchange(one, other):
-    """Let two names change places at one moment."""
+    """Exchange two names atomically."""
     _call("renameat2", AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE)
 
 
 def _call(function, *arguments):
-    """Call a function of the C library that Python has none for."""
+    """Call a function of the C library that Python does not offer."""
     if getattr(ctypes.CDLL(None, use_errno=True), function)(*arguments) != 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Unpacks the tarball of a root file system, and trusts nothing in it.
+"""Unpack the tarball of a root filesystem, and trust nothing in it.
 
 Python's own filters do not fit: ``data`` refuses the absolute symlinks that Alpine is full of and strips setuid bits,
 the others let too much through. The rule here: whatever is written is written into a directory that the tarball itself
@@ -36,29 +36,30 @@ DIRECTORY, FILE, SYMLINK, HARDLINK = "directory", "file", "symlink", "hard link"
 
 
 class TarballError(Exception):
-    """Why a tarball cannot be unpacked, in words that go on after its name."""
+    """Report why a tarball cannot be unpacked, as text that follows its name."""
 
 
 class Hashed:
-    """A file, and the SHA-256 of what has been read of it."""
+    """Read a file, and hash what was read with SHA-256."""
 
     def __init__(self, file):
         self._file, self._digest = file, hashlib.sha256()
 
     def read(self, size=-1):
+        """Return the next bytes of the file."""
         data = self._file.read(size)
         self._digest.update(data)
         return data
 
     def sha256(self):
-        """The digest of the whole file."""
+        """Return the digest of the whole file, in hexadecimal."""
         while self.read(CHUNK):
             pass
         return self._digest.hexdigest()
 
 
 class Stream:
-    """The unpacked stream of a gzip file, forward only: an archive that makes tarfile go in circles ends here."""
+    """Decompress a gzip file, forward only: an archive that makes tarfile loop ends here."""
 
     def __init__(self, file):
         self._gzip = gzip.GzipFile(fileobj=file, mode="rb")
@@ -66,9 +67,11 @@ class Stream:
         self.last = b""  # what the last read gave
 
     def tell(self):
+        """Return the position in the decompressed stream."""
         return self._at
 
     def read(self, size=-1):
+        """Return the next bytes of the decompressed stream. Raise TarballError."""
         if not 0 <= size <= LONGEST_READ:
             raise TarballError("has a header of an impossible length")
         try:
@@ -81,6 +84,7 @@ class Stream:
         return self.last
 
     def seek(self, position, whence=os.SEEK_SET):
+        """Skip forward to a position. Raise TarballError."""
         if whence != os.SEEK_SET or position < self._at:
             raise TarballError("has a member that begins before the one in front of it")
         while self._at < position and self.read(min(CHUNK, position - self._at)):
@@ -88,7 +92,7 @@ class Stream:
         return self._at
 
     def finish(self):
-        """Read to the end, so that gzip's own checksum is looked at."""
+        """Read to the end, so that gzip verifies its checksum. Raise TarballError."""
         if self.last != bytes(512):
             raise TarballError("is cut short or damaged: there is no end of archive where it should be")
         rest = 0
@@ -99,7 +103,7 @@ class Stream:
 
 
 def members(file):
-    """(archive, member) for each member in turn."""
+    """Yield (archive, member) for each member in turn. Raise TarballError."""
     stream: Any = Stream(file)  # all that tarfile asks of one that it reads
     with reasons(), tarfile.open(fileobj=stream, mode="r:", encoding="utf-8", errors="surrogateescape") as opened:
         archive: Any = opened  # some of its attributes have no types
@@ -113,7 +117,7 @@ def members(file):
 
 @contextlib.contextmanager
 def reasons():
-    """What tarfile raises about a bad archive, as TarballError."""
+    """Raise what tarfile raises about a bad archive as TarballError."""
     try:
         yield
     except tarfile.TarError as error:
@@ -123,7 +127,7 @@ def reasons():
 
 
 class Tree:
-    """Judges members one after the other, knowing what came before. ``judged`` is what came of each, in the archive's order."""
+    """Judge members in the archive's order. ``judged`` holds (path, target of a hard link or None) of each."""
 
     def __init__(self, room: Optional[int] = None):
         self.room, self.size, self.text = room, 0, 0
@@ -131,7 +135,7 @@ class Tree:
         self.judged: List[Tuple[bytes, Optional[bytes]]] = []
 
     def add(self, member: tarfile.TarInfo) -> Tuple[bytes, Optional[bytes]]:
-        """The path of a member, and that of the one which it is a hard link to. Raises TarballError."""
+        """Return (path, target of a hard link or None) of a member. Raise TarballError."""
         kind, path, target = _kind(member), _path(member.name, "a member"), None
         name, known = path.decode("utf-8", "backslashreplace") or ".", self.kinds.get(path)
         if known and not known == kind == DIRECTORY:
@@ -154,7 +158,7 @@ class Tree:
         return path, target
 
     def _place(self, name, path, kind):
-        """Note a member and the directories above it. Of what is known, all that is above is known."""
+        """Record a member and the directories above it; those above a recorded path are recorded."""
         while path not in self.kinds:
             self.kinds[path] = kind
             self.text += len(path)
@@ -173,7 +177,7 @@ class Tree:
 
 
 def _path(text, what):
-    """A path in its shortest form; that of the root is empty."""
+    """Return a normalized path; that of the root is empty. Raise TarballError."""
     raw = text.encode("utf-8", "surrogateescape")
     names = [name for name in raw.split(b"/") if name not in (b"", b".")]
     if raw.startswith(b"/"):
@@ -186,7 +190,7 @@ def _path(text, what):
 
 
 def _judge_symlink(name, path, target):
-    """An absolute target is resolved inside of the container; a relative one must not climb out on the host."""
+    """Raise TarballError for a relative target that would climb out on the host; an absolute one is resolved in the container."""
     if not target or "\0" in target or len(target.encode("utf-8", "surrogateescape")) > LONGEST_TARGET:
         raise TarballError(f"has the symlink {name} with an impossible target")
     depth = path.count(b"/")
@@ -205,7 +209,7 @@ def _kind(member):
 
 
 class Writer:
-    """Writes members below a directory, to paths that a Tree has judged."""
+    """Write members below a directory, to paths that a Tree has judged."""
 
     def __init__(self, path):
         self._top = os.open(path, DESCRIPTOR)
@@ -214,16 +218,18 @@ class Writer:
     def __enter__(self):
         return self
 
-    def __exit__(self, *unused):
+    def __exit__(self, *_exception):
         os.close(self._top)
 
     def make_directory(self, path):
+        """Create a directory, and those above it."""
         if path not in self._directories:
             self.make_directory(path.rpartition(b"/")[0])
             os.mkdir(path, 0o700, dir_fd=self._top)
             self._directories[path] = None
 
     def write(self, path, member, target, data):
+        """Write one member: ``target`` is what it is a hard link to, ``data`` the contents of a file."""
         self.make_directory(path if member.isdir() else path.rpartition(b"/")[0])
         if member.isdir():
             self._directories[path] = member
@@ -241,7 +247,7 @@ class Writer:
                 _own(file, member)
 
     def finish(self):
-        """Give directories their owners, modes and times, which change as long as something is made in them."""
+        """Set owners, modes and times of directories, which change as long as something is created in them."""
         for path, member in self._directories.items():
             file = os.open(path or b".", DESCRIPTOR, dir_fd=self._top)
             try:
@@ -269,18 +275,21 @@ def _times(member):
 
 @reasons()
 def inspect(file: Any, room: Optional[int] = None) -> Tree:
-    """The judged Tree of a tarball. Raises TarballError where it cannot be unpacked into ``room`` bytes. Writes nothing."""
+    """Return the Tree that has judged a tarball.
+
+    Raise TarballError where it cannot be unpacked into ``room`` bytes. Write nothing.
+    """
     tree = Tree(room)
-    for unused, member in members(file):
+    for _archive, member in members(file):
         tree.add(member)
     return tree
 
 
 @reasons()
 def unpack(file: Any, path: str, tree: Tree) -> None:
-    """Unpack into an empty directory which nobody else can reach. Raises TarballError, where what is in it is to be removed.
+    """Unpack into an empty directory which nobody else can reach. Raise TarballError; the caller then removes the directory.
 
-    ``tree`` is a new one, or has judged these members: the digest of the file tells whether it was these.
+    ``tree`` is a new one, or has judged these members: the digest of the file proves that they are the same.
     """
     judged = iter(tuple(tree.judged))
     with Writer(path) as writer:
