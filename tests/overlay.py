@@ -29,4 +29,4 @@ def overlay(variables, *leaving, **play):
 
 def part(variables, host, **play):
     """The items of one host, by module."""
-    return overlay(variables, host, **play).part(host)
+    return overlay(variables, host, **play).host_plan(host)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Plan or set up one host by the module topology, and say in the role's words what that module says in its own."""
+"""Plan or configure one host by the module topology, and report in terms of the role's variables."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ ARGUMENTS = {"parts": {"type": "dict", "required": True}, "apply": {"type": "boo
 
 class ActionModule(ActionBase):
     def run(self, tmp=None, task_vars=None):
+        """Apply the host's plan, or predict it. Return the module's result. Raise AnsibleActionFail for a host of another group."""
         super().run(tmp, task_vars)
-        unused, arguments = self.validate_argument_spec(ARGUMENTS)
+        _result, arguments = self.validate_argument_spec(ARGUMENTS)
         host = task_vars["inventory_hostname"]
         if host not in arguments["parts"]:
             group = self._templar.template(task_vars["overlay_group"])
@@ -36,9 +37,9 @@ class ActionModule(ActionBase):
         return self._planned(part, arguments, task_vars)
 
     def _planned(self, part, arguments, task_vars):
-        """What a real run will do, in check mode the prediction itself.
+        """Return what a real run will do; in check mode, the prediction itself.
 
-        A host that leaves holds up no others: what is wrong with it is said when its turn has come.
+        A host that leaves holds up no others: its errors are reported when its turn has come.
         """
         host, predicting = task_vars["inventory_hostname"], self._task.check_mode
         try:
@@ -66,7 +67,7 @@ class ActionModule(ActionBase):
 
     @staticmethod
     def _lacking(result, allowed, install, predicting):
-        """Programs or libraries are missing on the host: to be installed, or a failure that says what to do."""
+        """Return the packages to install for missing programs or libraries, or a failure with the remedy."""
         if allowed and install and not predicting:
             return {"changed": False, "pending": False, "install": result["missing"], "msg": result["msg"]}
         remedy = ("" if allowed and not predicting else ". A real run installs it; without it, check mode cannot tell what else "
@@ -78,23 +79,23 @@ class ActionModule(ActionBase):
 
 
 def _mtus(host, part, result):
-    """The MTU of each network's tunnel on the host: by default what its own underlay leaves, which no other host knows."""
+    """Return the MTU of each network's tunnel on the host: by default what its own underlay leaves, which no other host knows."""
     tunnels = () if part["leaves"] else result.get("observed", {}).get("vxlan_link", ())
     return {"mtus": [{"host": host, "network": f"VNI {tunnel['vni']} of the group {part['topology']['use']}", "mtu": tunnel["mtu"]}
                      for tunnel in tunnels]}
 
 
 def _met_elsewhere(host, left, path, carriers):
-    """The failure where what is left on the host has an address that the inventory gives to another host.
+    """Return a failure where what is left on the host has an address that the inventory gives to another host.
 
-    Only here both are known. It is a refusal, since what is sent to the address would go to either of the two.
+    Only here both are known. It is an error, because what is sent to the address would reach either of the two.
     """
     if not any(each["vnis"] for each in left):
         return {}
     with open(os.path.join(os.path.dirname(path), carriers), encoding="utf-8") as file:
         known = json.load(file)
-    met = [f"{address}, which is that of {owner} on {other}, {each['item']} still has on {host} (VNI {vni})"
-           for each in left for vni in each["vnis"] for address in each["addresses"]
+    met = [f"{address}, which is that of {owner} on {other}, {link['item']} still has on {host} (VNI {vni})"
+           for link in left for vni in link["vnis"] for address in link["addresses"]
            for other, owner in [known.get(str(vni), {}).get(address, (host, None))] if other != host]
     return {"failed": True, "msg": (
         f"overlay_bridge_address or overlay_containers.address: {'; '.join(met)}. "

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Work out the overlay once, for all hosts. Its result is as small as the number of hosts: their parts are files, since what
-one task registers for all hosts is among the variables of each, and is templated there at each mention."""
+"""Plan the overlay once, for all hosts.
+
+The result is as small as the number of hosts: their plans are files, because what one task registers for all hosts is among the
+variables of each, and is templated there at each mention.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +28,12 @@ class ActionModule(ActionBase):
     _requires_connection = False
 
     def run(self, tmp=None, task_vars=None):
+        """Write the plan of each host of the batch to a file.
+
+        Return ``parts``, {host: path}. Raise AnsibleActionFail for mistakes.
+        """
         super().run(tmp, task_vars)
-        unused, arguments = self.validate_argument_spec(ARGUMENTS)
+        _result, arguments = self.validate_argument_spec(ARGUMENTS)
         mistakes = Mistakes()
         overlays = self._overlays(Settings(self._task, self._loader, task_vars), task_vars, mistakes)
         if mistakes:
@@ -42,7 +49,7 @@ class ActionModule(ActionBase):
                 parts[host] = os.path.join(directory, str(len(parts)))
                 with open(parts[host], "w", encoding="utf-8") as file:
                     file.write(_pings(overlay, host) if arguments["pings"] else _part(overlay, host, carriers))
-        left_out = sorted({host for overlay, unused in overlays for host in overlay.present}.difference(
+        left_out = sorted({host for overlay, _hosts in overlays for host in overlay.present}.difference(
             task_vars["ansible_play_hosts_all"])) if arguments["pings"] else ()
         warnings = [f"The run leaves out {', '.join(left_out)}: nothing is tried from there"] if left_out else []
         strategy = self._task.get_play().strategy
@@ -53,7 +60,7 @@ class ActionModule(ActionBase):
 
     @staticmethod
     def _overlays(settings, task_vars, mistakes):
-        """Each overlay that hosts of this batch are in, with those hosts."""
+        """Return (Overlay, hosts of this batch) of each group that hosts of this batch are in."""
         groups, read = {}, {}
         for host in task_vars["ansible_play_batch"]:
             groups.setdefault(settings.one(host, "overlay_group"), []).append(host)
@@ -78,7 +85,7 @@ class ActionModule(ActionBase):
 
 def _part(overlay, host, carriers):
     settings = overlay.settings[host]
-    return json.dumps({"topology": topology(settings, overlay.part(host)), "leaves": settings["overlay_state"] == "absent",
+    return json.dumps({"topology": topology(settings, overlay.host_plan(host)), "leaves": settings["overlay_state"] == "absent",
                        "install": settings["overlay_install_packages"], "carriers": carriers})
 
 

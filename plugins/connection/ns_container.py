@@ -85,7 +85,7 @@ VIA = "ansible_ns_container_via"  # the hosts on the way to a host that is a con
 
 
 class Connection(ConnectionBase):
-    """A command on the container's host that begins with ``ns-container exec``; the rest is the host's own connection."""
+    """Run ``ns-container exec`` on the container's host, by the host's own connection."""
 
     transport = "fromscratch.containers.ns_container"
     has_pipelining = True
@@ -94,7 +94,7 @@ class Connection(ConnectionBase):
     _variables, _templar, _task_keys = {}, None, None
 
     def _resolve_option_variables(self, variables, templar):
-        """Where Ansible shows a connection all variables, those of other hosts among them."""
+        """Keep all variables, which Ansible shows to a connection here, those of other hosts among them."""
         self._variables, self._templar = variables, templar
         return super()._resolve_option_variables(variables, templar)
 

@@ -135,7 +135,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable):
         return self.inventory.groups[name].get_hosts()
 
     def _variables(self, host):
-        """What the sources that were read before know of a host."""
+        """Return the variables of a host from the sources that were read before."""
         groups = sort_groups({self.inventory.groups["all"], *host.get_groups()})
         found = {}
         for known, owners in (get_group_vars(groups), groups), (host.get_vars(), [host]):
@@ -144,11 +144,11 @@ class InventoryModule(BaseInventoryPlugin, Constructable):
         return {**combine_vars(found, self._vars), "groups": self._groups()}
 
     def _groups(self):
-        """As playbooks know them: the names of the hosts of each group."""
+        """Return the hosts of each group as playbooks know them, {group: list of names}."""
         return {name: [host.name for host in group.get_hosts()] for name, group in self.inventory.groups.items()}
 
     def _containers(self, hosts):
-        """The variables of all containers, by name."""
+        """Return the variables of all containers, by name. Raise AnsibleParserError."""
         found = {}
         for host, variables in hosts.items():
             self.templar.available_variables = variables
@@ -167,7 +167,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable):
         return found
 
     def _ask(self, hosts):
-        """The states of the containers of each host that answers."""
+        """Return the states of the containers of each host that answers, {host: {container: state}}."""
         asked, states = {}, {}
         with ThreadPoolExecutor(constants.DEFAULT_FORKS) as pool:
             for name, variables in hosts.items():
@@ -196,8 +196,10 @@ class InventoryModule(BaseInventoryPlugin, Constructable):
 
 
 def _group_names(owners):
-    """The group of each host and network. Ansible takes letters, digits and '_' there: where two become the same by that, those
-    that had to be changed get a hash of what they were."""
+    """Return the group name of each host and network.
+
+    Ansible accepts letters, digits and '_': where two names become the same, those that were changed get a hash of the original.
+    """
     plain = {owner: to_safe_group_name(f"{PREFIXES[owner[0]]}_{owner[1]}", force=True, silent=True) for owner in owners}
     names = list(plain.values())
     return {owner: name if names.count(name) == 1 or name == f"{PREFIXES[owner[0]]}_{owner[1]}"
@@ -205,13 +207,13 @@ def _group_names(owners):
 
 
 def _containers_of(host, containers, networks):
-    """The variables of each container of a host. Raises OptionError."""
+    """Yield the variables of each container of a host. Raise OptionError."""
     default = _named(NETWORKS, networks)[0]["name"] if networks else "overlay"
-    for each in _named(CONTAINERS, containers):
+    for item in _named(CONTAINERS, containers):
         yield {"ansible_connection": CONNECTION, "ansible_ns_container_host": host,
-               "ansible_ns_container_name": validate.thing_name(f"{CONTAINERS}.name", each["name"]),
-               "container_host": host, "container_network": each.get("network") or default,
-               "container_addresses": [*filter(None, [each.get("address")]), *(each.get("addresses") or [])]}
+               "ansible_ns_container_name": validate.thing_name(f"{CONTAINERS}.name", item["name"]),
+               "container_host": host, "container_network": item.get("network") or default,
+               "container_addresses": [*filter(None, [item.get("address")]), *(item.get("addresses") or [])]}
 
 
 def _named(option, items):

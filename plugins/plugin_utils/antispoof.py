@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The table of nftables' family bridge, as text: a port of a bridge belongs to its container, and sends as that or not at all.
+"""Render the nftables table of family bridge: a bridge port belongs to its container, which sends under no other identity.
 
-Whoever may use raw sockets inside can write any frame. What comes in by the host end of a container's veth pair has to have
-its MAC, and as sender in ARP, IPv4 and IPv6 one of its addresses; it announces nobody else as a neighbour, and is neither a
-router nor a DHCP server. All else is dropped and counted. Nothing is asked of frames that come in by other ports, such as the
-tunnel: there it was their own host that had to ask. The host's own frames come in by no port.
+A container with raw sockets can write any frame. What enters by the host end of its veth pair must have its MAC, and as sender in
+ARP, IPv4 and IPv6 one of its addresses; it advertises no other neighbour, and is neither a router nor a DHCP server. All else is
+dropped and counted. Frames that enter by other ports, such as the VXLAN link, are not checked: their own host did. The host's own
+frames enter by no port.
 
-Sets by interface are looked up at the same cost for any number of containers. The target of neighbour discovery is no key
-of a set in all releases of nft, so that each port has a chain of its own for it, which a map leads to.
+Sets by interface are looked up at the same cost for any number of containers. The target of neighbour discovery cannot be a key of
+a set in all releases of nft, so each port has a chain of its own for it, which a map selects.
 
 Pure functions of the host that ``overlay`` has checked.
 """
@@ -26,7 +26,7 @@ FAMILY = "bridge"
 
 
 class Port(NamedTuple):
-    """The host end of a container's veth pair, and what may come in by it."""
+    """Hold the host end of a container's veth pair, and what may enter by it."""
 
     link: str
     mac: str
@@ -34,11 +34,12 @@ class Port(NamedTuple):
     networks: Tuple[Any, ...]  # whose packets it may forward
 
     def of(self, version):
+        """Return the addresses of an IP version."""
         return [address for address in self.addresses if address.version == version]
 
 
 def allowed_address(option, value):
-    """An address that a container may have beside its own, or a network, whose packets it may forward."""
+    """Return the ip_network that a container may use beside its own addresses, or forward packets of. Raise OptionError."""
     try:
         found = ipaddress.ip_network(value) if isinstance(value, str) else None
     except ValueError:
@@ -50,7 +51,7 @@ def allowed_address(option, value):
 
 
 def port(container):
-    """The port of a container of the role."""
+    """Return the Port of a container of the role."""
     link, mac = derived_ifname("ve-", container["name"]), identity.own_mac("veth", None, None, container["addresses"])
     allowed = container["allowed_addresses"]
     single = [net.network_address for net in allowed if net.prefixlen == net.max_prefixlen]
@@ -61,30 +62,30 @@ def port(container):
 
 
 def link_local(mac):
-    """The address that the kernel makes of a MAC by itself (EUI-64)."""
+    """Return the address that the kernel derives from a MAC (EUI-64)."""
     number = int(mac.replace(":", ""), 16)
     return ipaddress.IPv6Address((0xfe80 << 112) | ((number >> 24 ^ 0x020000) << 40) | 0xfffe << 24 | number & 0xffffff)
 
 
 def rules(here):
-    """What stands between the braces of the table; None where no port of the host is held to its container."""
+    """Return the body of the table, or None where no port of the host is restricted to its container."""
     ports = [port(each) for each in here.containers if here.networks[each["network"]].antispoof]
     if not ports:
         return None
     routers = [each for each in ports if each.networks]
     forwarded = [f"iifname vmap @{PREFIX}routers"] if routers else []
     return "\n".join([
-        members("ports", "ifname", [f'"{each.link}"' for each in ports]),
-        members("macs", "ifname . ether_addr", [f'"{each.link}" . {each.mac}' for each in ports]),
+        members("ports", "ifname", [f'"{own.link}"' for own in ports]),
+        members("macs", "ifname . ether_addr", [f'"{own.link}" . {own.mac}' for own in ports]),
         # A probe asks whether an address is in use, as the sender 0.0.0.0, and changes nobody's table.
         members("arp_senders", "ifname . ether_addr . ipv4_addr", [
-            f'"{each.link}" . {each.mac} . {address}' for each in ports for address in [*each.of(4), "0.0.0.0"]]),
-        members("ipv4_sources", "ifname . ipv4_addr", [f'"{each.link}" . {address}' for each in ports for address in each.of(4)]),
-        members("ipv6_sources", "ifname . ipv6_addr", [f'"{each.link}" . {address}' for each in ports for address in each.of(6)]),
+            f'"{own.link}" . {own.mac} . {address}' for own in ports for address in [*own.of(4), "0.0.0.0"]]),
+        members("ipv4_sources", "ifname . ipv4_addr", [f'"{own.link}" . {address}' for own in ports for address in own.of(4)]),
+        members("ipv6_sources", "ifname . ipv6_addr", [f'"{own.link}" . {address}' for own in ports for address in own.of(6)]),
         chain("ipv6_whole", IPV6_WHOLE),
-        *[chain(f"router_{each.link}", sources(each)) for each in routers],
+        *[chain(f"router_{own.link}", sources(own)) for own in routers],
         *[ways("routers", routers, "router_")] * bool(routers),
-        *[chain(f"neighbour_{each.link}", neighbour(each)) for each in ports],
+        *[chain(f"neighbour_{own.link}", neighbour(own)) for own in ports],
         ways("neighbours", ports, "neighbour_"),
         chain("discovery", DISCOVERY),
         chain("ipv6", [*IPV6, *forwarded, "counter drop"]),
@@ -96,17 +97,18 @@ def rules(here):
 
 
 def members(name, kind, elements):
-    """A set."""
+    """Return a set with its elements."""
     return "\n".join([f"set {PREFIX}{name} {{", f"type {kind}", *[f"elements = {{ {', '.join(elements)} }}"] * bool(elements), "}"])
 
 
 def ways(name, ports, chains):
-    """A map that leads each port to its own chain."""
+    """Return a map from each port to its own chain."""
     elements = ", ".join(f'"{each.link}" : goto {PREFIX}{chains}{each.link}' for each in ports)
     return f"map {PREFIX}{name} {{\ntype ifname : verdict\nelements = {{ {elements} }}\n}}"
 
 
 def chain(name, lines):
+    """Return a chain."""
     return "\n".join([f"chain {PREFIX}{name} {{", *lines, "}"])
 
 
@@ -147,11 +149,11 @@ DISCOVERY = ["ip6 nexthdr != 58 counter drop",
 
 
 def neighbour(own):
-    """The rules for what a port says of neighbours, and asks about them.
+    """Return the rules for the neighbour discovery of a port.
 
-    The target stands behind the 8 bytes of the ICMPv6 header. An advertisement, and the question whether an address is taken,
-    which comes from ``::``, is about an address of its own. Behind the target may stand its MAC as the only option: type, length
-    and MAC are the last 8 of 32 bytes. The question may have other options, as nobody learns anything from it.
+    The target follows the 8 bytes of the ICMPv6 header. An advertisement, and a duplicate address detection, which comes from
+    ``::``, is about an address of its own. The target may be followed by the port's MAC as the only option: type, length and MAC
+    are the last 8 of 32 bytes. A detection may have other options, as nobody learns anything from it.
     """
     mine = f"{{ {', '.join(f'{int(address):#034x}' for address in own.of(6))} }}"
     mac = own.mac.replace(":", "")
@@ -164,7 +166,7 @@ def neighbour(own):
 
 
 def sources(own):
-    """The rules for the packets that a container forwards. It answers as a neighbour for its own addresses only."""
+    """Return the rules for the packets that a container forwards. It answers as a neighbour for its own addresses only."""
     lines = []
     for version, word, verdict in ((4, "ip", "accept"), (6, "ip6", f"goto {PREFIX}ipv6_whole")):
         nets = [net for net in own.networks if net.version == version]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The table of nftables of one host, as text: who may send frames, networks apart from each other, the way out and in.
+"""Render the nftables table of one host: peers that may send frames, isolation of networks, outbound access and published ports.
 
 Pure functions of the hosts that ``overlay`` has checked.
 """
@@ -20,7 +20,7 @@ METADATA = {"ip": "169.254.169.254", "ip6": "fd00:ec2::254"}  # where clouds han
 
 
 class Publish(NamedTuple):
-    """A port of the host that leads to one of a container: ``address`` is the host's, None for each that it has."""
+    """Hold a published port: ``address`` is the host's, or None for all of them."""
 
     address: str
     port: int
@@ -29,7 +29,7 @@ class Publish(NamedTuple):
 
 
 def publish(option, value):
-    """``[ADDRESS:]PORT:INNER_PORT[/tcp|/udp]``, as Docker writes it."""
+    """Return the Publish of ``[ADDRESS:]PORT:INNER_PORT[/tcp|/udp]``, as Docker writes it. Raise OptionError."""
     if isinstance(value, int) and value >= 60:  # YAML 1.1 takes digits with colons for a number of base 60
         raise OptionError(option, value,
                           f"it is a number, as which YAML reads {value // 60}:{value % 60} without quotes: put it in "
@@ -53,20 +53,21 @@ def publish(option, value):
 
 
 def rules(hosts, here, guard):
-    """What stands between the braces of the table; None where a host needs none."""
+    """Return the body of the table, or None where a host needs none."""
     networks = list(here.networks.values())
     out = [network for network in networks if network.egress]
     chains, forwarded = [], []
     if guard:
-        chains.append(chain("strangers", "filter hook input priority -10", strangers(hosts, here)))
-        chains.append(chain("other_networks", "filter hook input priority -10", others(here)))
-        forwarded += passing_frames(hosts) + [line for network in networks if not network.egress for line in closed(network)]
-        forwarded += between(out)
-    forwarded += [line for network in out for line in leaving(network) + answers_only(network)]
+        chains.append(chain("strangers", "filter hook input priority -10", peer_filter(hosts, here)))
+        chains.append(chain("other_networks", "filter hook input priority -10", foreign_address_filter(here)))
+        forwarded += transit_filter(hosts)
+        forwarded += [line for network in networks if not network.egress for line in closed_network(network)]
+        forwarded += network_isolation(out)
+    forwarded += [line for network in out for line in egress_filter(network) + ingress_filter(network)]
     chains.append(chain("forward", "filter hook forward priority -10", forwarded))
     if out:
         chains.append(chain("source", "nat hook postrouting priority srcnat", [line for each in out for line in masquerade(each)]))
-        published = [(each, one) for each in here.containers for one in each["publish"]]
+        published = [(container, port) for container in here.containers for port in container["publish"]]
         chains.append(chain("published", "nat hook prerouting priority dstnat", [to_container(*each) for each in published]))
         chains.append(chain("published_here", "nat hook output priority -100",
                             [f"ip daddr != 127.0.0.0/8 {to_container(*each)}" for each in published]))
@@ -74,21 +75,24 @@ def rules(hosts, here, guard):
 
 
 def chain(name, hook, lines):
-    """A chain at a hook; none where it would be empty."""
+    """Return a base chain with its hook, or an empty string without rules."""
     return "\n".join([f"chain {PREFIX}{name} {{", f"type {hook}; policy accept;", *lines, "}"]) if lines else ""
 
 
 def frames(network):
-    """Match frames of a network. The VNI is the 24 bits behind the UDP header and the flags; frames of other VNIs may be those
-    of other programs, and find no link of ours."""
+    """Return the match of a network's frames.
+
+    The VNI is the 24 bits behind the UDP header and the flags; frames of other VNIs may be those of other programs, and find no
+    link of this overlay.
+    """
     return f"udp dport {network.port} @th,96,24 {network.vni}"
 
 
-def strangers(hosts, here):
-    """Take frames of the networks from their peers only: VXLAN itself takes them from anybody, at all addresses of the host.
+def peer_filter(hosts, here):
+    """Return the rules that accept frames of the networks from their peers only: VXLAN itself accepts them from any source.
 
-    A peer's address can be forged, in a container of this host as well. So it counts only on a device that leads to that peer
-    by the host's own routes, of which there may be several; a bridge of ours and the loopback device never do.
+    A peer's address can be forged, in a container of this host as well. So it counts only on a device that leads to that peer by
+    the host's own routes, of which there may be several; never on a bridge of the overlay or the loopback device.
     """
     never = listed("lo", *(network.bridge for network in here.networks.values()))
     lines = []
@@ -102,9 +106,12 @@ def strangers(hosts, here):
     return lines
 
 
-def passing_frames(hosts):
-    """Route frames to a host of the overlay for nobody but another one: what is sent on with the host's own address in place
-    of the sender's (masquerade) would count as a frame of this host, who is a peer."""
+def transit_filter(hosts):
+    """Return the rules that forward frames to a host of the overlay from its peers only.
+
+    What is forwarded with the host's own address in place of the sender's (masquerade) would count as a frame of this host, which
+    is a peer.
+    """
     networks = {}
     for host in hosts.values():
         for network in host.networks.values():
@@ -118,17 +125,23 @@ def passing_frames(hosts):
 
 
 def family_of(network):
-    """The word for the address family of the tunnel."""
+    """Return nft's keyword for the address family of the tunnel."""
     return "ip6" if ":" in network.underlay_ip else "ip"
 
 
 def listed(*names):
-    """A set of interfaces. Their names have been checked: nft knows no way to write a quotation mark, and takes ``*`` for any."""
+    """Return a set of interfaces.
+
+    Their names have been checked: nft cannot express a quotation mark, and takes ``*`` as a wildcard.
+    """
     return f"""{{ {", ".join(f'"{name}"' for name in names)} }}"""
 
 
-def others(here):
-    """A host has all its addresses on all its links; on a bridge, those of another network's bridge are not answered."""
+def foreign_address_filter(here):
+    """Return the rules that drop what enters by a network's bridge for the host's address in another network.
+
+    A host accepts all its addresses on all its links.
+    """
     lines = []
     for network in here.networks.values():
         own = {each.split("/")[0] for each in network.addresses}
@@ -140,22 +153,21 @@ def others(here):
     return lines
 
 
-def closed(network):
-    """Route nothing out of a network without a way out, and nothing into it, whoever has made the host a router."""
+def closed_network(network):
+    """Return the rules that forward nothing out of or into a network without outbound access, whoever made the host a router."""
     return [f'iifname "{network.bridge}" oifname != "{network.bridge}" counter drop',
             f'iifname != "{network.bridge}" oifname "{network.bridge}" counter drop']
 
 
-def between(networks):
-    """Route nothing from one network with a way out to another, not even to what is published there."""
+def network_isolation(networks):
+    """Return the rules that forward nothing from one network with outbound access to another, not even to published ports."""
     bridges = [network.bridge for network in networks]
     return [f'iifname "{bridge}" oifname {listed(*(each for each in bridges if each != bridge))} counter drop'
             for bridge in bridges if len(bridges) > 1]
 
 
-def leaving(network):
-    """Of a network, what goes out is IPv4 of its own addresses, which get that of the host; and not to where the host's
-    credentials are."""
+def egress_filter(network):
+    """Return the rules for what leaves a network: IPv4 of its own addresses, and nothing to the metadata service."""
     source = f'iifname "{network.bridge}"'
     refused = [f"{source} {family} daddr {address} counter reject with icmpx type admin-prohibited"
                for family, address in METADATA.items() if not network.metadata]
@@ -164,24 +176,28 @@ def leaving(network):
 
 
 def own_addresses(network):
-    """The IPv4 addresses of a network, to match."""
+    """Return the IPv4 subnets of a network as a set."""
     return f"{{ {', '.join(str(each) for each in network.subnets(4))} }}"
 
 
-def answers_only(network):
-    """From outside, containers get answers to what they asked, and what is published."""
+def ingress_filter(network):
+    """Return the rules for what enters a network: replies, and what is published."""
     into = f'iifname != "{network.bridge}" oifname "{network.bridge}"'
     return [f"{into} ct state established,related accept", f"{into} ct status dnat accept", f"{into} counter drop"]
 
 
 def masquerade(network):
-    """Also towards the network itself, where a container uses the port that another of its neighbours publishes."""
+    """Return the rules that replace a container's address by the host's.
+
+    Also towards the network itself, where a container uses a port that a neighbour publishes.
+    """
     source = f"ip saddr {own_addresses(network)}"
     return [f'{source} oifname != "{network.bridge}" counter masquerade',
             f'{source} oifname "{network.bridge}" ct status dnat counter masquerade']
 
 
 def to_container(container, port):
+    """Return the rule that translates a published port to a container's address."""
     address = next(each for each in container["addresses"] if ":" not in each).split("/")[0]
     return (f"fib daddr type local {f'ip daddr {port.address} ' if port.address else ''}"
             f"{port.protocol} dport {port.port} counter dnat ip to {address}:{port.inner_port}")

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""A container's host, reached by the host's own connection: the plugin, the options and the become of its variables."""
+"""Run commands on a container's host by the host's own connection: its plugin, its options and its become method."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ NOT_ROOT = "not root"
 
 
 class Host:
-    """``name`` is what messages call it; ``variables`` are the host's, and those that need it are templated here."""
+    """Connect to a host. ``name`` is what messages call it; ``variables`` are the host's, of which those needed are templated here.
+
+    Raise AnsibleError for a connection or become plugin that does not exist or cannot pipeline.
+    """
 
     def __init__(self, name, variables, templar, play_context, task_keys=None):
         self.name = name
@@ -40,7 +43,7 @@ class Host:
         self._connection._connect()
 
     def _become(self, variables, templar, password):
-        """How the host's own tasks would become root there; None where they need not, or do not."""
+        """Return the become plugin with which the host's own tasks would become root, or None where they need or use none."""
         if self._user() == "root" or not boolean(templar.template(variables.get("ansible_become", False))):
             return None
         method = templar.template(variables.get("ansible_become_method", constants.DEFAULT_BECOME_METHOD))
@@ -59,9 +62,9 @@ class Host:
             return self._connection.default_user
 
     def run(self, command, data=None):
-        """Run a shell command as root, on ``data`` or nothing as its standard input; exit status, output and errors.
+        """Run a shell command as root, with ``data`` or nothing as its standard input. Return (exit status, output, errors).
 
-        The shell stays, as ssh takes the end of its command by a signal for one of the connection.
+        The shell is not replaced by the command, as ssh takes a command killed by a signal for a broken connection.
         """
         words = f'[ "$(id -u)" = 0 ] || {{ echo {NOT_ROOT} >&2; exit {REFUSED}; }}; ' \
                 f"{{ {command}; }}{'' if data else ' </dev/null'}; exit $?"
@@ -76,7 +79,9 @@ class Host:
         return code, out.removeprefix(f"{become.success}\n".encode()) if become else out, err
 
     def reset(self):
+        """Reset the connection."""
         self._connection.reset()
 
     def close(self):
+        """Close the connection."""
         self._connection.close()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A whole overlay, worked out from inventory variables: what each host has to hold, and whether the hosts fit together.
+"""Plan a whole overlay from inventory variables: what each host has to hold, and whether the hosts fit together.
 
 Pure functions of data. The only place that knows all hosts at once; the modules know one.
 """
@@ -30,7 +30,7 @@ CONTAINER_OPTIONS = ("rootfs", "command", "env", "hostname", "workdir", "layer",
 
 @dataclass
 class Network:
-    """One VNI as one host sees it. ``addresses`` are those of the host's bridge."""
+    """Hold one VNI as one host sees it. ``addresses`` are those of the host's bridge."""
 
     name: str
     vni: int
@@ -49,7 +49,7 @@ class Network:
     addresses: List[str] = field(default_factory=list)
 
     def subnets(self, version):
-        """Those that the bridge is in, in the order of its addresses; one address by itself, such as a VIP, is none."""
+        """Return the subnets of the bridge, in the order of its addresses; a single address, such as a VIP, is none."""
         nets = (ipaddress.ip_interface(each).network for each in self.addresses)
         return list(dict.fromkeys(net for net in nets if net.version == version and net.prefixlen < net.max_prefixlen))
 
@@ -62,30 +62,32 @@ class Host:
 
 
 class Mistakes:
-    """What is wrong with the variables, each once, with the hosts that it is about."""
+    """Collect the mistakes in the variables, each once, with the hosts that it concerns."""
 
     def __init__(self):
         self._hosts = {}
 
     def add(self, sentence, *hosts):
+        """Add a mistake, a sentence, with its hosts."""
         self._hosts.setdefault(sentence, []).extend(hosts)
 
     @contextlib.contextmanager
     def of(self, host):
-        """Add a ModuleError of the block as one of the host."""
+        """Add a ModuleError of the block as a mistake of the host."""
         try:
             yield
         except ModuleError as problem:
             self.add(str(problem), host)
 
     def about(self, host):
+        """Return whether any mistake concerns the host."""
         return any(host in hosts for hosts in self._hosts.values())
 
     def __bool__(self):
         return bool(self._hosts)
 
     def sentences(self):
-        """The mistakes as sentences, each beginning with its hosts."""
+        """Return the mistakes as sentences, each beginning with its hosts."""
         return [f"{_listed(hosts)}: {sentence}" if hosts else sentence for sentence, hosts in self._hosts.items()]
 
 
@@ -94,10 +96,9 @@ def _listed(hosts, most=5):
 
 
 class Overlay:
-    """The overlay of all hosts whose ``settings`` are given, each the values of all variables of the role by name.
+    """Plan the overlay of all hosts whose ``settings`` are given, each a dict of all variables of the role.
 
-    Hosts with the state absent are nobody's peers, and only what they hold themselves is known of them: of those in
-    ``leaving``, no others.
+    Hosts with the state absent are nobody's peers, and are planned by what they hold themselves: those in ``leaving``, no others.
     """
 
     def __init__(self, settings, mistakes, leaving=()):
@@ -107,20 +108,20 @@ class Overlay:
                 self.present[name] = _host(name, values, mistakes)
             elif name in leaving:
                 self._leaving[name] = _host(name, values, mistakes)
-        for sentence in _misfits(self.present):
+        for sentence in _conflicts(self.present):
             mistakes.add(sentence)
 
-    def part(self, name):
-        """The items of a host, by module."""
+    def host_plan(self, name):
+        """Return the options of M(topology) that describe a host, {kind: list of items}."""
         hosts, here = self._seen_by(name)
         return _items(hosts, here, self.settings[name])
 
     def pings(self, name):
-        """(namespace or "-" for the host itself, from, to, address) for all that a host and its containers have to reach."""
+        """Return (namespace or "-" for the host, source, destination, address) of all that a host and its containers reach."""
         return list(_pings(*self._seen_by(name))) if name in self.present else []
 
     def carriers(self):
-        """By VNI and address, the host that carries it, and what there."""
+        """Return the host that holds each address, and what there, as {VNI: {address: (host, owner)}}."""
         found = {}
         for host in self.present.values():
             for network, address, owner in _carried(host):
@@ -133,7 +134,7 @@ class Overlay:
 
 
 def topology(settings, part):
-    """The options of M(topology) for a host: its part and what its settings say of itself alone."""
+    """Return the options of M(topology) for a host: its plan, and what its settings say of itself alone."""
     archive = {"dest": "rootfs", "state": "state", "version": "rootfs_version", "src": "rootfs_src",
                "checksum": "rootfs_checksum", "mirror": "rootfs_mirror"}
     return {"alpine_rootfs": [{option: settings[f"overlay_{name}"] for option, name in archive.items()
@@ -142,7 +143,7 @@ def topology(settings, part):
 
 
 def _host(name, values, mistakes):
-    """A host, of what is right of it."""
+    """Return a Host with what is valid of its settings; add the rest to the mistakes."""
     networks, containers = {}, []
     flat = {key: values[f"overlay_{key}"] for key in NETWORK}
     described = values["overlay_networks"] or [{"name": "overlay"}]
@@ -166,7 +167,7 @@ def _host(name, values, mistakes):
 
 @contextlib.contextmanager
 def _named_within(variable, own):
-    """Name a variable as an option of the list that holds it, where it is given there."""
+    """Name a variable in an OptionError as an option of the list that holds it, where it is given there."""
     try:
         yield
     except OptionError as error:
@@ -199,7 +200,7 @@ def _checked_egress(network):
 
 
 def _addresses(option, first, more):
-    """One address and further ones as a list, in canonical form."""
+    """Return one address and further ones as a list, in canonical form. Raise OptionError."""
     return ([addressing.interface_address(option, first)] if first is not None else []) + [
         addressing.interface_address(f"{option}es", each) for each in more or []]
 
@@ -210,16 +211,18 @@ def _check_container(container, networks):
         raise OptionError("overlay_containers.network", container["network"],
                           f"container {container['name']} names a network that is not one of {', '.join(networks)}")
     container["addresses"] = _addresses("overlay_containers.address", container["address"], container.get("addresses"))
-    for each in container["addresses"]:
-        _check_subnet(container["name"], ipaddress.ip_interface(each), networks[container["network"]])
-    container["allowed_addresses"] = [antispoof.allowed_address("overlay_containers.allowed_addresses", each)
-                                      for each in container.get("allowed_addresses") or []]
+    for address in container["addresses"]:
+        _check_subnet(container["name"], ipaddress.ip_interface(address), networks[container["network"]])
+    container["allowed_addresses"] = [antispoof.allowed_address("overlay_containers.allowed_addresses", address)
+                                      for address in container.get("allowed_addresses") or []]
     container["publish"] = [firewall.publish("overlay_containers.publish", each) for each in container.get("publish") or []]
 
 
 def _check_subnet(name, address, network):
-    """An address of a container is in a subnet of its bridge, and says so by its prefix length: else one of them asks for the
-    other on the link, and the other answers by a route, or not at all."""
+    """Raise OptionError for a container's address that is in no subnet of its bridge, or has another prefix length.
+
+    Else one of them would resolve the other on the link, and the other would reply by a route, or not at all.
+    """
     option, subnets = "overlay_containers.address", network.subnets(address.version)
     if address.network in subnets or not any((":" in each) == (address.version == 6) for each in network.addresses):
         return
@@ -236,28 +239,29 @@ def _check_subnet(name, address, network):
 
 
 def _check_published(networks, containers):
-    """Only a network with a way out has one in; and a port leads to one container."""
+    """Raise OptionError for a published port without outbound access, without an IPv4 address, or of two containers."""
     taken = {}
     for container in containers:
-        for each in container["publish"]:
+        for published in container["publish"]:
             if not networks[container["network"]].egress:
-                raise OptionError("overlay_containers.publish", each.port, f"the network {container['network']} of container "
+                raise OptionError("overlay_containers.publish", published.port, f"the network {container['network']} of container "
                                   f"{container['name']} has no way in or out: set overlay_egress")
             if all(":" in address for address in container["addresses"]):
-                raise OptionError("overlay_containers.publish", each.port, f"container {container['name']} has no IPv4 address")
-            if each.protocol == "udp" and each.port in {network.port for network in networks.values()}:
-                raise OptionError("overlay_containers.publish", each.port, "it is the UDP port of VXLAN itself")
-            for address in {each.address, None} if each.address else {key[0] for key in taken} | {None}:
-                other = taken.get((address, each.port, each.protocol))
+                raise OptionError("overlay_containers.publish", published.port,
+                                  f"container {container['name']} has no IPv4 address")
+            if published.protocol == "udp" and published.port in {network.port for network in networks.values()}:
+                raise OptionError("overlay_containers.publish", published.port, "it is the UDP port of VXLAN itself")
+            for address in {published.address, None} if published.address else {key[0] for key in taken} | {None}:
+                other = taken.get((address, published.port, published.protocol))
                 if other:
-                    raise OptionError("overlay_containers.publish", each.port,
+                    raise OptionError("overlay_containers.publish", published.port,
                                       f"containers {other} and {container['name']} both have "
-                                      f"this {each.protocol} port of the host")
-            taken[each.address, each.port, each.protocol] = container["name"]
+                                      f"this {published.protocol} port of the host")
+            taken[published.address, published.port, published.protocol] = container["name"]
 
 
-def _misfits(hosts):
-    """What each host by itself cannot know, in words."""
+def _conflicts(hosts):
+    """Yield what no host can know by itself, as sentences."""
     underlays, names, firsts = {}, {}, {}
     for host in hosts.values():
         for network in host.networks.values():
@@ -292,7 +296,7 @@ def _misfits(hosts):
 
 
 def _subnets_apart(hosts):
-    """The first subnet of a family is that of all hosts of a network; further ones may be one host's, but cut none in two."""
+    """Yield conflicts of subnets: the first of a family is that of all hosts of a network; others may differ, but not overlap."""
     known = {}  # whose each subnet is, in the order of the hosts, by network and IP version
     for host in hosts.values():
         for network in host.networks.values():
@@ -321,7 +325,7 @@ def _subnets_apart(hosts):
 
 
 def _overlapping_egress(host):
-    """What comes back from outside is routed by its address alone."""
+    """Yield networks of a host that share addresses: replies from outside are routed by their address alone."""
     networks = list(host.networks.values())
     for at, one in enumerate(networks):
         for other in networks[at + 1:]:
@@ -332,16 +336,17 @@ def _overlapping_egress(host):
 
 
 def _carried(host):
-    """(network, address, whose it is in words) of all that is on the overlay of a host."""
+    """Yield (network, address, owner in words) of all that is on the overlay of a host."""
     for network in host.networks.values():
         yield from ((network.name, address.split("/")[0], f"the bridge of {host.name}") for address in network.addresses)
-    for each in host.containers:
-        yield from ((each["network"], address.split("/")[0], f"container {each['name']}") for address in each["addresses"])
+    for container in host.containers:
+        yield from ((container["network"], address.split("/")[0], f"container {container['name']}")
+                    for address in container["addresses"])
 
 
 def _taken_twice(hosts):
     owners = {}
-    for network, address, owner in (each for host in hosts.values() for each in _carried(host)):
+    for network, address, owner in (entry for host in hosts.values() for entry in _carried(host)):
         if (network, address) in owners:
             yield (f"overlay_bridge_address or overlay_containers.address: the address {address} in the network {network} is "
                    f"that of {owners[network, address]} and of {owner}: give each its own")
@@ -349,16 +354,16 @@ def _taken_twice(hosts):
 
 
 def _items(hosts, here, settings):
-    """The lists that the modules take, all of one host."""
+    """Return the lists of items of one host, {kind: list}."""
     bridges, tunnels, veths, containers, names, sysctls, passages = [], [], [], [], [], [], []
     for network in here.networks.values():
         # Whatever hangs on the tunnel can carry no more than the tunnel.
         mtu = {"mtu": network.mtu} if network.mtu else {
             "underlay": network.underlay_ip, **({"underlay_device": network.device} if network.device else {})}
         members = [each for each in here.containers if each["network"] == network.name]
-        pairs = [{"name": derived_ifname("ve-", each["name"]), "container": each["name"],
-                  "addresses": each["addresses"], **_gateway(network, each), **mtu}
-                 for each in members]
+        pairs = [{"name": derived_ifname("ve-", member["name"]), "container": member["name"],
+                  "addresses": member["addresses"], **_gateway(network, member), **mtu}
+                 for member in members]
         peers, neighbours = _forwarding(hosts, here, network)
         veths += pairs
         # With br_netfilter on, a container that uses its own published port gets its frames back by the port that they came from.
@@ -387,19 +392,19 @@ def _items(hosts, here, settings):
 
 
 def _published(here, settings):
-    """The ports of the host that lead to containers, for the host to say whether it can lend them."""
-    return [{"port": each.port, "protocol": each.protocol, **_given(each._asdict(), "address"),
+    """Return the published ports of the host, for it to check that they are free."""
+    return [{"port": published.port, "protocol": published.protocol, **_given(published._asdict(), "address"),
              "over": settings["overlay_publish_over"]}
-            for container in here.containers for each in container["publish"]]
+            for container in here.containers for published in container["publish"]]
 
 
 def table(family, rules):
-    """The options of a table that a host has, or has no more."""
+    """Return the options of a table that a host has, or no longer has."""
     return {"name": firewall.TABLE, "family": family, **({"rules": rules} if rules else {"state": "absent"})}
 
 
 def _gateway(network, container):
-    """The container's own, or the bridge where that leads out."""
+    """Return a container's gateway: its own, or the bridge where that has outbound access."""
     own = next((each for each in container["addresses"] if ":" not in each), None)
     if container.get("gateway") is None and network.egress and own:
         subnet = ipaddress.ip_interface(own).network
@@ -408,13 +413,13 @@ def _gateway(network, container):
 
 
 def _names(hosts, network):
-    """The files by which containers of a network find each other by name, and others by DNS."""
+    """Return the files by which containers of a network resolve each other's names, and others by DNS."""
     files = []
     if network.names:
         lines = ["127.0.0.1 localhost", "::1 localhost"]
-        lines += [" ".join([address.split("/")[0], each["name"], *{each.get("hostname") or each["name"]} - {each["name"]}])
-                  for host in hosts.values() for each in host.containers if each["network"] == network.name
-                  for address in each["addresses"]]
+        lines += [" ".join([address.split("/")[0], member["name"], *{member.get("hostname") or member["name"]} - {member["name"]}])
+                  for host in hosts.values() for member in host.containers if member["network"] == network.name
+                  for address in member["addresses"]]
         files.append({"network": network.name, "file": HOSTS, "lines": lines})
     if network.egress:
         servers = {"lines": [f"nameserver {each}" for each in network.dns]} if network.dns else {}
@@ -423,25 +428,25 @@ def _names(hosts, network):
 
 
 def _binds(container, files):
-    """Its own, and the files of its network where nothing else is bound there."""
+    """Return a container's binds, with the files of its network where nothing else is bound there."""
     own = container.get("binds") or []
     taken = {each["dest"] for each in own}
-    added = [{"source": path(each["network"], each["file"]), "dest": f"/etc/{each['file']}", "read_only": True}
-             for each in files if f"/etc/{each['file']}" not in taken]
+    added = [{"source": path(file["network"], file["file"]), "dest": f"/etc/{file['file']}", "read_only": True}
+             for file in files if f"/etc/{file['file']}" not in taken]
     return {"binds": [*own, *added]} if own or added else {}
 
 
 def _forwarding(hosts, here, network):
-    """How frames find the peers of a network: options of the VXLAN link, and the neighbours of the bridge.
+    """Return (options of the VXLAN link, neighbours of the bridge) by which frames reach the peers of a network.
 
-    By learning, each frame for an unknown address is copied to every peer. Static, each address of each peer stands in
-    the tables beforehand, which a MAC that is derived from an address allows; nothing is copied, and nobody is asked.
+    With learning, each frame to an unknown address is flooded to every peer. Static, each address of each peer is in the forwarding
+    and neighbour tables beforehand, which a MAC that is derived from an address allows; nothing is flooded, and nobody is asked.
     """
-    others = [host for host in hosts.values() if host is not here and network.name in host.networks]
+    peers = [host for host in hosts.values() if host is not here and network.name in host.networks]
     if network.forwarding == LEARNING:
-        return {"remotes": [host.networks[network.name].underlay_ip for host in others], "fdb": [], "flood": True}, []
+        return {"remotes": [host.networks[network.name].underlay_ip for host in peers], "fdb": [], "flood": True}, []
     entries, neighbours = [], []
-    for host in others:
+    for host in peers:
         there = host.networks[network.name]
         carriers = [("bridge", there.addresses)] if there.addresses else []
         carriers += [("veth", each["addresses"]) for each in host.containers if each["network"] == network.name]
@@ -458,11 +463,11 @@ def _pings(hosts, here):
     for netns, source, network, addresses in sources:
         families = {":" in each for each in addresses}
         for host in hosts.values():
-            for each in host.containers:
-                if each["network"] == network and each["name"] != source:
-                    for address in each["addresses"]:
+            for container in host.containers:
+                if container["network"] == network and container["name"] != source:
+                    for address in container["addresses"]:
                         if (":" in address) in families:
-                            yield [netns, source, each["name"], address.split("/")[0]]
+                            yield [netns, source, container["name"], address.split("/")[0]]
 
 
 def _given(values, *names):

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The variables of the role, read for each host of the inventory as a task on that host would see them.
+"""Read the variables of the role for each host of the inventory, as a task on that host would see them.
 
-The role's argument specification is the one place that knows their names, types and defaults. Ansible's own check of it is
-made once for each host and converts nothing for later; here every value gets its type, whatever way it was given.
+The role's argument specification is the one place that knows their names, types and defaults. Ansible validates it once for each
+host and keeps no converted values; here every value gets its type, whatever way it was given.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ class Settings:
         self._options = options(loader)
 
     def one(self, host, name):
-        """A single variable of a host; None where it has none."""
+        """Return a single variable of a host, or None."""
         variables, templar = self._context(host)
         return templar.template(variables.get(name))
 
     def read(self, host):
-        """All settings of a host with their types, and what is wrong with them in words."""
+        """Return (all settings of a host with their types, its mistakes as sentences)."""
         variables, templar = self._context(host)
         given, mistakes = {}, []
         for name in sorted(name for name in variables if str(name).startswith(PREFIX)):
@@ -60,13 +60,13 @@ class Settings:
 
 
 def options(loader):
-    """The specification of the role's variables."""
+    """Return the argument specification of the role's variables."""
     found = loader.load_from_file(str(SPECIFICATION))["argument_specs"][ENTRY]["options"]
     return {name: _from_afar(spec) for name, spec in found.items()}
 
 
 def typed(given, known):
-    """All variables with their types and defaults, and what is wrong with those given in words."""
+    """Return (all variables with their types and defaults, the mistakes in those given as sentences)."""
     listed = {name: as_listed(value, known.get(name, {})) for name, value in given.items()}
     result = ArgumentSpecValidator(known).validate(listed)
     return {name: as_given(listed.get(name), value, known.get(name, {}))
@@ -74,7 +74,7 @@ def typed(given, known):
 
 
 def _from_afar(spec):
-    """A path is one of the host's: ``~`` and variables of the environment are not expanded here."""
+    """Return a specification without paths: ``~`` and environment variables are the host's, and not expanded here."""
     changed: Dict[str, Any] = {"type": "str"} if spec.get("type") == "path" else {}
     if spec.get("elements") == "path":
         changed["elements"] = "str"
@@ -84,13 +84,14 @@ def _from_afar(spec):
 
 
 def misspelt(name, known):
+    """Return the sentence for a variable that the role does not have."""
     near = difflib.get_close_matches(name, known, 1)
     return f"{name}: the role has no such variable: " + (
         f"did you mean {near[0]}?" if near else f"names that begin with {PREFIX} are the role's, give your own another beginning")
 
 
 def plain(value):
-    """The value without what newer releases of Ansible know of where it comes from, which messages would show."""
+    """Return a value without the tags by which newer releases of Ansible track its origin, and which messages would show."""
     if isinstance(value, dict):
         return {str(key): plain(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
@@ -99,7 +100,7 @@ def plain(value):
 
 
 def as_listed(value, spec):
-    """A string where a list is meant as a list of one, as Ansible would split it at its commas."""
+    """Return a string where a list is expected as a list of one; Ansible would split it at commas."""
     if spec.get("type") == "list" and isinstance(value, str):
         value = [value]
     if "options" in spec:
@@ -111,7 +112,7 @@ def as_listed(value, spec):
 
 
 def as_given(given, value, spec):
-    """The validated value without the options of items that were left out: one that was given as None is not one of them."""
+    """Return a validated value without the options that its items do not give; one given as None stays."""
     if "options" not in spec:
         return value
     if isinstance(value, list):
@@ -124,7 +125,7 @@ def as_given(given, value, spec):
 
 
 def _cause(error):
-    """What went wrong at the bottom, without the way there."""
+    """Return the message of the innermost error."""
     while isinstance(error.__cause__, AnsibleError):
         error = error.__cause__
     return getattr(error, "message", None) or str(error)

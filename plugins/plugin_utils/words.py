@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The variable of the role behind each option of M(topology): what a host finds wrong with an option is mended there."""
+"""Map each option of M(topology) to the role's variable behind it, where a mistake that a host finds is corrected."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ VARIABLES = {
 
 
 def variable(option):
-    """The role's variable behind an option that is written with its kind, such as ``vxlan_link.vni``; None where there is none."""
-    kind, unused, rest = option.partition(".")
+    """Return the role's variable behind an option such as ``vxlan_link.vni``, or None."""
+    kind, _dot, rest = option.partition(".")
     if kind == "ns_container" and rest:
         return VARIABLES.get(option) or f"overlay_containers.{rest}"
     name = rest.partition(".")[0] or kind
@@ -53,7 +53,7 @@ def variable(option):
 
 
 def in_the_roles_words(result):
-    """The result of the module with the role's variable in place of the option that its message begins with."""
+    """Return the module's result with the role's variable in place of the option that its message begins with."""
     option, message = result.get("option"), result.get("msg", "")
     named = variable(option) if result.get("failed") and option else None
     if not named or not message.startswith(f"{option}: "):

@@ -286,7 +286,7 @@ def _ulimit(name: str, value: Any) -> Ulimit:
 # What is recorded of a container: all that its bundle is made from.
 RECORDED = tuple(field.name for field in fields(Container)
                  if field.name not in ("bundle", "namespace", "lo", "service", "enabled", "state", "exit_status", "output", "pid",
-                                      "owner"))
+                                       "owner"))
 ESSENTIAL = ("name", "rootfs", "command", "env", "binds", "tmpfs", "userns", "capabilities")
 
 

@@ -30,7 +30,7 @@ def two():
     return {"h1": host(1, "a", antispoof=False), "h2": host(2, "b")}
 
 
-def of(variables, name, call=Overlay.part, **play):
+def of(variables, name, call=Overlay.host_plan, **play):
     return call(overlay(variables, name, **play), name)
 
 
@@ -267,7 +267,7 @@ def test_a_second_subnet_of_a_family_and_an_address_by_itself():
         of(hosts, "h2")
 
 
-def test_all_misfits_are_told_at_once():
+def test_all_conflicts_are_reported_at_once():
     hosts = {"h1": host(1, "a"), "h2": host(2, "a", underlay_ip="172.31.0.1", port=1)}
     with pytest.raises(ModuleError) as found:
         of(hosts, "h1")
