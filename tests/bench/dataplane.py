@@ -18,7 +18,8 @@ import sys
 
 from ansible_collections.fromscratch.containers.plugins.module_utils.network import namespaces
 
-from ..kernel.conftest import Scene, run_module, sh
+from ..kernel.support.modules import run_module
+from ..kernel.support.namespaces import Scene, sh
 from ..overlay import part
 
 ROUNDS = 15

@@ -12,9 +12,8 @@ from ansible_collections.fromscratch.containers.plugins.module_utils.firewall im
 from ansible_collections.fromscratch.containers.plugins.module_utils.network import namespaces
 
 from ..overlay import part
-from . import frames
-from .conftest import Scene, js, run_module, sh
-from .frames import (
+from .support import frames
+from .support.frames import (
     ADVERTISEMENT,
     ALL_NODES,
     ALL_NODES_MAC,
@@ -36,6 +35,8 @@ from .frames import (
     ipv4,
     ipv6,
 )
+from .support.modules import run_module
+from .support.namespaces import Scene, js, sh
 
 pytestmark = pytest.mark.skipif(nftables.nft() is None, reason="nft is not installed")
 

@@ -20,13 +20,14 @@ from ansible_collections.fromscratch.containers.plugins.module_utils.container.l
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.guard import PROGRAM
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.record import RUN, STATE
 
-from . import test_ns_container
-from .conftest import run_module, sh
-from .remote import python_rootfs
-from .test_isolation import in_terminal
-from .test_ns_container import act, eventually, inside, launcher, log, members, pid, run_in
+from .support.containers import act, inside, launcher, log, pid, run_in
+from .support.modules import run_module
+from .support.namespaces import sh
+from .support.processes import eventually, members
+from .support.remote import python_rootfs
+from .support.terminals import in_terminal
 
-host = test_ns_container.host  # a fixture, for each test here
+pytestmark = pytest.mark.usefixtures("host")
 
 SECRET = "of the host alone"  # noqa: S105 (no password)
 HOST = {"userns": "host"}

@@ -26,9 +26,11 @@ from ansible_collections.fromscratch.containers.plugins.module_utils.host.topolo
 from ansible_collections.fromscratch.containers.plugins.module_utils.network import namespaces
 
 from ..conftest import ROOT
-from . import test_alpine_rootfs as tarballs
-from .conftest import MODULES, Scene, js, run_module, sh
-from .faces import different, lasting
+from .support.bad_tarballs import BAD
+from .support.faces import different, lasting
+from .support.modules import MODULES, run_module
+from .support.namespaces import Scene, js, sh
+from .support.tarballs import GOOD, packed
 
 ROOTFS = "/var/lib/rootfs/alpine"
 MAC, ZERO = "02:00:00:00:00:09", "00:00:00:00:00:00"
@@ -459,7 +461,7 @@ class Place:
 def place(apart, rootfs, tmp_path_factory):
     scene = Scene()
     netns = scene.netns()
-    tarball = tarballs.packed(tmp_path_factory.mktemp("tarball") / "rootfs.tar.gz", *tarballs.GOOD)
+    tarball = packed(tmp_path_factory.mktemp("tarball") / "rootfs.tar.gz", *GOOD)
     with namespaces.entered(netns):
         yield Place(apart, netns, rootfs, tarball)
     apart.clear()
@@ -628,5 +630,5 @@ def test_the_numbers(place, capsys):
     counts = {**{module: len(rows) for module, rows in TABLE.items()}, "overlay": len(ROLE)}
     with capsys.disabled():
         print(f"\nbad inputs: {sum(counts.values())} rows ({', '.join(f'{name} {count}' for name, count in counts.items())}); "
-              f"bad tarballs: {len(tarballs.BAD)} kinds")
-    assert sum(counts.values()) >= 60 and len(tarballs.BAD) >= 15
+              f"bad tarballs: {len(BAD)} kinds")
+    assert sum(counts.values()) >= 60 and len(BAD) >= 15

@@ -17,14 +17,15 @@ from ansible_collections.fromscratch.containers.plugins.module_utils.firewall im
 from ansible_collections.fromscratch.containers.plugins.module_utils.host import boot, managers
 from ansible_collections.fromscratch.containers.plugins.module_utils.network import namespaces
 
-from .conftest import js, run_module, sh
-from .faces import different
-from .test_commands import HERE, absent, machines, wanted, with_containers  # noqa: F401 (a fixture) # pylint: disable=unused-import
+from .support.equal_hosts import HERE, absent, wanted, with_containers
+from .support.faces import different
+from .support.modules import run_module
+from .support.namespaces import js, sh
 
 pytestmark = pytest.mark.skipif(nftables.nft() is None, reason="nft is not installed")
 
 
-def test_one_that_has_failed_is_forgotten_as_well(machines):  # noqa: F811
+def test_one_that_has_failed_is_forgotten_as_well(machines):
     machine, failed = machines(True), Path("/run/systemd/failed", boot.NAME)
     with namespaces.entered(machine.name):
         run_module("topology", **wanted())
@@ -37,7 +38,7 @@ def test_one_that_has_failed_is_forgotten_as_well(machines):  # noqa: F811
         assert not failed.exists()
 
 
-def test_it_comes_after_what_makes_or_flushes_chains_and_before_the_containers(machines, tarball):  # noqa: F811
+def test_it_comes_after_what_makes_or_flushes_chains_and_before_the_containers(machines, tarball):
     with namespaces.entered(machines(True).name):
         run_module("topology", **with_containers(tarball, {"name": "c1", "state": "stopped"}))
         after = {path: [each for line in Path(path).read_text(encoding="utf-8").splitlines() if line.startswith("After=")
@@ -47,7 +48,7 @@ def test_it_comes_after_what_makes_or_flushes_chains_and_before_the_containers(m
     assert boot.NAME in after[service.TEMPLATE]
 
 
-def test_the_script_makes_all_of_the_network_from_nothing(machines):  # noqa: F811
+def test_the_script_makes_all_of_the_network_from_nothing(machines):
     machine = machines(True)
 
     def picture():
@@ -66,7 +67,7 @@ def test_the_script_makes_all_of_the_network_from_nothing(machines):  # noqa: F8
         assert after == before, different(before, after)
 
 
-def test_the_script_waits_for_the_address_of_the_underlay(machines):  # noqa: F811
+def test_the_script_waits_for_the_address_of_the_underlay(machines):
     machine = machines(True)
     with namespaces.entered(machine.name):
         run_module("topology", **wanted())
@@ -83,7 +84,7 @@ def test_the_script_waits_for_the_address_of_the_underlay(machines):  # noqa: F8
 
 
 @pytest.mark.parametrize("when", ["ExecStartPost", "ExecReload", "ExecStopPost"])
-def test_what_flushes_all_rules_brings_ours_back(machines, when):  # noqa: F811
+def test_what_flushes_all_rules_brings_ours_back(machines, when):
     with namespaces.entered(machines(True).name):
         run_module("topology", **wanted(forward=[]))
         rules = sh("nft -s list ruleset")
@@ -93,7 +94,7 @@ def test_what_flushes_all_rules_brings_ours_back(machines, when):  # noqa: F811
         assert len(lines) == 1 and sh("nft -s list ruleset") == rules != ""
 
 
-def test_a_container_that_was_started_by_hand_gets_into_its_unit_which_is_said(machines, tarball, monkeypatch):  # noqa: F811
+def test_a_container_that_was_started_by_hand_gets_into_its_unit_which_is_said(machines, tarball, monkeypatch):
     """What the program that stands in for systemd has started is in a unit."""
     unit, program = service.unit("c1"), f"setsid {PROGRAM} start --unit c1 </dev/null >/dev/null 2>&1"
     monkeypatch.setattr(service, "runs_in_unit", lambda name, pid: Path(f"/run/systemd/active/{service.unit(name)}").exists())
@@ -112,7 +113,7 @@ def test_a_container_that_was_started_by_hand_gets_into_its_unit_which_is_said(m
 
 
 @pytest.mark.parametrize("listens", [False, True])
-def test_of_udev_without_systemd_its_socket_is_asked(machines, listens):  # noqa: F811
+def test_of_udev_without_systemd_its_socket_is_asked(machines, listens):
     """The file of a socket outlives who has listened on it."""
     machine = machines(False)
     for path in "/usr/bin/udevadm", "/usr/bin/systemd-udevd":

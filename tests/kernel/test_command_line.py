@@ -17,12 +17,13 @@ from ansible_collections.fromscratch.containers.plugins.module_utils.container.l
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.options import VERBS
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.record import STATE
 
-from . import test_ns_container
-from .conftest import run_module, sh
-from .test_isolation import in_terminal
-from .test_ns_container import UNTIL_TOLD, act, end, eventually, inside, launcher, pid, take_away
+from .support.containers import UNTIL_TOLD, act, end, inside, launcher, pid, take_away
+from .support.modules import run_module
+from .support.namespaces import sh
+from .support.processes import eventually
+from .support.terminals import in_terminal
 
-host = test_ns_container.host  # a fixture, for each test here
+pytestmark = pytest.mark.usefixtures("host")
 
 
 def run(*words, **options):
@@ -30,6 +31,7 @@ def run(*words, **options):
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.usefixtures("container_runtime")
 @pytest.mark.parametrize("userns", ["auto", "host"])
 def test_exec_as_another_user_elsewhere_and_with_variables(rootfs, userns):
     act(name="c1", rootfs=rootfs, userns=userns, env={"GIVEN": "by the container"})
@@ -81,6 +83,7 @@ def test_a_user_of_its_own(rootfs):
     assert inside("id -u") == "1000"
 
 
+@pytest.mark.usefixtures("container_runtime")
 def test_list_and_status(rootfs, scene):
     act(config=[{"name": "c1", "rootfs": rootfs}, {"name": "c2", "rootfs": rootfs, "state": "stopped"}])
     sh("ip -n c1 link add eth0 type bridge", "ip -n c1 address add 10.0.0.100/24 dev eth0")
@@ -92,6 +95,7 @@ def test_list_and_status(rootfs, scene):
     assert run("status", "c1", "c2")[0] == 3
 
 
+@pytest.mark.usefixtures("container_runtime")
 def test_logs_and_wait(rootfs):
     act(name="c1", rootfs=rootfs, command=["sh", "-c", f"echo one; echo two; {UNTIL_TOLD}; exit 5"])
     assert run("logs", "c1")[1] == "one\ntwo\n" and run("logs", "-n1", "c1")[1] == "two\n"
@@ -103,6 +107,7 @@ def test_logs_and_wait(rootfs):
     assert run("wait", "c2") == (0, "ended\n", "")
 
 
+@pytest.mark.usefixtures("container_runtime")
 @pytest.mark.parametrize("userns", ["auto", "host"])
 def test_cp(rootfs, tmp_path, userns):
     act(name="c1", rootfs=rootfs, userns=userns)
@@ -121,6 +126,7 @@ def test_cp(rootfs, tmp_path, userns):
         assert run("cp", *words)[0] == 125
 
 
+@pytest.mark.usefixtures("container_runtime")
 def test_signals_reach_the_command(rootfs):
     act(name="c1", rootfs=rootfs)
     with trapping() as command:
@@ -149,6 +155,7 @@ def trapping():
                             stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.usefixtures("container_runtime")
 def test_a_terminal_where_there_is_one(rootfs):
     act(name="c1", rootfs=rootfs)
     look = "tty; [ -t 0 ] && [ -t 1 ] && echo yes; echo $TERM; : >/dev/tty && echo controlling; stty size"

@@ -7,7 +7,6 @@ import hashlib
 import os
 import shlex
 import subprocess
-import sys
 
 import pytest
 from ansible.errors import AnsibleError
@@ -19,11 +18,10 @@ from ansible_collections.fromscratch.containers.plugins.module_utils.container.l
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.record import running as running_pid
 
 from ..conftest import ROOT
-from .conftest import run_module
-from .remote import WORDS, Remote, lab_host, python_rootfs, run_tasks, settings
+from .support.modules import run_module
+from .support.remote import OURS, WORDS, Remote, lab_host, python_rootfs, run_tasks, settings
 
 BINARY = bytes(range(256)) * 1000 + b"\r\n\0end"
-OURS = {"ansible_connection": "fromscratch.containers.ns_container", "ansible_python_interpreter": sys.executable}
 
 
 @pytest.fixture(scope="module")

@@ -16,14 +16,14 @@ from ansible_collections.fromscratch.containers.plugins.module_utils.container.l
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.spec import MASKED, READ_ONLY
 
 from ..conftest import ROOT
-from . import test_ns_container
-from .conftest import sh
-from .test_ns_container import act, eventually, launcher, log
+from .support.containers import act, launcher, log
+from .support.namespaces import sh
+from .support.processes import eventually
 
 sys.path.insert(0, str(ROOT / "scripts/isolation"))
 import syscalls
 
-host = test_ns_container.host  # a fixture, for each test here
+pytestmark = pytest.mark.usefixtures("host")
 
 LOOK = """
 cut -d' ' -f4-6,7- /proc/self/mountinfo | sed 's/^/mount /'

@@ -13,62 +13,14 @@ from ansible_collections.fromscratch.containers.plugins.module_utils.container.l
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.record import running as running_pid
 from ansible_collections.fromscratch.containers.plugins.module_utils.firewall import nftables, sysctl
 from ansible_collections.fromscratch.containers.plugins.module_utils.host import names
-from ansible_collections.fromscratch.containers.plugins.module_utils.network import namespaces
 
-from ..overlay import part
-from .conftest import run_module, sh
+from .support.egress import HERE, OUTSIDE, SENT_TO_IPTABLES, reaches
+from .support.modules import run_module
+from .support.namespaces import sh
 
-OUTSIDE = "198.51.100.1"
-HERE = "198.51.100.2"
 CONF = Path("/proc/sys/net/ipv4/conf")
-SENT_TO_IPTABLES = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 
 pytestmark = pytest.mark.skipif(nftables.nft() is None, reason="nft is not installed")
-
-
-class Machine:
-    """A host in a namespace of its own, which this thread is in, and a namespace beyond its network card."""
-
-    def __init__(self, scene, rootfs):
-        self.name, self.outside, self.rootfs = scene.netns(), scene.netns(), rootfs
-        sh(f"ip -n {self.outside} link add out0 type veth peer name enX0 netns {self.name}",
-           f"ip -n {self.outside} address add {OUTSIDE}/24 dev out0", f"ip -n {self.outside} link set out0 up",
-           f"ip -n {self.name} address add {HERE}/24 dev enX0", f"ip -n {self.name} link set enX0 up",
-           f"ip -n {self.name} route add default via {OUTSIDE}")
-
-    def part(self, *containers, **variables):
-        """What the role would pass on."""
-        own = {"overlay_underlay_ip": HERE, "overlay_bridge_address": "10.0.0.1/24", "overlay_containers": [
-            {"name": name, "address": f"10.0.0.{at}/24", **more} for at, (name, more) in enumerate(containers, 11)],
-            **{f"overlay_{key}": value for key, value in variables.items()}}
-        return part({"here": own}, "here", overlay_rootfs=self.rootfs)
-
-    def run(self, *containers, check=False, **variables):
-        return run_module("topology", check=check, prune=True, **self.part(*containers, **variables))
-
-    def converge(self, *containers, **variables):
-        """A real run, as check mode predicts it, and nothing left for a second one."""
-        predicted = self.run(*containers, check=True, **variables)
-        made = self.run(*containers, **variables)
-        assert not made.failed, made.msg
-        assert (made.changes, made.commands, made.diff) == (predicted.changes, predicted.commands, predicted.diff)
-        assert self.run(*containers, **variables).changes == []
-        return made
-
-
-@pytest.fixture
-def machine(apart, scene, rootfs):
-    made = Machine(scene, rootfs)
-    with namespaces.entered(made.name):
-        yield made
-    scene.close()
-    scene.names.clear()
-    apart.clear()
-
-
-def reaches(netns, address):
-    return subprocess.run(["ip", "netns", "exec", netns, "ping", "-q", "-c1", "-W1", address], check=False,
-                          stdout=subprocess.DEVNULL).returncode == 0
 
 
 def says(netns, address, port):

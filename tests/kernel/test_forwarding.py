@@ -16,8 +16,9 @@ import pytest
 from ansible_collections.fromscratch.containers.plugins.module_utils.network import iproute2, namespaces, operations
 
 from ..overlay import part
-from .conftest import js, run_module, sh
-from .faces import lasting
+from .support.faces import lasting
+from .support.modules import run_module
+from .support.namespaces import js, sh
 
 
 class Mesh:

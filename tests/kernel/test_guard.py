@@ -17,8 +17,9 @@ from ansible_collections.fromscratch.containers.plugins.module_utils.firewall im
 from ansible_collections.fromscratch.containers.plugins.module_utils.network import namespaces
 
 from ..overlay import part
-from .conftest import js, link, run_module, sh
-from .test_egress import HERE, OUTSIDE, machine, reaches  # noqa: F401 (a fixture) # pylint: disable=unused-import
+from .support.egress import HERE, OUTSIDE, reaches
+from .support.modules import run_module
+from .support.namespaces import js, link, sh
 
 pytestmark = pytest.mark.skipif(nftables.nft() is None, reason="nft is not installed")
 
@@ -81,7 +82,7 @@ def dropped(chain="fs_strangers", vni=1, **frame_options):
 
 
 @pytest.fixture
-def host(machine):  # noqa: F811
+def host(machine):
     """A host with two networks, one of them with a way out, whose peer is beyond its network card."""
     sh(f"ip -n {machine.outside} address add {PLACES[4].stranger}/24 dev out0",
        f"ip -n {machine.outside} -6 address add fd00::1/64 dev out0 nodad", f"ip -n {machine.outside} -6 address add fd00::7/64 dev out0 nodad",

@@ -15,7 +15,7 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import inventory_loader
 
 from ..conftest import ROOT
-from .remote import Remote, run_tasks, settings
+from .support.remote import Remote, run_tasks, settings
 
 PLUGIN = "fromscratch.containers.containers"
 OURS = "fromscratch.containers.ns_container"

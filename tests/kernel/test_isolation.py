@@ -3,10 +3,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
-import select
 import signal
 import subprocess
 from pathlib import Path
@@ -20,24 +18,13 @@ from ansible_collections.fromscratch.containers.plugins.module_utils.container.l
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.record import STATE
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.record import running as running_pid
 
-from . import test_ns_container
-from .conftest import run_module, sh
-from .test_ns_container import (
-    MARKER,
-    UNTIL_TOLD,
-    act,
-    bundle,
-    end,
-    eventually,
-    inside,
-    log,
-    members,
-    pid,
-    run_in,
-    status_of,
-)
+from .support.containers import MARKER, UNTIL_TOLD, act, bundle, end, inside, log, pid, run_in
+from .support.modules import run_module
+from .support.namespaces import sh
+from .support.processes import eventually, members, status_of
+from .support.terminals import in_terminal
 
-host = test_ns_container.host  # a fixture, for each test here
+pytestmark = pytest.mark.usefixtures("host")
 
 USERNS = ["auto", "host"]
 SECRET = "of the host alone"  # noqa: S105 (no password)
@@ -404,21 +391,6 @@ def test_no_terminal_of_the_host(c1):
     stat = Path(f"/proc/{c1}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
     assert stat[4] == "0", "a controlling terminal"
     assert run_in("echo x >/dev/tty").returncode != 0
-
-
-def in_terminal(command):
-    """What a command prints at a terminal of its own, and the number of the file system that this is on."""
-    terminal, line = os.openpty()
-    device = os.fstat(line).st_dev
-    with subprocess.Popen(["setsid", "--ctty", "--wait", *command], stdin=line, stdout=line, stderr=line) as running:
-        os.close(line)
-        found = b""
-        with contextlib.suppress(OSError):  # the last one has closed it
-            while select.select([terminal], [], [], 60)[0] and (part := os.read(terminal, 4096)):
-                found += part
-        running.wait(60)
-    os.close(terminal)
-    return found.decode(), str(device)
 
 
 def test_started_by_hand_at_a_terminal(c1):

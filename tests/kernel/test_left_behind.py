@@ -13,11 +13,11 @@ from ansible_collections.fromscratch.containers.plugins.module_utils.container i
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.record import STATE, USERS
 from ansible_collections.fromscratch.containers.plugins.module_utils.core import files
 
-from . import test_ns_container
-from .conftest import run_module, sh
-from .test_ns_container import act, line, pid
+from .support.containers import act, line, pid
+from .support.modules import run_module
+from .support.namespaces import sh
 
-host = test_ns_container.host  # a fixture, for each test here
+pytestmark = pytest.mark.usefixtures("host")
 
 
 def test_what_is_mounted_below_a_container_is_not_removed(rootfs, host, tmp_path):

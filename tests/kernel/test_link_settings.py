@@ -7,9 +7,10 @@ import time
 
 import pytest
 
-from . import frames
-from .conftest import addresses, js, run_module, settings, sh
-from .faces import converge, same_by_commands
+from .support import frames
+from .support.faces import converge, same_by_commands
+from .support.modules import run_module
+from .support.namespaces import addresses, js, settings, sh
 
 PREFIX = "2001:db8:bad::"
 

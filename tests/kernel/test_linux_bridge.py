@@ -8,8 +8,9 @@ import sys
 from ansible_collections.fromscratch.containers.plugins.module_utils.network import netlink
 
 from ..conftest import ROOT
-from .conftest import addresses, js, link, run_module, sh, state
-from .faces import converge, same_by_commands
+from .support.faces import converge, same_by_commands
+from .support.modules import run_module
+from .support.namespaces import addresses, js, link, sh, state
 
 
 def test_act_again_check_change_absent(scene):
@@ -74,7 +75,7 @@ def test_what_the_kernel_refuses_is_said_with_the_command(scene):
 def test_a_host_without_pyroute2(scene):
     """What the role installs it by, from a process that cannot import it."""
     netns = scene.netns()
-    script = ("import json, sys; sys.modules['pyroute2'] = None; from tests.kernel.conftest import run_module;"
+    script = ("import json, sys; sys.modules['pyroute2'] = None; import tests.conftest; from tests.kernel.support.modules import run_module;"
               f"print(json.dumps(vars(run_module('linux_bridge', name='br0', netns='{netns}'))))")
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)

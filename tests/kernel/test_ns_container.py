@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import json
 import os
 import shutil
 import signal
@@ -25,141 +23,34 @@ from ansible_collections.fromscratch.containers.plugins.module_utils.container.l
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.record import running as running_pid
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.spec import CAPABILITIES, MASKED, READ_ONLY
 
-from .conftest import addresses, link, run_module, sh
+from .support.containers import (
+    CAPABILITY,
+    MARKER,
+    UNTIL_TOLD,
+    act,
+    bundle,
+    end,
+    inside,
+    launcher,
+    line,
+    log,
+    pid,
+    refused,
+    run_in,
+    take_away,
+)
+from .support.modules import run_module
+from .support.namespaces import addresses, link, sh
+from .support.processes import commandline, ended, eventually, gone, members, status_of
 
 INSTALLED = ("completion.bash", "launcher", "ns-container", "ns-container.8")
-FACES = ("changed", "changes", "commands", "diff")
-CAPABILITY = {name: number for number, name in enumerate(
-    "chown dac_override dac_read_search fowner fsetid kill setgid setuid setpcap linux_immutable net_bind_service "
-    "net_broadcast net_admin net_raw ipc_lock ipc_owner sys_module sys_rawio sys_chroot sys_ptrace sys_pacct sys_admin "
-    "sys_boot sys_nice sys_resource sys_time sys_tty_config mknod lease audit_write audit_control setfcap".split())}
 
-MARKER = "/.root-of-a-test"
-UNTIL_TOLD = "until [ -e /end ]; do sleep 0.05; done"  # a command that ends when the test wants it to: see end()
-
-
-@pytest.fixture(autouse=True)
-def host(apart, rootfs):
-    Path(rootfs + MARKER).touch()
-    yield apart
-    apart.clear()
-
-
-def act(**options):
-    """A real run, which must do what check mode predicted and leave nothing to a second one."""
-    predicted = run_module("ns_container", check=True, **options)
-    made = run_module("ns_container", **options)
-    assert not made.failed, made.msg
-    assert [getattr(made, each) for each in FACES] == [getattr(predicted, each) for each in FACES]
-    again = run_module("ns_container", **options)
-    if options.get("state") != "restarted":
-        assert not again.failed and (again.changed, again.changes, again.commands) == (False, [], []), again
-    return made
-
-
-def end(name="c1"):
-    """Have the command end that waits for it; what says so may end with it."""
-    subprocess.run([PROGRAM, "exec", name, "touch", "/end"], check=False)
-
-
-def pid(name="c1"):
-    found = running_pid(name)
-    assert found, f"{name} does not run; its log: {log(name)}"
-    return found
-
-
-def log(name="c1"):
-    return Path(STATE, name, "log").read_text(encoding="utf-8")
-
-
-def launcher(verb, *words, name="c1"):
-    """A command line of the launcher, as people and all of ours call it."""
-    return [PROGRAM, verb, name, *words]
-
-
-def take_away():
-    """The launcher that the tests before have left."""
-    for operation in install.removal():
-        operation.apply()
-
-
-def bundle(name="c1"):
-    return json.loads(Path(STATE, name, "config.json").read_text(encoding="utf-8"))
-
-
-def line(verb, name="c1"):
-    return f"{PROGRAM} {verb} {name}"
-
-
-def run_in(command, name="c1", **options):
-    """Never elsewhere: a container that fails to change its root would let a test loose on the machine's."""
-    command = f"[ -e {MARKER} ] || {{ echo 'not the root of the container' >&2; exit 99; }}; {command}"
-    done = subprocess.run(launcher("exec", "/bin/sh", "-c", command, name=name), capture_output=True, text=True, check=False, **options)
-    assert done.returncode != 99, done.stderr
-    return done
-
-
-def inside(command, name="c1"):
-    done = run_in(command, name)
-    assert done.returncode == 0, f"{command}: {done.returncode}: {done.stderr or done.stdout}"
-    return done.stdout.strip()
-
-
-def members(process):
-    """The processes of a container: those of its pid namespace."""
-    space, found = os.readlink(f"/proc/{process}/ns/pid"), []
-    for each in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            if os.readlink(f"/proc/{each}/ns/pid") == space:
-                found.append(int(each))
-        except OSError:
-            pass
-    return sorted(found)
-
-
-def commandline(process):
-    return Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
-
-
-def eventually(condition, what):
-    """What other processes do, they do in their own time."""
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, f"not in a minute: {what}"
-        time.sleep(0.02)
-
-
-def gone(process):
-    """Dead; whose child it was has yet to look."""
-    try:
-        return Path("/proc", str(process), "stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] in "ZX"
-    except OSError:
-        return True
-
-
-@contextlib.contextmanager
-def ended(process):
-    """A process of the test's own, which does not outlive it."""
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-
-
-def refused(host, *words, check=False, **options):
-    """Fails with these words, and leaves everything as it was."""
-    before = host.picture()
-    result = run_module("ns_container", check=check, **options)
-    assert result.failed and not result.changed
-    for each in words:
-        assert each in result.msg, result.msg
-    assert host.picture() == before
-    return result
+pytestmark = pytest.mark.usefixtures("host")
 
 
 # The life of a container
 
+@pytest.mark.usefixtures("container_runtime")
 def test_act_again_check_change_absent(host, rootfs):
     take_away()
     empty = host.picture()
@@ -186,6 +77,7 @@ def test_act_again_check_change_absent(host, rootfs):
     assert host.picture() == empty, "something was left behind"
 
 
+@pytest.mark.usefixtures("container_runtime")
 def test_states(host, rootfs):
     act(name="c1", rootfs=rootfs, state="stopped")
     assert running_pid("c1") is None and link("c1", "lo")
@@ -353,6 +245,7 @@ def test_a_path_of_its_own(rootfs):
     assert inside("echo $PATH") == "/bin"
 
 
+@pytest.mark.usefixtures("container_runtime")
 def test_layers(rootfs, tmp_path):
     private = tmp_path / "rootfs"
     shutil.copytree(rootfs, private, symlinks=True)
@@ -402,12 +295,7 @@ def test_a_read_only_root(rootfs):
     assert run_in("mount -o remount,rw /").returncode != 0
 
 
-def status_of(process, *names):
-    lines = Path("/proc", str(process), "status").read_text(encoding="utf-8").splitlines()
-    found = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
-    return [found[name].strip() for name in names]
-
-
+@pytest.mark.usefixtures("container_runtime")
 def test_capabilities(rootfs):
     act(config=[{"name": "c1", "rootfs": rootfs}, {"name": "c2", "rootfs": rootfs, "privileged": True}])
     act(name="c1", rootfs=rootfs, tmpfs=["/own"])
@@ -440,6 +328,7 @@ def test_root_inside_does_not_set_the_hosts_kernel(rootfs, path):
 
 # Processes and signals
 
+@pytest.mark.usefixtures("container_runtime")
 def test_the_init_reaps(rootfs):
     act(name="c1", rootfs=rootfs)
     inside("for each in 1 2 3 4 5; do (sh -c 'sleep 0.05 &' &); done")
@@ -459,6 +348,7 @@ def test_without_init_the_command_is_process_1(rootfs):
     assert Path(f"/proc/{pid()}/cmdline").read_bytes() == b"sleep\x001000\0"
 
 
+@pytest.mark.usefixtures("container_runtime")
 def test_sigkill_after_the_timeout(rootfs):
     act(name="c1", rootfs=rootfs, stop_timeout=1, command=["sh", "-c", "trap '' TERM; sleep 1000; sleep 1000"])
     mine = members(pid())
@@ -486,6 +376,7 @@ def test_a_command_that_ends_at_once(rootfs, init, command, words):
     act(name="c1", state="absent")
 
 
+@pytest.mark.usefixtures("container_runtime")
 def test_absent_after_the_command_ended_by_itself(host, rootfs):
     empty = host.picture()
     act(name="c1", rootfs=rootfs, command=["sh", "-c", UNTIL_TOLD])
@@ -712,6 +603,7 @@ def test_a_link_below_a_bind(rootfs, tmp_path):
 
 # By hand
 
+@pytest.mark.usefixtures("container_runtime")
 def test_exec(rootfs):
     act(name="c1", rootfs=rootfs)
 
@@ -729,6 +621,7 @@ def test_exec(rootfs):
     assert len(members(pid())) == 2, "exec left somebody behind"
 
 
+@pytest.mark.usefixtures("container_runtime")
 @pytest.mark.parametrize("before", [[], ["nohup"]])
 def test_exec_ends_with_its_caller(rootfs, before):
     act(name="c1", rootfs=rootfs)
@@ -845,6 +738,7 @@ def test_a_kernel_that_makes_no_user_namespaces_does_not_let_a_start_wait_for_ev
     act(name="c1", rootfs=rootfs)
 
 
+@pytest.mark.usefixtures("container_runtime")
 def test_a_bind_is_no_more_than_what_it_shows(rootfs, tmp_path):
     """What is mounted read-only on the host is that inside as well, and has the other options that it has there."""
     for name in "top", "top/below", "exec":
@@ -881,6 +775,7 @@ def test_binds_come_from_the_outside_in_and_each_has_its_options(rootfs, tmp_pat
         sh(f"umount '{outer}/below it'")
 
 
+@pytest.mark.usefixtures("container_runtime")
 def test_two_starts_at_once(rootfs):
     act(name="c1", rootfs=rootfs, state="stopped")
     starts = [subprocess.Popen(launcher("start"), stdin=subprocess.DEVNULL) for unused in range(4)]

@@ -23,10 +23,10 @@ from ansible_collections.fromscratch.containers.plugins.module_utils.container.l
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.record import RUN, STATE, USERS, running
 from ansible_collections.fromscratch.containers.plugins.module_utils.network import namespaces as network_namespaces
 
-from .conftest import Scene, js, link, run_module, sh
-from .faces import converge, different, lasting, same_by_commands
-from .test_ns_container import eventually, members
-from .test_vxlan_link import host
+from .support.faces import converge, different, lasting, same_by_commands
+from .support.modules import run_module
+from .support.namespaces import Scene, host_netns, js, link, sh
+from .support.processes import eventually, members
 
 CASES = int(os.environ.get("FROMSCRATCH_CASES", "40"))
 KINDS = ("ns_container", "veth_pair", "linux_bridge", "vxlan_link")
@@ -313,7 +313,7 @@ class Case:
     def __init__(self, scene, apart, files, wanted):
         self.apart = apart
         used = {each.get("namespace") for each in wanted["veth_pair"]}
-        self.names, self.others = ([host(scene), *(
+        self.names, self.others = ([host_netns(scene), *(
             scene.netns() if number in used else f"test{os.getpid()}-{next(scene.counter)}" for number in (*CABLES, *CONTAINERS))]
             for unused in range(2))
         for names in self.names, self.others:

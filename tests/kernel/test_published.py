@@ -15,8 +15,8 @@ from ansible_collections.fromscratch.containers.plugins.module_utils.container.l
 from ansible_collections.fromscratch.containers.plugins.module_utils.firewall import conntrack, nftables, ports
 from ansible_collections.fromscratch.containers.plugins.module_utils.network import namespaces
 
-from .conftest import sh
-from .test_egress import HERE, OUTSIDE, SENT_TO_IPTABLES, machine  # noqa: F401 (a fixture) # pylint: disable=unused-import
+from .support.egress import HERE, OUTSIDE, SENT_TO_IPTABLES
+from .support.namespaces import sh
 
 pytestmark = pytest.mark.skipif(nftables.nft() is None, reason="nft is not installed")
 
@@ -33,7 +33,7 @@ def listening(address, port, kind=socket.SOCK_STREAM, netns=None):
         yield server
 
 
-def refused(machine, *ports, **variables):  # noqa: F811
+def refused(machine, *ports, **variables):
     """What is said, by check mode and by a real run alike, of a container with these ports; and nothing is changed."""
     found = [machine.run(("c1", {"publish": list(ports)}), egress=True, check=check, **variables) for check in (True, False)]
     assert [each.failed for each in found] == [True, True], found
@@ -44,7 +44,7 @@ def refused(machine, *ports, **variables):  # noqa: F811
 TCP, UDP = socket.SOCK_STREAM, socket.SOCK_DGRAM
 
 
-def test_a_port_at_which_the_host_listens(machine):  # noqa: F811
+def test_a_port_at_which_the_host_listens(machine):
     me = f"{Path('/proc/self/comm').read_text(encoding='utf-8').strip()} (process {os.getpid()})"
     for at, kind, port, shown in (
             ("0.0.0.0", TCP, "2222:22", "0.0.0.0"), ("::", TCP, "2222:22", "::"), (HERE, TCP, "2222:22", HERE), (HERE, TCP, f"{HERE}:2222:22", HERE),
@@ -55,7 +55,7 @@ def test_a_port_at_which_the_host_listens(machine):  # noqa: F811
         assert "overlay_publish_over" in said
 
 
-def test_a_port_at_which_the_host_listens_elsewhere_or_is_asked_not_to_matter(machine):  # noqa: F811
+def test_a_port_at_which_the_host_listens_elsewhere_or_is_asked_not_to_matter(machine):
     with contextlib.ExitStack() as stack:
         stack.enter_context(listening("127.0.0.1", 2222))
         stack.enter_context(listening("::1", 2223))
@@ -71,7 +71,7 @@ def test_a_port_at_which_the_host_listens_elsewhere_or_is_asked_not_to_matter(ma
         machine.converge(("c1", {"publish": [*ports, "2226:22"]}), egress=True, publish_over=True)
 
 
-def test_an_address_that_the_host_lacks(machine):  # noqa: F811
+def test_an_address_that_the_host_lacks(machine):
     said = refused(machine, "192.0.2.9:80:80")
     assert "publish.address: '192.0.2.9' is not valid: this host has no such address" in said
     machine.converge(("c1", {"publish": ["10.0.0.1:53:53/udp"]}), egress=True)  # the bridge will have it
@@ -79,7 +79,7 @@ def test_an_address_that_the_host_lacks(machine):  # noqa: F811
     machine.converge(("c1", {"publish": ["192.0.2.9:80:80"]}), egress=True)
 
 
-def test_clients_of_udp_follow_the_rules(machine):  # noqa: F811
+def test_clients_of_udp_follow_the_rules(machine):
     """One socket goes on sending all the time, as a resolver or a logger does."""
     published = ("c1", {"publish": ["5353:53/udp", f"{HERE}:514:514/udp"]})
     machine.converge(("c1", {}), ("c2", {}), egress=True)
@@ -116,7 +116,7 @@ def test_clients_of_udp_follow_the_rules(machine):  # noqa: F811
         assert flows is None or "dport=5353" in flows
 
 
-def test_conntrack_itself_does_the_same(machine):  # noqa: F811
+def test_conntrack_itself_does_the_same(machine):
     if sh("command -v conntrack || :") == "":
         pytest.skip("conntrack is not installed")
     machine.converge(("c1", {"publish": ["5353:53/udp"]}), egress=True)
@@ -128,7 +128,7 @@ def test_conntrack_itself_does_the_same(machine):  # noqa: F811
         assert "dport=5353" not in sh("conntrack -L -p udp")
 
 
-def test_the_flows_to_another_address_and_of_tcp_stay(machine):  # noqa: F811
+def test_the_flows_to_another_address_and_of_tcp_stay(machine):
     if sh("command -v conntrack || :") == "":
         pytest.skip("conntrack is not installed")
     sh("ip address add 192.0.2.7/32 dev enX0", f"ip -n {machine.outside} route add 192.0.2.7 via {HERE}")
@@ -151,7 +151,7 @@ def test_the_flows_to_another_address_and_of_tcp_stay(machine):  # noqa: F811
         assert known() == [False, True, True]
 
 
-def test_the_same_port_of_another_host_is_left_to_it(machine):  # noqa: F811
+def test_the_same_port_of_another_host_is_left_to_it(machine):
     machine.converge(("c1", {"publish": ["8080:80"]}), ("c2", {}), egress=True)
     with listening("0.0.0.0", 8080, netns=machine.outside):
         for netns in "c1", "c2", machine.name:
@@ -159,7 +159,7 @@ def test_the_same_port_of_another_host_is_left_to_it(machine):  # noqa: F811
                 socket.create_connection((OUTSIDE, 8080), 5).close()
 
 
-def test_listeners_are_those_of_ss(machine):  # noqa: F811
+def test_listeners_are_those_of_ss(machine):
     with listening("0.0.0.0", 2222), listening("::1", 2222):
         assert sorted(str(each.address) for each in ports.listeners("tcp", 2222)) == ["0.0.0.0", "::1"]
         assert len(sh("ss -Hltn 'sport = 2222'").splitlines()) == 2
@@ -181,7 +181,7 @@ def said(netns, port):
 
 @pytest.mark.parametrize("bridged", ["0", pytest.param("1", marks=pytest.mark.skipif(
     not SENT_TO_IPTABLES.exists(), reason="the kernel has no br_netfilter"))])
-def test_a_container_reaches_its_own_published_port(machine, bridged):  # noqa: F811
+def test_a_container_reaches_its_own_published_port(machine, bridged):
     """With br_netfilter, its frames are led back to it while they still are in the bridge."""
     if SENT_TO_IPTABLES.exists():
         SENT_TO_IPTABLES.write_text(bridged, encoding="ascii")

@@ -13,23 +13,12 @@ import pytest
 from ansible_collections.fromscratch.containers.plugins.module_utils.container import operations, service
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher import namespaces, start
 
-from . import test_ns_container
-from .conftest import run_module, sh
-from .test_ns_container import MARKER, act, inside, launcher, pid
+from .support.containers import MARKER, act, inside, launcher, pid
+from .support.modules import run_module
+from .support.namespaces import sh
+from .support.races import before
 
-host = test_ns_container.host  # a fixture, for each test here
-
-
-def before(monkeypatch, module, name, action):
-    """Do something once, right before a function of a module is called."""
-    function, todo = getattr(module, name), [action]
-
-    def call(*args, **options):
-        while todo:
-            todo.pop()()
-        return function(*args, **options)
-
-    monkeypatch.setattr(module, name, call)
+pytestmark = pytest.mark.usefixtures("host")
 
 
 def test_a_start_by_hand_between_the_stop_and_the_new_configuration(rootfs, monkeypatch):

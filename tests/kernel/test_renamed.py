@@ -8,12 +8,11 @@ import pytest
 from ansible_collections.fromscratch.containers.plugins.module_utils.network import namespaces
 
 from ..conftest import ROOT
-from . import test_mtus
-from .conftest import addresses, link, run_module
-from .faces import converge, lasting
-from .test_vxlan_link import host as host_netns
+from .support.faces import converge, lasting
+from .support.modules import run_module
+from .support.namespaces import addresses, host_netns, link
+from .support.role import held
 
-run = test_mtus.run  # a fixture
 REMEDY = "have it removed by prune (overlay_prune: true), or by a task of its own with state: absent"
 
 
@@ -137,10 +136,10 @@ def test_two_bridges_in_one_subnet(host, other, warned):
     assert run_module("topology", check=True, prune=True, linux_bridge=apart).warnings == []
 
 
-def test_a_container_that_is_left_is_not_held_to_itself(run, scene):
+def test_a_container_that_is_left_is_not_held_to_itself(run_role, scene):
     inner, other = scene.netns(), scene.netns()
     rules = [{"name": "fromscratch_test", "family": "bridge", "rules": "chain fs_test { counter drop; }"}]
-    with namespaces.entered(run.netns):
+    with namespaces.entered(run_role.netns):
         run_module("topology", **{**whole(None, inner), "vxlan_link": []})
         for given, said in ((rules, 1), ([], 0)):
             found = run_module("topology", check=True, nftables=given, **whole(None, other, addresses=["10.0.0.101/24"]))
@@ -148,26 +147,26 @@ def test_a_container_that_is_left_is_not_held_to_itself(run, scene):
             assert all("no rule of this task holds it to its own addresses" in each for each in found.warnings)
 
 
-def test_a_container_that_is_moved_to_another_host(run, scene):
+def test_a_container_that_is_moved_to_another_host(run_role, scene):
     """A real run, for which its new host need not be in the run; but its former."""
     former = scene.netns()
     own = {2: {"overlay_containers": [{"name": "web", "address": "10.0.0.100/24"}]},
            1: {"overlay_bridge": "br7", "overlay_bridge_address": "10.0.0.1/24"}}
     settings = {"own": own, "overlay_mtu": 1350}
-    with namespaces.entered(run.netns):
+    with namespaces.entered(run_role.netns):
         made = run_module("topology", **whole(None, former))
     assert not made.failed, made.msg
-    before = test_mtus.held(run.netns)
+    before = held(run_role.netns)
     for arguments in ("--check", "--limit", "h1"), ("--limit", "h1"):
-        succeeded, said = run(*arguments, **settings)
+        succeeded, said = run_role(*arguments, **settings)
         said = " ".join(said.split())
         assert not succeeded and "overlay_bridge_address or overlay_containers.address: 10.0.0.100, which is that of container web on h2, " \
             f"veth_pair ve-{former} of {former} still has on h1 (VNI 100)" in said, said
         assert REMEDY in said
-    assert test_mtus.held(run.netns) == before
-    succeeded, said = run("--check", "--limit", "h1", overlay_prune=True, **settings)
+    assert held(run_role.netns) == before
+    succeeded, said = run_role("--check", "--limit", "h1", overlay_prune=True, **settings)
     assert succeeded, said
-    succeeded, said = run("--check", "--limit", "h1", overlay_vni=7, **settings)  # another network
+    succeeded, said = run_role("--check", "--limit", "h1", overlay_vni=7, **settings)  # another network
     assert not succeeded and "already receives" not in said, said
-    succeeded, said = run("--limit", "h1", playbook=ROOT / "playbooks/verify.yml", **settings)
+    succeeded, said = run_role("--limit", "h1", playbook=ROOT / "playbooks/verify.yml", **settings)
     assert not succeeded and f"veth_pair ve-{former} of {former} still has on h1" in " ".join(said.split()), said

@@ -21,24 +21,14 @@ from ansible_collections.fromscratch.containers.plugins.module_utils.container.l
 from ansible_collections.fromscratch.containers.plugins.module_utils.core import dependencies
 
 from ..conftest import ROOT
-from . import test_command_line, test_ns_container
-from .conftest import run_module, sh
-from .remote import run_tasks, settings
-from .test_connection import OURS
-from .test_ns_container import act, bundle, ended, eventually, gone, inside, launcher, members, pid, refused
+from .support.containers import act, bundle, inside, launcher, pid, refused
+from .support.modules import run_module
+from .support.namespaces import sh
+from .support.processes import ended, eventually, gone, members
+from .support.remote import OURS, run_tasks, settings
 
-host = test_ns_container.host  # a fixture, for each test here
-
-
-@pytest.fixture(params=spec.RUNTIMES, autouse=True)
-def other(request, monkeypatch, host):
-    """The runtime of all containers of a test that does not name one."""
-    if not shutil.which(request.param):
-        pytest.skip(f"{request.param} is not installed")
-    monkeypatch.setitem(spec.OPTIONS["runtime"], "default", request.param)
-    yield request.param
-    monkeypatch.undo()
-    run_module("ns_container", config=[], prune=True)  # runc's cgroups are not the test's own
+# Beside these, the tests of the launcher's own containers that hold for those of each runtime.
+pytestmark = [pytest.mark.usefixtures("container_runtime"), pytest.mark.parametrize("container_runtime", spec.RUNTIMES, indirect=True)]
 
 
 def handed(name="c1"):
@@ -46,36 +36,16 @@ def handed(name="c1"):
     return json.loads(Path(runtime.HOME, name, "config.json").read_text(encoding="utf-8"))
 
 
-# What holds for the launcher's own containers holds for these.
-test_life = test_ns_container.test_act_again_check_change_absent
-test_states = test_ns_container.test_states
-test_layers = test_ns_container.test_layers
-test_a_bind_is_no_more_than_what_it_shows = test_ns_container.test_a_bind_is_no_more_than_what_it_shows
-test_capabilities = test_ns_container.test_capabilities
-test_the_init_reaps = test_ns_container.test_the_init_reaps
-test_sigkill_after_the_timeout = test_ns_container.test_sigkill_after_the_timeout
-test_absent_after_the_command_ended_by_itself = test_ns_container.test_absent_after_the_command_ended_by_itself
-test_exec = test_ns_container.test_exec
-test_exec_ends_with_its_caller = test_ns_container.test_exec_ends_with_its_caller
-test_two_starts_at_once = test_ns_container.test_two_starts_at_once
-test_user_workdir_and_variables = test_command_line.test_exec_as_another_user_elsewhere_and_with_variables
-test_list_and_status = test_command_line.test_list_and_status
-test_logs_and_wait = test_command_line.test_logs_and_wait
-test_cp = test_command_line.test_cp
-test_signals_reach_the_command = test_command_line.test_signals_reach_the_command
-test_a_terminal_where_there_is_one = test_command_line.test_a_terminal_where_there_is_one
-
-
-def test_it_is_the_other_runtime_that_runs_it(rootfs, other):
+def test_it_is_the_other_runtime_that_runs_it(rootfs, container_runtime):
     act(name="c1", rootfs=rootfs)
-    assert bundle()["annotations"][runtime.RUNTIME] == other and not bundle()["root"]["path"].startswith(runtime.HOME)
-    done = subprocess.run([other, "--root", f"{runtime.HOME}/c1/state", "list", "--format", "json"], capture_output=True, text=True, check=True)
+    assert bundle()["annotations"][runtime.RUNTIME] == container_runtime and not bundle()["root"]["path"].startswith(runtime.HOME)
+    done = subprocess.run([container_runtime, "--root", f"{runtime.HOME}/c1/state", "list", "--format", "json"], capture_output=True, text=True, check=True)
     assert [(each["id"], each["pid"], each["status"]) for each in json.loads(done.stdout)] == [("c1", pid(), "running")]
     changed = act(name="c1", rootfs=rootfs, runtime="ns-container")
-    assert changed.changes[0]["action"] == "recreate" and f"runtime {other} -> ns-container" in changed.changes[0]["fields"]
+    assert changed.changes[0]["action"] == "recreate" and f"runtime {container_runtime} -> ns-container" in changed.changes[0]["fields"]
     assert not os.path.exists(f"{runtime.HOME}/c1")
-    act(name="c1", rootfs=rootfs, runtime=shutil.which(other))
-    assert handed()["annotations"][runtime.RUNTIME] == shutil.which(other)
+    act(name="c1", rootfs=rootfs, runtime=shutil.which(container_runtime))
+    assert handed()["annotations"][runtime.RUNTIME] == shutil.which(container_runtime)
 
 
 def test_restart_keeps_the_network_and_the_layer(rootfs):
@@ -148,10 +118,10 @@ def test_ended_by_itself_with_its_runtime_gone(host, rootfs, monkeypatch):
     assert host.picture() == empty
 
 
-def test_a_command_that_is_not_there(rootfs, other):
+def test_a_command_that_is_not_there(rootfs, container_runtime):
     act(name="c1", rootfs=rootfs)
     inside("echo text >/text; chmod 755 /text")
-    for command, code in ("no-such", 127), ("/etc", 126), ("/text", 126 if other == "crun" else 1):  # as runc says it too late
+    for command, code in ("no-such", 127), ("/etc", 126), ("/text", 126 if container_runtime == "crun" else 1):  # as runc says it too late
         done = subprocess.run(launcher("exec", command), capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
         assert (done.returncode, done.stdout) == (code, "") and done.stderr, done
 
@@ -165,41 +135,41 @@ def test_nothing_of_what_is_said_at_a_terminal_is_lost(rootfs):
 
 
 @pytest.mark.parametrize("command, words", [("/no/such/program", "no such file"), ("/etc", "")])
-def test_a_start_that_fails_says_why(rootfs, other, command, words):
+def test_a_start_that_fails_says_why(rootfs, container_runtime, command, words):
     result = run_module("ns_container", name="c1", rootfs=rootfs, command=[command], init=False)
-    assert result.failed and f"container c1: starting it failed: {other}: " in result.msg and words in result.msg.lower(), result.msg
+    assert result.failed and f"container c1: starting it failed: {container_runtime}: " in result.msg and words in result.msg.lower(), result.msg
     assert running_pid("c1") is None
     act(name="c1", rootfs=rootfs)
 
 
-def test_one_that_is_not_installed(host, rootfs, other, monkeypatch):
-    monkeypatch.setattr(dependencies, "found", lambda program: None if program == other else "/bin/true")
+def test_one_that_is_not_installed(host, rootfs, container_runtime, monkeypatch):
+    monkeypatch.setattr(dependencies, "found", lambda program: None if program == container_runtime else "/bin/true")
     for check in True, False:
-        refused(host, f"the program {other} (the package {other})", check=check, name="c1", rootfs=rootfs)
+        refused(host, f"the program {container_runtime} (the package {container_runtime})", check=check, name="c1", rootfs=rootfs)
     refused(host, "'/usr/bin/none'", "no such program on the host", name="c1", rootfs=rootfs, runtime="/usr/bin/none")
     refused(host, "'podman'", "ns-container, crun, runc", name="c1", rootfs=rootfs, runtime="podman")
 
 
-def test_what_is_mounted_below_a_bind(host, rootfs, other, tmp_path):
+def test_what_is_mounted_below_a_bind(host, rootfs, container_runtime, tmp_path):
     """crun before 1.9 leaves it out."""
     (tmp_path / "below").mkdir()
     sh(f"mount -t tmpfs below {tmp_path}/below")
     binds = [{"source": str(tmp_path), "dest": "/data"}]
     try:
-        if other == "crun":
+        if container_runtime == "crun":
             refused(host, "binds.source", f"{tmp_path}/below", "set userns to host", name="c1", rootfs=rootfs, binds=binds)
-        act(name="c1", rootfs=rootfs, binds=binds, userns="host" if other == "crun" else "auto")
+        act(name="c1", rootfs=rootfs, binds=binds, userns="host" if container_runtime == "crun" else "auto")
         assert " /data/below " in inside("cat /proc/self/mountinfo")
         act(name="c1", state="absent")
     finally:
         sh(f"umount {tmp_path}/below")
 
 
-def test_cgroups_of_its_own(rootfs, other):
+def test_cgroups_of_its_own(rootfs, container_runtime):
     """runc makes one, and nothing is left of it."""
     act(name="c1", rootfs=rootfs)
     group = Path(f"/proc/{pid()}/cgroup").read_text(encoding="ascii").splitlines()[-1]
-    assert (group == "0::/fromscratch/c1") is (other == "runc")
+    assert (group == "0::/fromscratch/c1") is (container_runtime == "runc")
     act(name="c1", state="absent")
     assert not Path(cgroups.mount_point(), cgroups.PARENT, "c1").exists()
 

@@ -9,13 +9,9 @@ import pytest
 
 from ansible_collections.fromscratch.containers.plugins.module_utils.rootfs import tarball
 
-from . import test_alpine_rootfs
-from .conftest import run_module
-from .test_alpine_rootfs import DIR, FILE, GOOD, SYM, names, packed, tree_of, unmade
-from .test_races import before
-
-place = test_alpine_rootfs.place  # fixtures
-good = test_alpine_rootfs.good
+from .support.modules import run_module
+from .support.races import before
+from .support.tarballs import DIR, FILE, GOOD, SYM, digest, names, packed, tree_of, unmade
 
 
 @pytest.fixture
@@ -34,8 +30,7 @@ def test_a_tarball_is_judged_once(place, good, judged, tmp_path, source):
         release.mkdir(parents=True)
         path = release / "alpine-minirootfs-3.9.9-x86.tar.gz"
         path.write_bytes(Path(good).read_bytes())
-        options = {"mirror": f"file://{tmp_path}", "version": "3.9.9", "arch": "x86",
-                   "checksum": test_alpine_rootfs.digest(good)}
+        options = {"mirror": f"file://{tmp_path}", "version": "3.9.9", "arch": "x86", "checksum": digest(good)}
     members = [each[1].rstrip("/") for each in GOOD]
     for check in True, False:
         judged.clear()

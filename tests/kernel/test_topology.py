@@ -20,9 +20,9 @@ from ansible_collections.fromscratch.containers.plugins.module_utils.firewall im
 from ansible_collections.fromscratch.containers.plugins.module_utils.network import namespaces
 from ansible_collections.fromscratch.containers.plugins.module_utils.rootfs import store
 
-from .conftest import addresses, link, run_module, sh
-from .faces import converge, lasting
-from .test_vxlan_link import host as host_netns
+from .support.faces import converge, lasting
+from .support.modules import run_module
+from .support.namespaces import addresses, host_netns, link, sh
 
 ROOTFS = "/var/lib/rootfs/alpine"
 KINDS = ("alpine_rootfs", "ns_container", "veth_pair", "linux_bridge", "vxlan_link")

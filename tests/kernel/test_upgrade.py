@@ -13,14 +13,15 @@ import pytest
 
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher import record
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher.record import STATE
+from ansible_collections.fromscratch.containers.plugins.module_utils.container.spec import CAPABILITIES
 
 from ..conftest import ROOT
-from . import test_ns_container
-from .conftest import run_module
-from .remote import settings
-from .test_ns_container import CAPABILITIES, CAPABILITY, act, gone, inside, log, pid, status_of
+from .support.containers import CAPABILITY, act, inside, log, pid
+from .support.modules import run_module
+from .support.processes import gone, status_of
+from .support.remote import settings
 
-host = test_ns_container.host  # a fixture, for each test here
+pytestmark = pytest.mark.usefixtures("host")
 
 FORMER = "170234b2ee61dfb773fe4852794bdf65e5191838"  # the last commit whose containers were scripts
 

@@ -9,8 +9,9 @@ import pytest
 
 from ansible_collections.fromscratch.containers.plugins.module_utils.network import namespaces, netlink
 
-from .conftest import addresses, js, link, run_module, sh
-from .faces import converge, lasting, same_by_commands
+from .support.faces import converge, lasting, same_by_commands
+from .support.modules import run_module
+from .support.namespaces import addresses, js, link, sh
 
 OWNER = "fromscratch.containers"
 

@@ -5,26 +5,13 @@ import pytest
 
 from ansible_collections.fromscratch.containers.plugins.module_utils.network import namespaces
 
-from .conftest import js, link, run_module, sh, state
-from .faces import converge, lasting, same_by_commands
+from .support.faces import converge, lasting, same_by_commands
+from .support.modules import run_module
+from .support.namespaces import host_netns, js, link, sh, state
 
 ZERO = "00:00:00:00:00:00"
 MAC = "02:00:00:00:00:09"
 OWNER = "fromscratch.containers"
-
-
-def host(scene, mtu=1500):
-    """A host with an underlay device, and a bridge; two of them are equal."""
-    netns = scene.netns()
-    sh(f"ip -n {netns} link add enX0 address 02:00:00:00:01:01 mtu {mtu} type veth peer name wire"
-       f" address 02:00:00:00:01:03 mtu {mtu}",
-       f"ip -n {netns} link set wire up",
-       f"ip -n {netns} address add 192.0.2.1/24 dev enX0",
-       f"ip -n {netns} address add 2001:db8::1/64 dev enX0 nodad",
-       f"ip -n {netns} link set enX0 up",
-       f"ip -n {netns} link add br0 address 02:00:00:00:01:02 type bridge",
-       f"ip -n {netns} link set br0 up")
-    return netns
 
 
 def item(netns, **options):
@@ -45,7 +32,7 @@ def data(netns, name="vxlan0"):
 
 
 def test_act_again_check_change_absent(scene):
-    netns = host(scene, mtu=9001)
+    netns = host_netns(scene, mtu=9001)
     made = act(netns, bridge="br0", ttl=16)
     assert [each["action"] for each in made.changes] == ["create"]
     shown = link(netns, "vxlan0")
@@ -64,7 +51,7 @@ def test_act_again_check_change_absent(scene):
 
 def test_module_defaults_beside_config(scene):
     """As Ansible passes them: beside config, whichever form the task uses. An item's own value counts, even a default one."""
-    netns = host(scene)
+    netns = host_netns(scene)
     made = run_module("vxlan_link", netns=netns, local="192.0.2.1", learning=False, bridge="br0", mtu=1400, config=[
         {"name": "vxlan0", "vni": 100}, {"name": "vxlan1", "vni": 101, "learning": True, "bridge": ""}])
     assert not made.failed, made.msg
@@ -77,7 +64,7 @@ def test_module_defaults_beside_config(scene):
 
 @pytest.mark.parametrize("local, remote, mtu", [("192.0.2.1", "192.0.2.2", 1450), ("2001:db8::1", "2001:db8::2", 1430)])
 def test_peers_one_many_one_none(scene, local, remote, mtu):
-    netns, twin = host(scene), host(scene)
+    netns, twin = host_netns(scene), host_netns(scene)
     other = remote[:-1] + "3"
     same_by_commands(act(netns, local=local, remotes=[remote]), [netns], [twin])
     assert link(netns, "vxlan0")["mtu"] == mtu
@@ -91,7 +78,7 @@ def test_peers_one_many_one_none(scene, local, remote, mtu):
 
 
 def test_multicast_group(scene):
-    netns, twin = host(scene), host(scene)
+    netns, twin = host_netns(scene), host_netns(scene)
     same_by_commands(act(netns, remotes=None, group="239.1.1.1", learning=True), [netns], [twin])
     assert data(netns)["group"] == "239.1.1.1"
     changes = act(netns, remotes=["192.0.2.2"]).changes
@@ -106,7 +93,7 @@ def test_multicast_group(scene):
     ({"device": "lo", "mtu": 1450}, "device enX0 -> lo"),
 ])
 def test_what_cannot_change_in_place_is_made_anew_and_restored(scene, change, words):
-    netns, twin = host(scene), host(scene)
+    netns, twin = host_netns(scene), host_netns(scene)
     former = {"vni": 1, "fdb": [{"mac": MAC, "dst": "192.0.2.2"}], "bridge": "br0", "ageing": 77}
     same_by_commands(act(netns, **former), [netns], [twin])
     # What the task does not name is restored all the same.
@@ -119,7 +106,7 @@ def test_what_cannot_change_in_place_is_made_anew_and_restored(scene, change, wo
 
 
 def test_what_is_not_managed_cannot_follow_to_another_address_family(scene):
-    netns, twin = host(scene), host(scene)
+    netns, twin = host_netns(scene), host_netns(scene)
     entries = [{"mac": MAC, "dst": "192.0.2.2"}]
     same_by_commands(act(netns, remotes=["192.0.2.2", "192.0.2.3"], fdb=entries), [netns], [twin])
     made = converge("vxlan_link", netns, name="vxlan0", netns=netns, vni=100, local="2001:db8::1")
@@ -129,7 +116,7 @@ def test_what_is_not_managed_cannot_follow_to_another_address_family(scene):
 
 
 def test_what_changes_in_place(scene):
-    netns, twin = host(scene), host(scene)
+    netns, twin = host_netns(scene), host_netns(scene)
     for each in netns, twin:
         sh(f"ip -n {each} address add 192.0.2.5/24 dev enX0")
     same_by_commands(act(netns, ttl=1, ageing=1), [netns], [twin])
@@ -169,7 +156,7 @@ DRIFTS = {
 
 @pytest.mark.parametrize("drift", DRIFTS)
 def test_drift_is_repaired_and_only_it(scene, drift):
-    netns, twin = host(scene), host(scene)
+    netns, twin = host_netns(scene), host_netns(scene)
     wanted = {"remotes": ["192.0.2.2", "192.0.2.3"], "learning": False, "fdb": [{"mac": MAC, "dst": "192.0.2.2"}],
               "bridge": "br0"}
     made = act(netns, **wanted)
@@ -186,7 +173,7 @@ def test_drift_is_repaired_and_only_it(scene, drift):
 
 
 def test_the_entry_of_the_only_peer_is_repaired_and_can_still_be_replaced(scene):
-    netns = host(scene)
+    netns = host_netns(scene)
     act(netns)
     sh(f"bridge -n {netns} fdb delete {ZERO} dev vxlan0 dst 192.0.2.2 via enX0")
     act(netns)
@@ -196,7 +183,7 @@ def test_the_entry_of_the_only_peer_is_repaired_and_can_still_be_replaced(scene)
 
 
 def test_the_mtu_follows_the_underlay(scene):
-    netns = host(scene, mtu=9001)
+    netns = host_netns(scene, mtu=9001)
     act(netns)
     sh(f"ip -n {netns} link set enX0 mtu 1500")
     assert act(netns).changes[0]["fields"] == ["mtu 8951 -> 1450"]
@@ -208,7 +195,7 @@ def test_the_mtu_follows_the_underlay(scene):
 
 @pytest.mark.parametrize("kind", ["vxlan id 7 dstport 4790", "bridge"])
 def test_a_link_of_somebody_else_is_left_alone(scene, kind):
-    netns = host(scene)
+    netns = host_netns(scene)
     sh(f"ip -n {netns} link add vxlan0 type {kind}")
     before = lasting(netns)
     for wanted in "present", "absent":
@@ -221,7 +208,7 @@ def test_a_link_of_somebody_else_is_left_alone(scene, kind):
 @pytest.mark.parametrize("vni, flags, what", [(100, "", "VNI 100"), (100, "gbp", "VNI 100"), (None, "external", "every VNI")])
 @pytest.mark.parametrize("check", [True, False])
 def test_a_vni_that_is_taken_is_refused_at_once(scene, vni, flags, what, check):
-    netns = host(scene)
+    netns = host_netns(scene)
     sh(f"ip -n {netns} link add other type vxlan {f'id {vni}' if vni else ''} dstport 4789 {flags}")
     before = lasting(netns)
     result = run_module("vxlan_link", check=check, **item(netns))
@@ -231,7 +218,7 @@ def test_a_vni_that_is_taken_is_refused_at_once(scene, vni, flags, what, check):
 
 
 def test_two_items_cannot_share_a_vni_but_can_swap(scene):
-    netns = host(scene)
+    netns = host_netns(scene)
     one, two = item(netns, vni=1), item(netns, vni=2, name="vxlan1")
     twice = run_module("vxlan_link", check=True, config=[one, {**two, "vni": 1}])
     assert twice.failed and "vxlan0" in twice.msg and "vxlan1" in twice.msg
@@ -245,7 +232,7 @@ def test_two_items_cannot_share_a_vni_but_can_swap(scene):
 
 
 def test_prune(scene):
-    netns = host(scene)
+    netns = host_netns(scene)
     sh(f"ip -n {netns} link add foreign type vxlan id 9 dstport 4790")
     with namespaces.entered(netns):  # pruning looks into the host's own namespace, too
         converge("vxlan_link", netns, config=[item(None, vni=1), item(None, vni=2, name="vxlan1")])
@@ -256,7 +243,7 @@ def test_prune(scene):
 
 
 def test_what_a_killed_run_left_is_ours(scene):
-    netns = host(scene)
+    netns = host_netns(scene)
     made = act(netns)
     sh(f"ip -n {netns} link delete vxlan0", made.commands[0])  # made, and not marked
     repaired = act(netns)
@@ -270,7 +257,7 @@ def test_what_a_killed_run_left_is_ours(scene):
     ({"netns": "test-no-such"}, "there is no network namespace test-no-such"),
 ])
 def test_what_is_not_there_yet_is_a_warning_in_check_mode_and_an_error_in_a_real_run(scene, options, what):
-    netns = host(scene)
+    netns = host_netns(scene)
     before = lasting(netns)
     wanted = {**item(netns), **options}
     predicted = run_module("vxlan_link", check=True, **wanted)
@@ -293,7 +280,7 @@ def test_frames_reach_the_peer_over_the_tunnel(scene):
 
 @pytest.mark.parametrize("address", ["192.0.2.9", "2001:db8:9::9"])
 def test_an_underlay_address_on_a_bridge_without_a_port_leads_nowhere(scene, address):
-    netns = host(scene)
+    netns = host_netns(scene)
     other, bits = ("192.0.2.3", 32) if "." in address else ("2001:db8::3", 128)
     sh(f"ip -n {netns} link add empty0 type bridge", f"ip -n {netns} link set empty0 up",
        f"ip -n {netns} address add {address}/{bits} dev empty0")
@@ -316,7 +303,7 @@ def test_an_underlay_address_on_a_bridge_without_a_port_leads_nowhere(scene, add
 @pytest.mark.parametrize("family", ["IPv4", "IPv6"])
 def test_an_underlay_address_on_a_link_that_does_not_lead_to_the_peers(scene, family):
     """The kernel's routes say which does; one that is not there yet is no reason to refuse."""
-    netns = host(scene)
+    netns = host_netns(scene)
     local, peer, bits, via = {"IPv4": ("198.51.100.9", "192.0.2.3", 32, "192.0.2.254"),
                               "IPv6": ("2001:db8:9::9", "2001:db8::3", 128, "2001:db8::fe")}[family]
     far = {"IPv4": "203.0.113.3", "IPv6": "2001:db8:7::3"}[family]
@@ -339,7 +326,7 @@ def test_an_underlay_address_on_a_link_that_does_not_lead_to_the_peers(scene, fa
 
 
 def test_the_mtu_of_what_hangs_on_a_tunnel_by_the_device_that_is_named(scene):
-    netns = host(scene)
+    netns = host_netns(scene)
     sh(f"ip -n {netns} address add 198.51.100.9/32 dev lo")
     options = {"netns": netns, "underlay": "198.51.100.9"}
     assert run_module("linux_bridge", name="br9", **options).msg.startswith("underlay: '198.51.100.9' is not valid: it is an address of lo")

@@ -9,7 +9,7 @@ import pytest
 
 from ansible_collections.fromscratch.containers.plugins.module_utils.core.operations import WriteFile
 
-from .test_operations import twins
+from .twins import twins
 
 hypothesis = pytest.importorskip("hypothesis")
 st = hypothesis.strategies

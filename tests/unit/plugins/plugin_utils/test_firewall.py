@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from .test_overlay import host, of
+from .hosts import host, of
 
 DECLARED = re.compile(r"\b(chain|set|map|counter|quota|limit|flowtable|meter|ct (?:helper|timeout|expectation)|secmark|synproxy) (\S+) \{")
 REFERRED = re.compile(r"(?:\b(?:jump|goto) |@(?!(?:ll|nh|th|ih),))([A-Za-z_]\w*)")

@@ -15,11 +15,13 @@ import sys
 
 import pytest
 
-from ..conftest import ROOT
-from .conftest import run_module, sh
+from ...conftest import ROOT
+from .modules import run_module
+from .namespaces import sh
 
 NEAR, FAR, PORT = "192.0.2.2", "198.51.100.2", 2222
 WORDS = "it's \"a\" $ecret"
+OURS = {"ansible_connection": "fromscratch.containers.ns_container", "ansible_python_interpreter": sys.executable}
 SEEN = {os.path.realpath(each) for each in (ROOT, sys.prefix, sys.base_prefix)} - {"/usr"}
 
 # Of the users, admin may become root as on an EC2 host, ops by a password, and guest not at all.

@@ -9,7 +9,8 @@ import re
 import subprocess
 import tempfile
 
-from .conftest import run_module, state
+from .modules import run_module
+from .namespaces import state
 
 # What the kernel changes by itself, a moment later.
 PASSING = ("tso_max_size", "tso_max_segs", "tentative", "state", "forward_delay_timer", "message_age_timer", "hold_timer", "topology_change_ack")
