@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.parsing.dataloader import DataLoader
 
 from ansible_collections.fromscratch.containers.plugins.module_utils.core.errors import ModuleError
@@ -10,6 +11,7 @@ from ansible_collections.fromscratch.containers.plugins.plugin_utils.overlay imp
 from ansible_collections.fromscratch.containers.plugins.plugin_utils.settings import options, typed
 
 OPTIONS = options(DataLoader())
+VALIDATOR = ArgumentSpecValidator(OPTIONS)
 
 
 def overlay(variables, *leaving, **play):
@@ -17,7 +19,7 @@ def overlay(variables, *leaving, **play):
     settings, mistakes = {}, Mistakes()
     for name, values in variables.items():
         given = {key: value for key, value in {**values, **play}.items() if key.startswith("overlay_") and value is not None}
-        settings[name], wrong = typed(given, OPTIONS)
+        settings[name], wrong = typed(given, VALIDATOR)
         if name in leaving or settings[name]["overlay_state"] == "present":
             for sentence in wrong:
                 mistakes.add(sentence, name)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 from dataclasses import dataclass, field
-from typing import Dict, List, Optional
+from typing import Dict, List, Optional, Tuple
 
 from ..module_utils.core import validate
 from ..module_utils.core.errors import ModuleError, OptionError
@@ -59,6 +59,20 @@ class Host:
     name: str
     networks: Dict[str, Network]
     containers: List[dict] = field(default_factory=list)  # each with its network and its list of addresses
+    _entries: Dict[str, Tuple[List[dict], List[dict]]] = field(default_factory=dict)
+
+    def entries(self, network):
+        """Return (FDB entries, neighbours) that each other host has for this one's part of a network, worked out once for all."""
+        if network not in self._entries:
+            here, forwarding, neighbours = self.networks[network], [], []
+            carriers = [("bridge", here.addresses)] if here.addresses else []
+            carriers += [("veth", each["addresses"]) for each in self.containers if each["network"] == network]
+            for kind, addresses in carriers:
+                mac = identity.own_mac(kind, None, None, addresses)
+                forwarding.append({"mac": mac, "dst": here.underlay_ip})
+                neighbours += [{"address": each.split("/")[0], "mac": mac} for each in addresses]
+            self._entries[network] = forwarding, neighbours
+        return self._entries[network]
 
 
 class Mistakes:
@@ -445,16 +459,9 @@ def _forwarding(hosts, here, network):
     peers = [host for host in hosts.values() if host is not here and network.name in host.networks]
     if network.forwarding == LEARNING:
         return {"remotes": [host.networks[network.name].underlay_ip for host in peers], "fdb": [], "flood": True}, []
-    entries, neighbours = [], []
-    for host in peers:
-        there = host.networks[network.name]
-        carriers = [("bridge", there.addresses)] if there.addresses else []
-        carriers += [("veth", each["addresses"]) for each in host.containers if each["network"] == network.name]
-        for kind, addresses in carriers:
-            mac = identity.own_mac(kind, None, None, addresses)
-            entries.append({"mac": mac, "dst": there.underlay_ip})
-            neighbours += [{"address": each.split("/")[0], "mac": mac} for each in addresses]
-    return {"remotes": [], "learning": False, "flood": False, "fdb": entries}, neighbours
+    tables = [host.entries(network.name) for host in peers]
+    return {"remotes": [], "learning": False, "flood": False, "fdb": [entry for entries, _ in tables for entry in entries]}, [
+        neighbour for _, neighbours in tables for neighbour in neighbours]
 
 
 def _pings(hosts, here):

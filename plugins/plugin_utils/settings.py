@@ -29,15 +29,17 @@ class Settings:
         # What a play, a role or a task gives to its hosts is seen by the variable manager alone: hostvars[name] lacks it.
         self._manager, self._inventory = task_vars["hostvars"]._variable_manager, task_vars["hostvars"]._inventory
         self._options = options(loader)
+        self._validator = ArgumentSpecValidator(self._options)
+        self._contexts = {}  # of the hosts of which one variable has been asked for
 
     def one(self, host, name):
         """Return a single variable of a host, or None."""
-        variables, templar = self._context(host)
+        self._contexts[host] = variables, templar = self._context(host)
         return templar.template(variables.get(name))
 
     def read(self, host):
         """Return (all settings of a host with their types, its mistakes as sentences)."""
-        variables, templar = self._context(host)
+        variables, templar = self._contexts.pop(host, None) or self._context(host)
         given, mistakes = {}, []
         for name in sorted(name for name in variables if str(name).startswith(PREFIX)):
             if name not in self._options:
@@ -50,7 +52,7 @@ class Settings:
                 continue
             if value is not None and value != variables.get("omit"):
                 given[name] = plain(value)
-        values, wrong = typed(given, self._options)
+        values, wrong = typed(given, self._validator)
         broken = [each.partition(":")[0] for each in mistakes]  # not to be called missing as well
         return values, mistakes + [each for each in wrong if not any(name in each for name in broken)]
 
@@ -65,10 +67,11 @@ def options(loader):
     return {name: _from_afar(spec) for name, spec in found.items()}
 
 
-def typed(given, known):
+def typed(given, validator):
     """Return (all variables with their types and defaults, the mistakes in those given as sentences)."""
+    known = validator.argument_spec
     listed = {name: as_listed(value, known.get(name, {})) for name, value in given.items()}
-    result = ArgumentSpecValidator(known).validate(listed)
+    result = validator.validate(listed)
     return {name: as_given(listed.get(name), value, known.get(name, {}))
             for name, value in result.validated_parameters.items()}, result.error_messages
 
