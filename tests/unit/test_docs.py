@@ -7,7 +7,6 @@ import ast
 import re
 from pathlib import Path
 from textwrap import dedent
-from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -18,7 +17,7 @@ from ansible_collections.fromscratch.containers.plugins.module_utils.container.l
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher import options as command_line
 from ansible_collections.fromscratch.containers.plugins.module_utils.core.plan import diff
 from ansible_collections.fromscratch.containers.plugins.module_utils.core.run import Stage
-from ansible_collections.fromscratch.containers.plugins.module_utils.network import identity, vxlan
+from ansible_collections.fromscratch.containers.plugins.module_utils.network import identity
 from ansible_collections.fromscratch.containers.plugins.module_utils.network.bridge import Bridges
 from ansible_collections.fromscratch.containers.plugins.module_utils.network.veth import VethPairs
 from ansible_collections.fromscratch.containers.plugins.module_utils.network.vxlan import Vxlans
@@ -27,6 +26,7 @@ from ansible_collections.fromscratch.containers.plugins.module_utils.rootfs impo
 from ansible_collections.fromscratch.containers.plugins.module_utils.rootfs.download import OPTIONS
 
 from ..overlay import part
+from .snapshot import HOST, Snapshot
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = {path.stem: path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs/docsite/rst").glob("*.rst"))}
@@ -34,18 +34,6 @@ NAME = "fromscratch.containers."
 BLOCK = re.compile(r"^\.\. code-block:: (?P<language>\S+)\n(?:   :caption: (?P<caption>.*)\n)?\n(?P<text>(?:(?:   .*)?\n)+)", re.M)
 DEFAULTS = yaml.safe_load((ROOT / "roles/overlay/defaults/main.yml").read_text(encoding="utf-8"))
 VARIABLES = yaml.safe_load((ROOT / "roles/overlay/meta/argument_specs.yml").read_text(encoding="utf-8"))["argument_specs"]["variables"]["options"]
-
-
-class Host:
-    """The article's host for the kinds to look at: its underlay device, and nothing else."""
-
-    links = {"enX0": SimpleNamespace(name="enX0", mtu=9001, kind=None)}
-
-    def namespace(self, netns):
-        return self
-
-    def device_of(self, address):
-        return self.links["enX0"]
 
 
 @pytest.fixture
@@ -57,10 +45,11 @@ def kinds(monkeypatch):
     monkeypatch.setattr(rootfs.os.path, "isdir", lambda path: False)
     monkeypatch.setattr(kind.network_namespaces, "exists", lambda name: False)
     monkeypatch.setattr(isolation, "refusal", lambda directory: None)
-    monkeypatch.setattr(vxlan, "other_way", lambda *unused: None)
+    # The article's hosts in one: each has an underlay device of the same name and MTU.
+    links = Snapshot({HOST: {"enX0": {"mtu": 9001, "addresses": ["172.31.89.40/20", "172.31.94.69/20"]}}})
     return {"alpine_rootfs": rootfs.Rootfses({name: spec["default"] for name, spec in OPTIONS.items()}),
-            "ns_container": kind.Containers(), "veth_pair": VethPairs(None, Host()),
-            "linux_bridge": Bridges(None, Host()), "vxlan_link": Vxlans(None, Host())}
+            "ns_container": kind.Containers(), "veth_pair": VethPairs(links=links),
+            "linux_bridge": Bridges(links=links), "vxlan_link": Vxlans(links=links)}
 
 
 def blocks(page, language):

@@ -43,7 +43,7 @@ ALLOWED = {
 }
 # They work on data alone: neither kernel nor Ansible.
 PURE = {"core.resource", "core.errors", "core.plan", "core.validate", "core.argspec", "core.conflicts", "core.left_behind",
-        "network.links", "network.operations", "network.iproute2", "network.addressing"}
+        "network.links", "network.operations", "network.iproute2", "network.addressing", "network.view", "network.routes"}
 # A module names its kind of thing, which alone knows the kernel.
 KINDS = {"network.bridge", "network.vxlan", "network.veth", "container.kind", "rootfs.kind", "firewall.nftables", "firewall.forward",
          "host.names", "firewall.sysctl"}

@@ -12,15 +12,17 @@ import contextlib
 import ipaddress
 import os
 import socket
-from dataclasses import dataclass, field
 from functools import singledispatchmethod
 from pathlib import Path
 from typing import Dict, List, Optional
 
+from ..container.launcher.record import running
 from ..core.errors import ModuleError
 from . import namespaces, operations
 from .iproute2 import commands
 from .links import DEFAULT, DEFAULT6
+from .routes import other_way
+from .view import HostView, Link, NamespaceView
 
 try:
     from pyroute2 import IPRoute
@@ -47,26 +49,6 @@ ATTRIBUTES = {"udpcsum": "udp_csum", "dstport": "port", "dev": "link", "remote":
 PORT = {"learning": True, "unicast_flood": True, "mcast_flood": True, "bcast_flood": True, "neigh_suppress": False}
 # A thing that is gone already: ENOENT, ESRCH, ENODEV, EADDRNOTAVAIL.
 GONE = (2, 3, 19, 99)
-
-
-@dataclass
-class Link:
-    """One link as the kernel reports it; ``data`` holds the kind's own attributes by their netlink name."""
-
-    index: int
-    name: str
-    kind: Optional[str]
-    mac: Optional[str]
-    mtu: int
-    up: bool
-    alias: str
-    master: Optional[int]
-    peer: Optional[int]
-    peer_netns: Optional[int]  # the kernel's id of the namespace that the peer is in; None where it is this one
-    hairpin: bool  # as a bridge port, whether it gets its own frames back
-    flood: Optional[bool]  # as a bridge port; None where it is none, or has flags that are neither here nor there
-    data: Dict[str, object] = field(default_factory=dict)
-    settings: Dict[str, bool] = field(default_factory=dict)  # the fields of operations.SYSCTLS
 
 
 def _link(message):
@@ -140,7 +122,7 @@ class Sockets:
             self._open.pop(namespace).close()
 
 
-class Namespace:
+class Namespace(NamespaceView):
     """One network namespace, read at most once for each kind of thing until it is changed."""
 
     def __init__(self, netns, ahead, sockets):
@@ -170,7 +152,6 @@ class Namespace:
 
     @property
     def links(self) -> Dict[str, Link]:
-        """All links by name, without those that will be gone."""
         return self._read("links", lambda: {
             link.name: link for link in map(_link, self.socket.get_links())
             if ("link", self.netns, link.name) not in self._ahead.gone})
@@ -188,8 +169,9 @@ class Namespace:
         known = self._seen.get("links", {})
         return {"index": known[name].index} if name in known else {"index": 0, "ifname": name}
 
-    def name_of(self, index):
-        return self._read("names", lambda: {link.index: link.name for link in self.links.values()}).get(index)
+    @property
+    def names(self):
+        return self._read("names", lambda: super(Namespace, self).names)
 
     def addresses(self, index) -> tuple:
         """CIDR strings in the kernel's order, without the link-local IPv6 address that it gives every link, and without those
@@ -199,12 +181,6 @@ class Namespace:
             for each in self.socket.get_addr() if _told(each.get_attr("IFA_FLAGS", each["flags"]))])
         return tuple(f"{ipaddress.ip_address(address)}/{prefix}" for owner, address, prefix in found
                      if owner == index and ipaddress.ip_address(address) not in LINK_LOCAL)
-
-    def device_of(self, address) -> Optional[Link]:
-        """The link that carries the address."""
-        wanted = ipaddress.ip_address(address)
-        return next((link for link in self.links.values()
-                     if any(ipaddress.ip_interface(each).ip == wanted for each in self.addresses(link.index))), None)
 
     def routes(self, index) -> frozenset:
         found = self._read("routes", lambda: list(self.socket.get_routes(table=MAIN_TABLE)))
@@ -216,25 +192,29 @@ class Namespace:
         return self._read("fdb", lambda: list(self.socket.get_neighbours(family=socket.AF_BRIDGE)))
 
     def port_fdb(self, index) -> frozenset:
-        """The MACs that the bridge of a port was told to find there."""
         return frozenset(each.get_attr("NDA_LLADDR") for each in self._fdb() if each["ifindex"] == index
                          and each["state"] == NUD_NOARP and each.get_attr("NDA_MASTER"))
 
     def neighbours(self, index) -> frozenset:
-        """The permanent ones: told, not asked for."""
         found = self._read("neighbours", lambda: [each for family in (socket.AF_INET, socket.AF_INET6)
                                                   for each in self.socket.get_neighbours(family=family)])
         return frozenset(operations.Neighbour(each.get_attr("NDA_DST"), each.get_attr("NDA_LLADDR")) for each in found
                          if each["ifindex"] == index and each["state"] == NUD_PERMANENT)
 
     def fdb(self, index) -> frozenset:
-        """The permanent entries of a VXLAN that have a destination; learnt ones come and go by themselves."""
         return frozenset(operations.FdbEntry(each.get_attr("NDA_LLADDR"), each.get_attr("NDA_DST"),
                                              self.name_of(each.get_attr("NDA_IFINDEX")) or "") for each in self._fdb()
                          if each["ifindex"] == index and each["state"] & NUD_PERMANENT and each.get_attr("NDA_DST"))
 
+    def other_way(self, peer, source, device):
+        family = socket.AF_INET6 if ":" in peer else socket.AF_INET
+        try:
+            found = next(iter(self.socket.route("get", family=family, dst=peer, src=source)))
+        except NetlinkError:
+            return None
+        return other_way(self, found, lambda: self.socket.get_routes(family=family), peer, device)
+
     def id_of(self, netns) -> Optional[int]:
-        """This namespace's id for another; None where it has none."""
         with open(namespaces.path_of(netns), "rb") as other:
             found = self.socket.get_netnsid(fd=other.fileno())["nsid"]
         return None if found == NO_ID else found
@@ -250,7 +230,7 @@ def _route(message):
     return operations.Route(f"{dst}/{message['dst_len']}" if dst else default, message.get_attr("RTA_GATEWAY"))
 
 
-class Links:
+class Links(HostView):
     """The kernel face of a plan of links: opens namespaces as they are needed, applies steps, closes all."""
 
     def __init__(self, ahead):
@@ -289,12 +269,16 @@ class Links:
                 reason = os.strerror(error.code) if isinstance(error, NetlinkError) else error
                 raise ModuleError(f"While doing what '{'; '.join(commands([step]))}' does: {reason}") from error
 
-    def there(self, netns) -> Namespace:
-        """The namespace. Raises ModuleError where it does not exist."""
-        namespace = self.namespace(netns)
-        if namespace is None:
-            raise ModuleError(f"there is no network namespace {netns}")
-        return namespace
+    def names(self):
+        return namespaces.names()
+
+    def same(self, one, other):
+        return namespaces.exists(one) and namespaces.exists(other) and namespaces.same(one, other)
+
+    def whereabouts(self, netns):
+        pid = running(netns) if netns and not netns.startswith("/") else None
+        there = f"/proc/{pid}/ns/net"
+        return there if pid and namespaces.inode(there) not in (None, namespaces.inode(netns)) else netns
 
     def _index(self, netns, name):
         return self.there(netns).index(name)

@@ -4,28 +4,16 @@
 from __future__ import annotations
 
 import ipaddress
-import socket
-
-from .netlink import NetlinkError
 
 UNICAST = 1
 
 
-def other_way(namespace, peer, source, device):
-    """The name of the link by which the kernel reaches a peer from this address, where no route leads there by ``device``.
-
-    None without a route, which may be made later, for what is an address of this very host, and where the device belongs to
-    something else, such as a VRF, whose routes are its own.
-    """
-    family = socket.AF_INET6 if ":" in peer else socket.AF_INET
-    try:
-        found = next(iter(namespace.socket.route("get", family=family, dst=peer, src=source)))
-    except NetlinkError:
-        return None
+def other_way(namespace, found, routes, peer, device):
+    """The name of the link of the route ``found`` to a peer, where none of all ``routes`` leads there by ``device``."""
     way = found.get_attr("RTA_OIF")
     if found["type"] != UNICAST or device.master or way in (None, device.index):
         return None
-    if any(_leads(each, ipaddress.ip_address(peer), device.index) for each in namespace.socket.get_routes(family=family)):
+    if any(_leads(each, ipaddress.ip_address(peer), device.index) for each in routes()):
         return None
     return namespace.name_of(way)
 

@@ -11,12 +11,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Dict, Optional
 
-from ..container.launcher.record import running
 from ..core import validate
 from ..core.errors import ModuleError, OptionError
 from ..core.plan import CREATE, ours
 from ..core.resource import OWNER, UNMARKED
-from . import addressing, identity, namespaces, operations
+from . import addressing, identity, operations
 from .identity import derived_ifname
 from .link_kind import LinkKind
 from .links import DEFAULT, DEFAULT6, VethPair
@@ -122,7 +121,7 @@ class VethPairs(LinkKind):
         return self._pair(item, host)
 
     def _pair(self, item, host):
-        there = self.links.namespace(self._whereabouts(item))
+        there = self.links.namespace(self.links.whereabouts(item.inner_netns))
         inner = there.links.get(item.inner_name) if there else None
         if there is None or inner is None:
             return host
@@ -153,14 +152,7 @@ class VethPairs(LinkKind):
         outer = here.links[item.name]
         # Hosts that are namespaces have the same indices: the id of the peer's namespace tells them apart.
         return (inner.kind == "veth" and outer.peer == inner.index and inner.peer == outer.index
-                and outer.peer_netns == here.id_of(self._whereabouts(item)))
-
-    def _whereabouts(self, item):
-        """The inner namespace; that of the running container where the name is lost or another's, which ns_container repairs."""
-        netns = item.inner_netns
-        pid = running(netns) if netns and not netns.startswith("/") else None
-        there = f"/proc/{pid}/ns/net"
-        return there if pid and namespaces.inode(there) not in (None, namespaces.inode(netns)) else netns
+                and outer.peer_netns == here.id_of(self.links.whereabouts(item.inner_netns)))
 
     def find(self, namespace, netns, link):
         """The host end by itself, for pruning and as the first half of a pair."""
@@ -171,7 +163,7 @@ class VethPairs(LinkKind):
         """With the inner end, where the namespace that it is in has a name."""
         here = self.links.there(item.netns)
         outer = here.links[item.name]
-        for name in namespaces.names() if outer.peer_netns is not None else ():
+        for name in self.links.names() if outer.peer_netns is not None else ():
             if here.id_of(name) == outer.peer_netns:
                 item, there = replace(item, inner_netns=name), self.links.namespace(name)
                 inner = next((link.name for link in there.links.values() if link.index == outer.peer), None) if there else None
@@ -189,8 +181,7 @@ class VethPairs(LinkKind):
 
     def missing(self, plan):
         for pair in (change.after for change in plan.changes if change.after):
-            if namespaces.exists(pair.inner_netns) and namespaces.exists(pair.netns) and namespaces.same(
-                    pair.netns, pair.inner_netns):
+            if self.links.same(pair.netns, pair.inner_netns):
                 raise ModuleError(f"{pair.key}: {pair.inner_netns} is the network namespace of its host end; "
                                   "the inner end goes into another")
         return super().missing(plan)

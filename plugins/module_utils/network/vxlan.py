@@ -31,7 +31,6 @@ from . import addressing, operations
 from .identity import derived_mac
 from .link_kind import LinkKind, leads_nowhere, tunnel_mtu, underlay_device
 from .links import FdbEntry, Vxlan
-from .routes import other_way
 
 ALL_ZERO = "00:00:00:00:00:00"
 
@@ -137,7 +136,7 @@ class Vxlans(LinkKind):
             device = underlay_device(namespace, "local", item.local)
             nowhere = leads_nowhere(namespace, device) if item.remotes or item.group else None
             for each in () if nowhere else sorted(item.remotes or ()):
-                other = other_way(namespace, each, item.local, device)
+                other = namespace.other_way(each, item.local, device)
                 if other:
                     raise OptionError("local", item.local, (
                         f"its link is {device.name}, and the kernel reaches the peer {each} by {other}: give the device "

@@ -1,25 +1,18 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Planning is pure: what is observed and what is wanted go in, changes and commands come out; no kernel is asked."""
+"""The difference between what is wanted and what is observed. Plans of the kinds are cases of tests/unit/plans."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import FrozenSet, Optional
 
 import pytest
-import yaml
 
 from ansible_collections.fromscratch.containers.plugins.module_utils.core import resource
 from ansible_collections.fromscratch.containers.plugins.module_utils.core.errors import NotOwnedError
 from ansible_collections.fromscratch.containers.plugins.module_utils.core.plan import Difference, diff, words
 from ansible_collections.fromscratch.containers.plugins.module_utils.network import identity, links
-from ansible_collections.fromscratch.containers.plugins.module_utils.network.bridge import Bridges
-from ansible_collections.fromscratch.containers.plugins.module_utils.network.veth import VethPairs
-from ansible_collections.fromscratch.containers.plugins.module_utils.network.vxlan import Vxlans
 
-KINDS = {"bridge": Bridges, "vxlan": Vxlans, "veth": VethPairs}
-PLANS = sorted((Path(__file__).parent / "plans").glob("*.yml"))
 OURS = resource.OWNER
 
 
@@ -134,36 +127,3 @@ def test_derived_names_and_macs():
     mac = identity.derived_mac("vxlan", 100, "172.31.89.40")
     assert mac == identity.derived_mac("vxlan", "100", "172.31.89.40") != identity.derived_mac("vxlan", 10, "0172.31.89.40")
     assert mac.startswith("02:") and len(mac) == 17
-
-
-@pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
-def test_planned_case(path):
-    """Files of plans/: a kind, items observed and wanted, and the changes and commands between them."""
-    case = yaml.safe_load(path.read_text(encoding="utf-8"))
-    kind = KINDS[case["kind"]]()
-    observed = {each.key: each for each in (item(kind, {"owner": OURS, **each}) for each in case["observed"])}
-    wanted = {}
-    for each in case["wanted"]:
-        absent = each.pop("state", "present") == "absent"
-        found = item(kind, each)
-        wanted[found.key] = None if absent else found
-    found = diff(wanted, observed, case.get("prune", False))
-    shown = [f"{each['action']} {each['item']}" + (f" ({'; '.join(each['fields'])})" if each["fields"] else "")
-             for each in (change.to_result() for change in found.changes)]
-    assert (shown, kind.commands(found)) == (case["changes"], case["commands"])
-
-
-def item(kind, values):
-    names = {each.name for each in fields(kind.item)}
-    assert set(values) <= names, set(values) - names
-    return kind.item(**{name: typed(name, value) for name, value in values.items()})
-
-
-def typed(name, value):
-    if name in ("ends", "kernel_order"):
-        return tuple(links.FdbEntry(**each) if isinstance(each, dict) else tuple(each) if isinstance(each, list) else each
-                     for each in value)
-    if not isinstance(value, list):
-        return value
-    make = {"fdb": lambda each: links.FdbEntry(**each), "routes": lambda each: links.Route(**each)}.get(name, str)
-    return frozenset(make(each) for each in value)

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What planning sees of a host's links, whoever has read it: ``netlink`` from the kernel, or somebody from data."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Optional
+
+from ..core.errors import ModuleError
+
+
+@dataclass
+class Link:
+    """One link as the kernel reports it; ``data`` holds the kind's own attributes by their netlink name."""
+
+    index: int
+    name: str
+    kind: Optional[str]
+    mac: Optional[str]
+    mtu: int
+    up: bool
+    alias: str
+    master: Optional[int]
+    peer: Optional[int]
+    peer_netns: Optional[int]  # the kernel's id of the namespace that the peer is in; None where it is this one
+    hairpin: bool  # as a bridge port, whether it gets its own frames back
+    flood: Optional[bool]  # as a bridge port; None where it is none, or has flags that are neither here nor there
+    data: Dict[str, object] = field(default_factory=dict)
+    settings: Dict[str, bool] = field(default_factory=dict)  # the fields of operations.SYSCTLS
+
+
+class NamespaceView:
+    """One network namespace. Links are found by name, all that belongs to one by its index."""
+
+    @property
+    def links(self) -> Dict[str, Link]:
+        """All links by name, without those that will be gone."""
+        raise NotImplementedError
+
+    def addresses(self, index) -> tuple:
+        """CIDR strings in the kernel's order, without those that come and go by themselves."""
+        raise NotImplementedError
+
+    def routes(self, index) -> frozenset:
+        """The routes by a link that somebody has set."""
+        raise NotImplementedError
+
+    def neighbours(self, index) -> frozenset:
+        """The permanent neighbours: told, not asked for."""
+        raise NotImplementedError
+
+    def fdb(self, index) -> frozenset:
+        """The permanent entries of a VXLAN that have a destination; learnt ones come and go by themselves."""
+        raise NotImplementedError
+
+    def port_fdb(self, index) -> frozenset:
+        """The MACs that the bridge of a port was told to find there."""
+        raise NotImplementedError
+
+    def id_of(self, netns) -> Optional[int]:
+        """This namespace's id for another; None where it has none."""
+        raise NotImplementedError
+
+    def other_way(self, peer, source, device) -> Optional[str]:
+        """The name of the link by which the kernel reaches a peer from this address, where no route leads there by ``device``.
+
+        None without a route, which may be made later, for what is an address of this very host, and where the device belongs to
+        something else, such as a VRF, whose routes are its own.
+        """
+        raise NotImplementedError
+
+    @property
+    def names(self) -> Dict[int, str]:
+        """The names of the links by their index."""
+        return {link.index: link.name for link in self.links.values()}
+
+    def name_of(self, index) -> Optional[str]:
+        """The name of the link with this index."""
+        return self.names.get(index)
+
+    def device_of(self, address) -> Optional[Link]:
+        """The link that carries the address."""
+        wanted = ipaddress.ip_address(address)
+        return next((link for link in self.links.values()
+                     if any(ipaddress.ip_interface(each).ip == wanted for each in self.addresses(link.index))), None)
+
+
+class HostView:
+    """The network namespaces of a host."""
+
+    def namespace(self, netns) -> Any:
+        """The namespace, or None where it does not exist, or will be gone."""
+        raise NotImplementedError
+
+    def names(self) -> List[str]:
+        """All names that pin a namespace."""
+        raise NotImplementedError
+
+    def same(self, one, other) -> bool:
+        """Whether two namespaces are there, and are the same one."""
+        raise NotImplementedError
+
+    def whereabouts(self, netns) -> Optional[str]:
+        """The namespace; that of the running container where the name is lost or another's, which ns_container repairs."""
+        raise NotImplementedError
+
+    def there(self, netns) -> Any:
+        """The namespace. Raises ModuleError where it does not exist."""
+        namespace = self.namespace(netns)
+        if namespace is None:
+            raise ModuleError(f"there is no network namespace {netns}")
+        return namespace
