@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the kernel remembers of UDP to published ports.
+"""Delete connection tracking entries of UDP to published ports.
 
-Of a flow, only the first packet passes the rules of nat; those after it go where that one went. UDP has no end that would be
-seen: a client that goes on sending from its port reaches a former container for ever, or nobody where it began before there was
-a rule. So the entries of a port are deleted when its rules change, and the next packet is a first one again.
+Only the first packet of a flow passes the nat rules; the others follow its entry. UDP has no end that the kernel sees: a client
+that keeps sending from its port would reach a former container for ever, or none where it began before the rule. So the entries of
+a port are deleted when its rules change, and the next packet is a first one again.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ GONE = 2  # ENOENT: it has expired meanwhile
 
 
 def changed(before, after):
-    """(address or None, port) of each published UDP port whose rules differ, by what stands in the table before and after."""
+    """Return the published UDP ports whose rules differ, (address or None, port), from the table's text before and after."""
     lines = {line.strip() for line in (before or "").splitlines()} ^ {line.strip() for line in (after or "").splitlines()}
     found = {(match["address"], int(match["port"])) for match in map(DNAT.search, lines) if match}
     return sorted(found, key=lambda each: (each[0] or "", each[1]))
 
 
 def commands(ports):
-    """The same by conntrack(8), which fails where there is nothing to delete."""
+    """Return the conntrack(8) commands that do the same; they fail where there is nothing to delete."""
     return [f"conntrack -D -f ipv4 -p udp{f' --orig-dst {address}' if address else ''} --orig-port-dst {port} || :"
             for address, port in ports]
 
 
 def delete(ports):
-    """Delete the entries. Raises ModuleError."""
+    """Delete the entries of the ports. Raise ModuleError."""
     if not ports:
         return
     try:
         with NFCTSocket() as conntrack:
-            for flow in list(_flows(conntrack, {port for unused, port in ports})):
+            for flow in list(_flows(conntrack, {port for _address, port in ports})):
                 if (None, flow["dport"]) in ports or (flow["daddr"], flow["dport"]) in ports:
                     _delete(conntrack, flow)
     except (NetlinkError, OSError) as error:
@@ -58,7 +58,7 @@ def _delete(conntrack, flow):
 
 
 def _flows(conntrack, ports):
-    """The original direction of each entry of UDP over IPv4 to one of the ports."""
+    """Yield the original direction of each entry of UDP over IPv4 to one of the ports."""
     for entry in conntrack.dump():
         origin = entry.get_attr("CTA_TUPLE_ORIG")
         address, protocol = origin.get_attr("CTA_TUPLE_IP"), origin.get_attr("CTA_TUPLE_PROTO")

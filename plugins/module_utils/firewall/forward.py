@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Other programs' packet filters that stand in the way of a bridge: Docker's FORWARD chain, for one, drops by default.
+"""Insert rules into other programs' chains that would drop a bridge's packets: Docker's FORWARD chain, for one, drops by default.
 
-A drop is final in whatever table it stands, so that nothing in a table of our own helps: the rule that lets our frames
-pass has to go into the chain that drops them. It carries our name as its comment, and nothing else of the chain is touched.
-Chains of iptables are seen as nft shows them, which all but the long deprecated iptables-legacy use.
+A drop is final in whatever table it is, so a table of the collection's own does not help: the rule that accepts its frames has to
+be in the chain that drops them. It carries the collection's name as its comment, and nothing else of the chain is touched. Chains
+of iptables are seen as nft shows them, which all but the long deprecated iptables-legacy use.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ SENDS = {"ip": "/proc/sys/net/bridge/bridge-nf-call-iptables", "ip6": "/proc/sys
 
 
 class Rule(NamedTuple):
+    """Hold a rule of the collection in another program's chain."""
+
     chain: str  # family, table and name, such as "ip filter FORWARD"
     text: str
 
@@ -38,8 +40,10 @@ class Rule(NamedTuple):
 
 @dataclass(frozen=True)
 class Passage(Item):
-    """What the chains that would drop a bridge's packets are told. ``accept`` and ``routed``: whether they are to be told, and
-    that routed packets pass, too."""
+    """Hold what chains that would drop a bridge's packets are given.
+
+    ``accept`` is whether to insert rules, ``routed`` whether routed packets pass, too.
+    """
 
     word = "passage of"
 
@@ -52,7 +56,7 @@ class Passage(Item):
 
 @dataclass(frozen=True)
 class InsertRule:
-    """Put a rule of ours at the head of somebody else's chain."""
+    """Insert a rule at the head of another program's chain."""
 
     rule: Rule
 
@@ -71,7 +75,7 @@ class InsertRule:
         return [shlex.join(self.argv)]
 
     def boot(self, bridge):
-        """The same where it is not there yet; where that cannot be, it is said and all else is done."""
+        """Return the command that inserts the rule where it is missing; where that fails, it reports this and continues."""
         chain = self.rule.chain
         said = (f"No rule for {bridge} was inserted into the chain {chain}, which is not there or refuses it: once what makes it "
                 "has started, run: systemctl restart fromscratch-network.service")
@@ -81,7 +85,7 @@ class InsertRule:
 
 @dataclass(frozen=True)
 class DeleteRule:
-    """Take a rule of ours out of a chain, by its handle."""
+    """Delete a rule of the collection from a chain, by its handle."""
 
     rule: Rule
     handle: str
@@ -131,10 +135,10 @@ class Passages(OperationsKind):
 
     def observe(self, wanted, prune):
         ours = {}
-        for each, handle in (found for chain in _chains() for found in chain.ours):
-            ours.setdefault(re.findall(r'ifname (?:!= )?"([^"]+)"', each.text)[0], []).append((each, handle))
+        for rule, handle in (entry for chain in _chains() for entry in chain.ours):
+            ours.setdefault(re.findall(r'ifname (?:!= )?"([^"]+)"', rule.text)[0], []).append((rule, handle))
         names = {**dict.fromkeys(item.name for item in wanted), **ours}
-        found = (Passage(name=name, rules=frozenset(each for each, unused in ours.get(name, ())), handles=tuple(ours.get(name, ())))
+        found = (Passage(name=name, rules=frozenset(rule for rule, _handle in ours.get(name, ())), handles=tuple(ours.get(name, ())))
                  for name in names)
         return {item.key: item for item in found}
 
@@ -147,12 +151,12 @@ class Passages(OperationsKind):
         return done
 
     def boot(self, items):
-        """The chains are made by other programs, which have started by then, or will not."""
+        """Return the commands of the boot script. Other programs create the chains, and have started by then, or will not."""
         return [InsertRule(rule).boot(item.name) for item in items for rule in sorted(item.rules)]
 
 
 def _needed(item, chains):
-    """The rules without which a chain of somebody else's drops the bridge's packets."""
+    """Return the rules without which another program's chain drops the bridge's packets."""
     through = {family for family, path in SENDS.items() if number(path)}
     rules = set()
     for chain in chains:
@@ -165,18 +169,18 @@ def _needed(item, chains):
 
 
 class Chain:
-    """A chain that forwarded packets pass through. ``ours``: our rules in it, each with its handle."""
+    """Hold a chain that forwarded packets traverse. ``ours`` are the collection's rules in it, as (Rule, handle)."""
 
     def __init__(self, name, policy):
         self.name, self.drops, self.ours = name, policy == "drop", []
 
 
 def _chains():
-    """The chains at the forward hook, but for those of our own tables."""
+    """Return the chains at the forward hook, without those of the collection's tables."""
     found, table, name = [], "", ""
     chain = None
     for line in _nft("-a", "-s", "list", "ruleset").splitlines() if nft() else ():
-        text, unused, handle = line.strip().partition(" # handle ")
+        text, _separator, handle = line.strip().partition(" # handle ")
         words = text.split()
         if words[:1] == ["table"]:
             table = " ".join(words[1:3])

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Tables of nftables, compared in nft's own words.
+"""Load tables of nftables, and compare them as nft prints them.
 
-What is wanted is loaded into an empty network namespace first and listed there, so that it is checked before anything
-changes, and so that two ways to write a rule are no difference. A table is replaced in one transaction.
+The desired rules are loaded into an empty network namespace first and listed there: so they are checked before anything changes,
+and two ways to write a rule are no difference. A table is replaced in one transaction.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LIST = ("nft", "--numeric-protocol", "--stateless", "list")  # a protocol's name
 
 @dataclass(frozen=True)
 class Table(Item):
-    """A table; ``rules`` is what stands between its braces, without counts."""
+    """Hold a table; ``rules`` is its body, without counters."""
 
     word = "nftables table"
 
@@ -40,13 +40,13 @@ class Table(Item):
 
     @property
     def place(self):
-        """Family and name, as nft wants to have them."""
+        """Return family and name, as nft's arguments."""
         return f"{self.family} {self.name}"
 
 
 @dataclass(frozen=True)
 class LoadTable:
-    """Put the table into the place of what has its name, in one transaction."""
+    """Replace a table in one transaction."""
 
     table: Table
 
@@ -61,7 +61,7 @@ class LoadTable:
 
 @dataclass(frozen=True)
 class ForgetConnections:
-    """Delete what the kernel remembers of connections to ports that are published otherwise from now on."""
+    """Delete the connection tracking entries of ports whose rules change."""
 
     ports: object
 
@@ -121,30 +121,32 @@ class Tables(OperationsKind):
 
 
 def _knows_bridges():
-    """Whether the kernel has tables of the family bridge, which not every one was built with."""
+    """Return whether the kernel was built with tables of family bridge."""
     chain = "table bridge probe { chain fs_probe { type filter hook prerouting priority 0; }; }"
     return run("unshare", "--net", "nft", "-f", "-", text=chain).returncode == 0
 
 
 def _republished(change):
-    """The published ports of UDP whose rules change."""
+    """Return the published UDP ports whose rules a change changes."""
     return conntrack.changed(change.before and change.before.rules, change.after and change.after.rules)
 
 
 def loading(item):
-    """What makes nft replace the table, whether or not it is there."""
+    """Return the nft script that replaces a table, whether it exists or not."""
     return f"table {item.place}\ndelete table {item.place}\ntable {item.place} {{\n{item.rules.rstrip()}\n}}\n"
 
 
 def _inner(listing):
-    """What stands between the braces of a listed table."""
+    """Return the body of a listed table."""
     return listing.partition("{\n")[2].rpartition("}")[0]
 
 
 def nft():
+    """Return the path of nft, or None."""
     return shutil.which("nft", path=PATH)
 
 
 def run(*command, text=""):
+    """Run a program with ``text`` as its standard input. Return the CompletedProcess."""
     return subprocess.run(command, input=text, capture_output=True, text=True, check=False,
                           env={"PATH": PATH, "LC_ALL": "C"})

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Ports of the host that lead to containers, as far as only the host can tell whether that is possible.
+"""Check published ports, as far as only the host can tell whether they are free.
 
-The rules themselves are part of a table of nftables. Nothing is made here: the items are looked at before anything is changed.
+The rules are part of a table of nftables. Nothing is created here: the items are checked before anything changes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ANY = (ipaddress.ip_address("0.0.0.0"), ipaddress.ip_address("::"))
 
 @dataclass(frozen=True)
 class Port(Item):
-    """A port of the host at one of its addresses, or at all of them."""
+    """Hold a published port of the host at one of its addresses, or at all of them."""
 
     word = "published port"
 
@@ -77,20 +77,20 @@ class Ports(Kind):
 
 
 class Listener(NamedTuple):
-    """A socket of a program that waits for packets."""
+    """Hold a listening socket of a program."""
 
     address: Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
     inode: str
 
     def stands_behind(self, address):
-        """Whether it takes packets that would be led elsewhere by a rule for an address, or for all but loopback ones."""
+        """Return whether it receives packets that a rule for an address, or for all but loopback ones, would redirect."""
         if self.address in ANY:
             return True
         mine = getattr(self.address, "ipv4_mapped", None) or self.address
         return mine.version == 4 and (str(mine) == address if address else not mine.is_loopback)
 
     def program(self):
-        """Who it is, in words."""
+        """Return the program and process that own the socket, as text."""
         for path in Path("/proc").glob("[0-9]*"):
             try:
                 if any(os.readlink(each) == f"socket:[{self.inode}]" for each in (path / "fd").iterdir()):
@@ -101,7 +101,7 @@ class Listener(NamedTuple):
 
 
 def listeners(protocol, port):
-    """The sockets that wait at a port of this network namespace, as netstat(8) would show them."""
+    """Return the sockets that listen at a port of this network namespace, as netstat(8) shows them."""
     for name in protocol, f"{protocol}6":
         path = Path(f"/proc/thread-self/net/{name}")
         for line in path.read_text(encoding="ascii").splitlines()[1:] if path.exists() else ():
@@ -112,13 +112,13 @@ def listeners(protocol, port):
 
 
 def _address(text):
-    """An address as /proc/net writes it: words of 32 bits, each in the byte order of the machine."""
+    """Return an address of /proc/net: 32-bit words, each in the machine's byte order."""
     words = [int(text[at:at + 8], 16) for at in range(0, len(text), 8)]
     return ipaddress.ip_address(b"".join(socket.htonl(word).to_bytes(4, "big") for word in words))
 
 
 def has_address(address):
-    """Whether a program of this host could use the address; with ``net.ipv4.ip_nonlocal_bind`` that is each."""
+    """Return whether the host has the address; with ``net.ipv4.ip_nonlocal_bind`` it has each."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.bind((address, 0))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""IPv4 settings of single links, below /proc/sys/net/ipv4/conf, with the values that they had before.
+"""Set IPv4 sysctls of single links, below /proc/sys/net/ipv4/conf, and restore their former values.
 
-None of them is the whole host's. What a link had is kept in a file, and set again when nobody wants the setting any more,
-unless somebody else has had a say meanwhile: for this link, or for all links by ``conf/all``, as Docker does.
+None of them is the whole host's. A link's former value is kept in a file, and restored when the setting is no longer desired,
+unless another program has changed it meanwhile: for this link, or for all links by ``conf/all``, as Docker does.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ SETTINGS = {"forwarding": 1, "arp_ignore": 8}  # and the largest value of each
 
 
 class Record(NamedTuple):
-    """What is kept of a setting: the value that the link had, the one that it was given, and that of ``conf/all`` then.
+    """Hold the record of a setting: the link's former value, the one that it was given, and that of ``conf/all`` then.
 
-    Of an earlier release there is the first alone.
+    The record of an earlier release has the first alone.
     """
 
     former: int
@@ -51,7 +51,7 @@ class Sysctl(Item):
 
 @dataclass(frozen=True)
 class SetSysctl:
-    """Give a link this value."""
+    """Set a link's sysctl."""
 
     name: str
     value: int
@@ -65,7 +65,7 @@ class SetSysctl:
 
 @dataclass(frozen=True)
 class KeepSysctl:
-    """Remember the value that the link has, or the ``former`` that is known, before it is ``given`` one."""
+    """Record the value that a link has, or the ``former`` one that is known, before it is ``given`` another."""
 
     name: str
     given: int
@@ -130,7 +130,7 @@ class Sysctls(OperationsKind):
 
 
 def _look(name):
-    """The setting, where it was made here; one that went with its link has no value."""
+    """Return the Sysctl that the collection has set; one that went with its link has no value."""
     record, value = _record(name), number(f"{CONF}/{name}")
     if record is None:
         return None
@@ -145,12 +145,12 @@ def _record(name):
 
 
 def _overall(name):
-    """The file of the setting of all links."""
+    """Return the path of the sysctl of all links."""
     return f"{CONF}/all/{name.split('/')[1]}"
 
 
 def default_device():
-    """The link of the best default route; None where there is none."""
+    """Return the link of the best default route, or None."""
     rows = [line.split() for line in Path("/proc/thread-self/net/route").read_text(encoding="ascii").splitlines()[1:]]
     routes = [(int(metric), device) for device, dst, _gateway, _flags, _count, _use, metric, mask, *_rest in rows
               if int(dst, 16) == int(mask, 16) == 0]

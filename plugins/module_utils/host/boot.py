@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The network of a host after a reboot: the plan from an empty host as a shell script, and the unit that runs it.
+"""Restore the network of a host at boot: the plan from an empty host as a shell script, and the unit that runs it.
 
-No Python and no Ansible at boot. The script can be run at any time: what is there stays, so it also brings back what went
-with an underlay device that has come back.
+The script needs neither Ansible nor pyroute2. It is idempotent, so it also restores what was lost with an underlay device that has
+come back.
 """
 
 from __future__ import annotations
@@ -69,13 +69,16 @@ done
 
 
 def units(commands):
-    """Options of ``Units``. The unit runs at once: nothing changes by that, and what fails at boot is seen today."""
+    """Return the options of ``Units``. The unit runs at once: that changes nothing, and what would fail at boot fails today."""
     return [{"name": NAME, "state": "present" if commands else "absent"}] if manages_host() else []
 
 
 def files(commands, underlays, devices, tables):
-    """Options of ``Files``: for the commands of the plan, the addresses that they need, and the devices that have those; and for
-    the tables of nftables, as text that loads them."""
+    """Return the options of ``Files``.
+
+    They are made of the plan's commands, the addresses and devices of the underlay that these need, and a script that loads the
+    tables of nftables.
+    """
     wanted = "present" if commands and manages_host() else "absent"
     reload = [["systemctl", "daemon-reload"]] if manages_host() else []
     wait = WAIT.format(addresses=" ".join(map(shlex.quote, underlays))) if underlays else ""

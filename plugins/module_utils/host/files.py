@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Files that tell other programs of a host what to do, each with the commands that make them read it."""
+"""Write files that configure other programs of a host, each with the commands that make these reload it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MADE = f"# Made by {OWNER}"  # how each begins, which tells it from somebody els
 
 @dataclass(frozen=True)
 class File(Item):
-    """``text`` is the whole file; or ``target`` where it is a symbolic link. ``reload``: commands to run after a change."""
+    """Hold a file: its whole ``text``, or the ``target`` of a symbolic link. ``reload`` are commands to run after a change."""
 
     word = "file"
 
@@ -59,7 +59,7 @@ class Files(OperationsKind):
 
 
 def look(item):
-    """The file as it is, or None where there is none."""
+    """Return the File observed at a path, or None."""
     if os.path.islink(item.path):
         target = os.readlink(item.path)
         return File(path=item.path, target=target, owner=OWNER if target == item.target else "somebody else")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What keeps a host's own network managers away from the links that this collection makes.
+"""Keep a host's network managers away from the links of this collection.
 
-systemd-networkd and NetworkManager take over or clean up links that they did not make, and udev gives new links another
-MAC address, which strands the peers. Each is told so where it is installed, before the first link.
+systemd-networkd and NetworkManager take over or remove links that they did not create, and udev gives new links another MAC
+address, which peers would not find. Each is configured where it is installed, before the first link is added.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NETWORK_MANAGER = "/etc/NetworkManager/conf.d/zz-fromscratch.conf"  # the last w
 
 
 def files(names):
-    """Options of ``Files`` for links of these names, which may be patterns such as ``ve-*``."""
+    """Return the options of ``Files`` for links of these names, which may be patterns such as ``ve-*``."""
     words = " ".join(names)
     return [
         {"path": NETWORKD, "state": _state(names and installed("systemd-networkd")),
@@ -46,7 +46,7 @@ def _state(wanted):
 
 
 def udev_runs():
-    """Whether somebody listens on udev's socket. Where that is systemd for a daemon that is stopped, nobody reads the rules."""
+    """Return whether udev reads its rules. systemd also listens on the socket of a stopped daemon."""
     if manages_host():
         return is_active("systemd-udevd.service")
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
@@ -54,7 +54,7 @@ def udev_runs():
 
 
 def network_manager_runs():
-    """Whether it answers; what it has left in /run stays there when it is stopped."""
+    """Return whether NetworkManager answers; its files in /run remain when it is stopped."""
     if shutil.which("nmcli", path=PATH) is None:
         return False
     return subprocess.run(["nmcli", "--terse", "--fields", "RUNNING", "general"], stdin=subprocess.DEVNULL, capture_output=True,
@@ -62,5 +62,6 @@ def network_manager_runs():
 
 
 def installed(program):
+    """Return whether a program is in the host's system directories."""
     places = "/usr/lib/systemd:/lib/systemd:/usr/sbin:/usr/bin:/sbin:/bin"
     return shutil.which(program, path=places) is not None

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The names that containers know: a file ``hosts`` and a file ``resolv.conf`` for each network of a host.
+"""Write the names that containers resolve: a file ``hosts`` and a file ``resolv.conf`` for each network of a host.
 
-Containers see them as /etc/hosts and /etc/resolv.conf by a bind mount, which holds on to the file itself: so a file is
-written anew in its place, and what runs sees the change.
+Containers see them as /etc/hosts and /etc/resolv.conf by a bind mount, which refers to the file itself: so a file is rewritten in
+place, and running containers see the change.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ OF_HOST = ("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf")
 
 
 def path(network, name):
+    """Return the path of a network's file."""
     return f"{DIRECTORY}/{network}/{name}"
 
 
@@ -41,9 +42,9 @@ class Names(Files):
         lines = options["lines"]
         if lines is None:
             lines = nameservers() if options["file"] == RESOLV else []
-        for each in lines:
-            if "\n" in each:
-                raise OptionError("lines", each, "a line has no line break")
+        for line in lines:
+            if "\n" in line:
+                raise OptionError("lines", line, "a line has no line break")
         text = "".join(f"{line}\n" for line in [f"{MADE} for the network {options['network']}.", *lines])
         return File(path=path(validate.thing_name("network", options["network"]), options["file"]), text=text, mode=0o644)
 
@@ -58,10 +59,10 @@ class Names(Files):
 
 
 def nameservers():
-    """The lines of this host's resolv.conf that are true in a container, too."""
-    for each in OF_HOST:
+    """Return the lines of this host's resolv.conf that are valid in a container, too."""
+    for file in OF_HOST:
         try:
-            lines = [line.split() for line in Path(each).read_text(encoding="utf-8", errors="replace").splitlines()]
+            lines = [line.split() for line in Path(file).read_text(encoding="utf-8", errors="replace").splitlines()]
         except OSError:
             continue
         kept = [" ".join(words) for words in lines if len(words) > 1 and (

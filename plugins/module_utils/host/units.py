@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Units of systemd, and whether they are active: started when their files are there, stopped and forgotten before those go."""
+"""Start systemd units when their files are written, and stop and forget them before these are removed."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ class Units(OperationsKind):
 
 
 def look(name):
-    """The unit, if systemd remembers a run of it: its file may be gone."""
-    told = subprocess.run(["systemctl", "show", "--property=ActiveState", name], stdin=subprocess.DEVNULL, capture_output=True,
-                          text=True, check=False).stdout
-    state = told.strip().partition("=")[2]
+    """Return the Unit, if systemd remembers a run of it, whose file may be gone; else None."""
+    output = subprocess.run(["systemctl", "show", "--property=ActiveState", name], stdin=subprocess.DEVNULL, capture_output=True,
+                            text=True, check=False).stdout
+    state = output.strip().partition("=")[2]
     return Unit(name=name, active=state in ACTIVE, failed=state == "failed") if state in (*ACTIVE, "failed") else None
 
 
 def is_active(name):
-    """Whether systemd runs the unit."""
+    """Return whether systemd runs the unit."""
     return subprocess.run(["systemctl", "is-active", "--quiet", name], stdin=subprocess.DEVNULL, check=False).returncode == 0

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whose a host is: the packet filter, names, settings and boot script are those of the whole host, so that two who each name
-their part would take away the other's at every run. A file tells who has it."""
+"""Reserve a host for one overlay.
+
+The packet filter, names, settings and boot script are the whole host's, so that two inventories which each name their part would
+undo the other's at every run. A file records the owner.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ class Use(Files):
 
 
 def files(name, present):
-    """Options of ``Use``."""
+    """Return the options of ``Use``."""
     validate.required("use", name)
     if "\n" in name:
         raise OptionError("use", name, "a name has no line break")
