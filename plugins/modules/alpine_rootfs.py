@@ -6,9 +6,9 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: alpine_rootfs
-short_description: Unpack Alpine Linux root file systems for containers
+short_description: Unpack Alpine Linux root filesystems for containers
 description:
-  - Downloads the minimal root file system that Alpine Linux publishes, verifies its checksum, and unpacks it; or does
+  - Downloads the minimal root filesystem that Alpine Linux publishes, verifies its checksum, and unpacks it; or does
     the same with a tarball that is on the host.
   - A tree is unpacked once, into C(.store/sha256-DIGEST) beside O(dest), which is closed to all but root, and written by
     nobody from then on. O(dest) becomes a symbolic link to it that is switched at one moment, so that it is whole or as it
@@ -22,12 +22,12 @@ extends_documentation_fragment:
 options:
   dest: &dest
     description:
-      - Absolute path of the link to the root file system. It must be absent, an empty directory or made by this module. A directory
+      - Absolute path of the link to the root filesystem. It must be absent, an empty directory or made by this module. A directory
         that an earlier release has made becomes a link, while containers run on it.
       - Parent directories that are missing are made, those that exist are left as they are.
     type: path
   state: &state
-    description: Whether the root file system is there. Only what this module made is removed.
+    description: Whether the root filesystem is there. Only what this module made is removed.
     type: str
     choices: [present, absent]
     default: present
@@ -58,7 +58,7 @@ options:
     type: str
   config:
     description:
-      - Any number of root file systems, each with the options above.
+      - Any number of root filesystems, each with the options above.
       - Options that stand beside it are the defaults of its items, such as those that C(module_defaults) adds to a task; but not
         O(dest), which would be that of all.
     type: list
@@ -75,7 +75,7 @@ options:
       checksum: *checksum
   prune:
     description:
-      - Remove the root file systems that this module made, in the directories that hold those of the items, and that
+      - Remove the root filesystems that this module made, in the directories that hold those of the items, and that
         are not among the items.
     type: bool
     default: false
@@ -110,7 +110,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: The root file system of the article
+- name: The root filesystem of the article
   fromscratch.containers.alpine_rootfs:
     dest: /var/lib/rootfs/alpine-3.21.3
 
@@ -132,7 +132,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 changes:
-  description: What was changed, or would be; one entry for each root file system.
+  description: What was changed, or would be; one entry for each root filesystem.
   returned: success
   type: list
   elements: dict
@@ -162,7 +162,7 @@ commands:
     - curl --fail --location --silent --show-error --output /var/lib/rootfs/.store/new/tarball
       https://dl-cdn.alpinelinux.org/alpine/v3.21/releases/x86_64/alpine-minirootfs-3.21.3-x86_64.tar.gz
 observed:
-  description: The root file systems as they are in the end, in the order of the task; in check mode, as they would be.
+  description: The root filesystems as they are in the end, in the order of the task; in check mode, as they would be.
   returned: success
   type: list
   elements: dict

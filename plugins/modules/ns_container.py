@@ -9,7 +9,7 @@ module: ns_container
 short_description: Manage containers made of namespaces
 description:
   - Starts, stops and removes containers out of a root filesystem and new pid, mount, network, UTS and IPC namespaces, and
-    a cgroup namespace where the kernel has it. No engine and no daemon are involved.
+    a user namespace (O(userns)) and a cgroup namespace where the host can have them. No engine and no daemon are involved.
   - A container is a bundle of the OCI runtime specification, C(/var/lib/fromscratch/containers/NAME/config.json), and a directory
     for what it writes. The program C(ns-container), which this module installs, starts it by system calls; for people it is
     C(ns-container list), C(start), C(stop), C(restart), C(exec), C(logs), C(status), C(wait) and C(cp).

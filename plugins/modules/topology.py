@@ -8,9 +8,11 @@ DOCUMENTATION = r"""
 module: topology
 short_description: Manage all that one host holds, as one plan
 description:
-  - Takes lists of root file systems, containers, veth pairs, bridges and VXLAN links, each in the options of the module of
-    that name, and plans them together before anything is changed; each counts on what those before it will have done.
-  - Then all that has to go is removed, VXLAN links first; and all that has to come is made, root file systems first.
+  - Takes lists of root filesystems, containers, veth pairs, bridges and VXLAN links, each in the options of the module of
+    that name, and of names, tables of nftables, rules in other programs' chains, sysctls and published ports, which have no
+    module of their own.
+  - Plans them together before anything is changed; each counts on what those before it will have done.
+  - Then all that has to go is removed, the last kind first; and all that has to come is made, root filesystems first.
   - Does the same as the modules one after the other, in the time of one; and where a later one could not do its part,
     nothing has been changed by the earlier ones.
   - Refuses what cannot work beside that which an earlier task has made and this one does not name, such as a veth pair with the
@@ -23,7 +25,7 @@ extends_documentation_fragment:
   - fromscratch.containers.attributes.links
 options:
   alpine_rootfs:
-    description: Root file systems, in the options of M(fromscratch.containers.alpine_rootfs). Without it, none is managed.
+    description: Root filesystems, in the options of M(fromscratch.containers.alpine_rootfs). Without it, none is managed.
     type: list
     elements: dict
   ns_container:
@@ -171,7 +173,7 @@ options:
   prune:
     description:
       - Remove the containers and links that this collection made and that are not among the items, of those kinds that are
-        given. Root file systems are left, since other containers may use them.
+        given. Root filesystems are left, since other containers may use them.
     type: bool
     default: false
   validate_certs:

@@ -205,7 +205,7 @@ def _kind(member):
         if fits():
             return kind
     what = "device node" if member.isdev() and not member.isfifo() else "FIFO" if member.isfifo() else "unknown thing"
-    raise TarballError(f"has the {what} {member.name!r}; a root file system gets its devices when the container starts")
+    raise TarballError(f"has the {what} {member.name!r}; a root filesystem gets its devices when the container starts")
 
 
 class Writer:
