@@ -12,17 +12,21 @@ import pytest
 import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
-from ansible_collections.fromscratch.containers.plugins.module_utils.container import isolation, kind
-from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher import bundle
+from ansible_collections.fromscratch.containers.plugins.module_utils.container import isolation, kind, recorded, service, spec
+from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher import bundle, guard, namespaces
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher import options as command_line
+from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher import record as launcher_record
 from ansible_collections.fromscratch.containers.plugins.module_utils.core.plan import diff
 from ansible_collections.fromscratch.containers.plugins.module_utils.core.run import Stage
+from ansible_collections.fromscratch.containers.plugins.module_utils.firewall import sysctl
+from ansible_collections.fromscratch.containers.plugins.module_utils.host import boot, managers, names, use
+from ansible_collections.fromscratch.containers.plugins.module_utils.host.topology import KINDS
 from ansible_collections.fromscratch.containers.plugins.module_utils.network import identity
 from ansible_collections.fromscratch.containers.plugins.module_utils.network.bridge import Bridges
 from ansible_collections.fromscratch.containers.plugins.module_utils.network.veth import VethPairs
 from ansible_collections.fromscratch.containers.plugins.module_utils.network.vxlan import Vxlans
 from ansible_collections.fromscratch.containers.plugins.module_utils.rootfs import kind as rootfs
-from ansible_collections.fromscratch.containers.plugins.module_utils.rootfs import record, releases
+from ansible_collections.fromscratch.containers.plugins.module_utils.rootfs import record, releases, store
 from ansible_collections.fromscratch.containers.plugins.module_utils.rootfs.download import OPTIONS
 
 from ..overlay import part
@@ -182,3 +186,69 @@ def test_files_of_the_project_are_there(page):
     assert [each for each in named if not (ROOT / each).exists()] == []
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
     assert set(re.findall(r"``make ([a-z-]+)``", PAGES[page])) <= set(targets)
+
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+GLOSSARY = ("desired", "observed", "change", "operation", "plan", "peer", "VTEP", "tree", "layer", "ownership")
+
+
+def first_cells(text, heading):
+    """The code spans in the first cell of each row of a Markdown table, in its order."""
+    table = text.partition(heading)[2].lstrip("\n").partition("\n\n")[0]
+    return [re.match(r"\| \[?`([^`]+)`", line)[1] for line in table.splitlines()[1:] if "`" in line]
+
+
+def test_ten_words_have_one_definition_each():
+    assert tuple(re.findall(r"^\*\*(\w+)\*\*\n {3}\S", PAGES["design"], re.M)) == GLOSSARY
+    for page, text in PAGES.items():
+        assert set(re.findall(r"\b(wanted|strangers?)\b", text)) <= set(), f"{page}: desired, and peer, are the words"
+
+
+def test_the_kinds_are_those_of_the_topology():
+    listed = re.search(r"In their order they are (.*?)\. It works", PAGES["design"], re.S)[1]
+    assert tuple(re.findall(r"``(\w+)``", listed)) == KINDS
+
+
+def test_the_readme_has_all_modules_and_all_variables_with_their_defaults():
+    modules = {path.stem for path in (ROOT / "plugins/modules").glob("*.py")}
+    assert set(first_cells(README, "| module | what it manages |")) == modules - {path.stem for path in (ROOT / "plugins/action").glob("*.py")}
+    assert first_cells(README, "| variable | default | meaning |") and set(
+        first_cells(README, "| variable | default | meaning |")) == set(VARIABLES)
+    for name, default in re.findall(r"^\| `(overlay_\w+)` \| `([^`]*)` \|", README, re.M):
+        assert yaml.safe_load(default) == VARIABLES[name].get("default", spec.OWN_RUNTIME if name == "overlay_runtime" else None), name
+    options = re.search(r"Each of `overlay_containers` has (.*?) as\n", README, re.S)[1]
+    assert set(re.findall(r"`([a-z_]+)`", options)) - {"overlay_networks"} == set(VARIABLES["overlay_containers"]["options"]) - {"runtime"}
+    networks = re.search(r"^\| `overlay_networks` \| one \| (.*) \|$", README, re.M)[1]
+    assert set(re.findall(r"`([a-z_]+)`", networks)) == set(VARIABLES["overlay_networks"]["options"])
+
+
+@pytest.mark.parametrize("page", ["README.md", "roles/overlay/README.md"])
+def test_what_a_readme_names_is_there(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
+    assert set(re.findall(r"(?:`|^    )make ([a-z-]+)", text, re.M)) <= set(targets)
+    assert [path for path in re.findall(r"\]\(([^)#]+)\)", text) if not (ROOT / page).parent.joinpath(path).exists()] == []
+    assert set(re.findall(r"\boverlay_\w+", text)) <= set(VARIABLES)
+
+
+def test_paths_of_the_host_are_those_of_the_code():
+    table = PAGES["operations"].partition("Where the state lives")[2].partition("The packet filters are")[0]
+    home = f"{launcher_record.STATE}/NAME"
+    assert [path.replace("…/NAME", home) for line in re.findall(r"^   \* - (``.*)$", table, re.M) for path in re.findall(r"``(/.*?|…/.*?)``", line)] == [
+        f"{home}/", f"{home}/{recorded.BUNDLE}", f"{home}/log", f"{home}/layer/upper/", f"{home}/root/", f"{launcher_record.RUN}/NAME",
+        f"{namespaces.RUN_NETNS}/NAME", f"{launcher_record.USERS}/NAME", f"{Path(guard.PROGRAM).parent}/", DEFAULTS["overlay_rootfs"],
+        store.place(DEFAULTS["overlay_rootfs"], "DIGEST") + "/", use.PATH, names.path("NETWORK", ""), sysctl.FORMER + "/", boot.SCRIPT, boot.UNIT,
+        service.TEMPLATE, boot.TABLES, boot.HOOK, boot.RULES, managers.NETWORKD, managers.NETWORK_MANAGER]
+
+
+def test_figures_are_those_of_the_code():
+    assert "**Capabilities**: the eleven that podman grants" in PAGES["design"] and len(spec.CAPABILITIES) == 11
+    assert "net_raw" not in spec.CAPABILITIES and "``NET_RAW``, which is not among those of the default" in PAGES["operations"]
+    assert f"Linux {'.'.join(map(str, kind.OLDEST_LINUX))} or newer" in README and f"{spec.RANGE} user ids" in PAGES["design"]
+
+
+def test_the_script_at_boot_runs_what_the_pages_say():
+    """It needs Python for the launcher, which makes the namespaces, but neither Ansible nor pyroute2."""
+    assert kind.Containers().boot([spec.Container(name="web")]) == [f"{guard.PROGRAM} namespace web"]
+    for text in README, PAGES["operations"]:
+        assert "either Ansible nor pyroute2" in " ".join(text.split())

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from ansible_collections.fromscratch.containers.plugins.module_utils.container import install
 
 PLUGINS = Path(__file__).resolve().parents[2] / "plugins"
+DESIGN = PLUGINS.parent / "docs/docsite/rst/design.rst"
 HERE = "ansible_collections.fromscratch.containers.plugins"
 ACTIONS = {path.stem for path in (PLUGINS / "action").glob("*.py")}  # their modules are documentation
 MODULES = sorted(path for path in (PLUGINS / "modules").glob("*.py") if path.stem not in ACTIONS)
@@ -85,6 +87,15 @@ def roots(path):
 
 def test_a_rule_stands_for_each_directory():
     assert {name.split(".")[0] for name in FILES if "." in name} == set(ALLOWED)
+
+
+def test_the_design_tells_these_rules():
+    layers = DESIGN.read_text(encoding="utf-8").partition("Layers of the code")[2]
+    rows = re.findall(r"^   \* - ``(\w+)``\n     - .*?\n     - (.*?)(?=\n   \* - |\n\n)", layers, re.M | re.S)
+    documented = {package: {*re.findall(r"``([\w.]+)``", text.partition(";")[0])} for package, text in rows}
+    assert set(documented) == {path.name for path in (PLUGINS / "module_utils").iterdir() if (path / "__init__.py").exists()}
+    assert ("host", "all of these") in rows and ALLOWED["host"] == {*documented} - {"host"}
+    assert {**documented, "host": ALLOWED["host"]} == {package: ALLOWED[package] for package in documented}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=dotted)

@@ -138,8 +138,8 @@ class Passages(OperationsKind):
         for rule, handle in (entry for chain in _chains() for entry in chain.ours):
             ours.setdefault(re.findall(r'ifname (?:!= )?"([^"]+)"', rule.text)[0], []).append((rule, handle))
         names = {**dict.fromkeys(item.name for item in wanted), **ours}
-        found = (Passage(name=name, rules=frozenset(rule for rule, _handle in ours.get(name, ())), handles=tuple(ours.get(name, ())))
-                 for name in names)
+        found = (Passage(name=name, rules=frozenset(rule for rule, _handle in marked), handles=tuple(marked))
+                 for name, marked in ((name, ours.get(name, ())) for name in names))
         return {item.key: item for item in found}
 
     def operations(self, plan):
