@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What no two things of one place can both have: whether the task names both, or an earlier run has left one of them."""
+"""Refuse what two items of one place cannot both have, whether the task names both or an earlier run has left one of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ REMEDY = "have it removed by prune (overlay_prune: true), or by a task of its ow
 
 
 def refuse_shared_names(links):
-    """A namespace has one link of a name, of whichever kind, and a link is the port of one bridge."""
+    """Raise OptionError where two links of a namespace have one name, or a link is to be the port of two bridges."""
     names, ports = {}, {}
     for item in links:
         for place in item.link_names:
@@ -21,7 +21,7 @@ def refuse_shared_names(links):
 
 
 def refuse_shared_addresses(stages, left):
-    """Networks may overlap, but no address and no MAC may stand twice on one bridge or in one namespace."""
+    """Raise OptionError where an address or a MAC would be used twice on one bridge or in one namespace. Networks may overlap."""
     owners = {}
     for stage in stages:
         for item in stage.items:
@@ -45,7 +45,7 @@ def _option(stage, name):
 
 
 def _claims(item):
-    """(option, value, what no other item may have) of an item's addresses, and of the MAC that it has on a bridge."""
+    """Yield (option, value, what no other item may have) of an item's addresses, and of the MAC that it has on a bridge."""
     for address in sorted(getattr(item, "addresses", None) or ()):
         for realm in item.address_scopes:
             yield "addresses", address, (address.split("/")[0], realm)
@@ -57,6 +57,6 @@ def _claims(item):
 
 
 def described(item):
-    """The key of an item that is left, and the container or namespace that it leads into."""
+    """Return the key of an item that is left, with the container or namespace that it leads into."""
     inner = getattr(item, "inner_netns", None)
     return f"{item.key} of {inner}" if inner else item.key

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the modules need on a host beside Python: programs, and pyroute2 from the version that Debian 12 ships.
+"""Check what the modules need on a host beside Python: programs, and pyroute2 from the version that Debian 12 ships.
 
-What is missing is told all at once, before anything is planned, each with the package that has it: for people in the message,
-for the role as ``missing``.
+All that is missing is reported at once, before anything is planned, each with its package: as text for people, and as ``missing``
+for the role.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ PATHS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def import_failure():
-    """The traceback of an import of pyroute2; None where it can be imported. Only who needs it waits for it."""
+    """Return the traceback of an import of pyroute2, or None where it can be imported.
+
+    The import takes time: call it where needed.
+    """
     try:
         import pyroute2  # noqa: F401
     except ImportError:
@@ -39,7 +42,7 @@ def import_failure():
 
 
 def pyroute2_version():
-    """The installed version as a tuple of ints; ``None`` where it does not say."""
+    """Return the installed version as a tuple of ints, or None where it is unknown."""
     try:
         from importlib.metadata import version
         found: Optional[str] = version(PYROUTE2)
@@ -50,20 +53,20 @@ def pyroute2_version():
 
 
 def require(names):
-    """Raises ModuleError where this host lacks some of these programs, or pyroute2; it names them all."""
-    told = {name: _wrong_with(name) for name in set(names)}
-    missing = sorted(name for name, why in told.items() if why)
+    """Raise ModuleError where this host lacks any of these programs, or pyroute2; it names all that are missing."""
+    reasons = {name: _wrong_with(name) for name in set(names)}
+    missing = sorted(name for name, reason in reasons.items() if reason)
     if missing:
         failure = import_failure() if PYROUTE2 in missing else None
         packages = [(name, *PACKAGES.get(name, ("python3-pyroute2", None))) for name in missing]
         raise ModuleError(
-            "This host lacks what the task needs: " + "; ".join(told[name] for name in missing),
+            "This host lacks what the task needs: " + "; ".join(reasons[name] for name in missing),
             missing=[{"name": name, "deb": deb, "rpm": rpm} for name, deb, rpm in packages],
             **({"exception": failure} if failure else {}))
 
 
 def _wrong_with(name):
-    """What to do about it, in words; None where it is there."""
+    """Return what is missing and its remedy as text, or None where it is there."""
     if name != PYROUTE2:
         return None if found(name) else without(name)
     wanted = ".".join(map(str, MINIMUM))
@@ -78,11 +81,11 @@ def _wrong_with(name):
 
 
 def without(program):
-    """Names a program that is not there, with its package."""
+    """Return the name of a missing program with its package."""
     deb, rpm = PACKAGES[program]
     return f"the program {program} (the package {deb}{'' if rpm == deb else f', {rpm} in the family of Red Hat'})"
 
 
 def found(program):
-    """The path of a program; None where the host has it neither in the caller's PATH nor in the usual directories."""
+    """Return the path of a program, or None where neither the caller's PATH nor the usual directories have it."""
     return shutil.which(program, path=os.pathsep.join(filter(None, [os.environ.get("PATH"), PATHS])))

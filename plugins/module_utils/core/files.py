@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Files and directories of a host: how they are read, written whole, and removed."""
+"""Read files and directories of a host, write them atomically, and remove them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from .errors import ModuleError
 
 
 def number(path):
-    """The number in a file; None where there is none."""
+    """Return the number in a file, or None."""
     found = numbers(path)
     return found[0] if found and len(found) == 1 else None
 
 
 def numbers(path):
-    """The numbers in a file; None where there is none, or something else."""
+    """Return the numbers in a file, a list, or None where it has anything else."""
     try:
         with open(path, encoding="ascii") as file:
             return [int(word) for word in file.read().split()] or None
@@ -28,7 +28,7 @@ def numbers(path):
 
 
 def is_private(path):
-    """Whether it is a directory that only root may look into, as the collection makes those that hold what is on its way."""
+    """Return whether a path is a directory that only root can read: the collection creates those for unfinished work."""
     try:
         found = os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -37,7 +37,7 @@ def is_private(path):
 
 
 def mounts_below(path):
-    """The mount points at or below a directory, as this process sees them."""
+    """Return the mount points at or below a directory, as this process sees them."""
     top = os.path.realpath(path)
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         escaped = {line.split(" ")[4] for line in file}
@@ -46,9 +46,9 @@ def mounts_below(path):
 
 
 def remove_tree(path):
-    """A directory with all that is in it, however deep, but never what is mounted there. Raises ModuleError."""
-    for each in mounts_below(path):
-        raise ModuleError(f"{path} is not removed, since {each} is a mount point; umount it first")
+    """Remove a directory with its contents, but nothing that is mounted there. Raise ModuleError."""
+    for point in mounts_below(path):
+        raise ModuleError(f"{path} is not removed, since {point} is a mount point; umount it first")
     # Where this run is killed, rm ends with it: the next run must not see it at work.
     done = subprocess.run(["setpriv", "--pdeathsig", "KILL", "--", "rm", "-rf", "--one-file-system", "--", path],
                           stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
@@ -57,7 +57,7 @@ def remove_tree(path):
 
 
 def make_directory(path):
-    """A directory and those above it, as far as they are missing, for all to look into whatever the umask is."""
+    """Create a directory and its missing parents, with mode 0755 whatever the umask is."""
     if not os.path.isdir(path):
         make_directory(os.path.dirname(path))
         try:
@@ -68,7 +68,7 @@ def make_directory(path):
 
 
 def write(path, content, mode, target=None, encoding="utf-8"):
-    """Write a file or, with ``target``, a symbolic link: whole or not at all."""
+    """Write a file or, with ``target``, a symbolic link, atomically."""
     directory = os.path.dirname(path)
     if target is not None:
         with tempfile.TemporaryDirectory(dir=directory, prefix=begun(path)) as beside:
@@ -87,20 +87,20 @@ def write(path, content, mode, target=None, encoding="utf-8"):
 
 
 def unlink(path):
-    """Remove a file, should it be there, and what interrupted writes of it have left."""
-    for each in interrupted(path):
-        remove_tree(each)
+    """Remove a file, if there is one, and what interrupted writes of it have left."""
+    for leftover in interrupted(path):
+        remove_tree(leftover)
     if os.path.lexists(path):
         os.unlink(path)
 
 
 def interrupted(path):
-    """What writes of the file have left beside it that were killed."""
+    """Return the paths that interrupted writes of a file have left beside it."""
     directory, prefix = os.path.split(begun(path))
     names = sorted(os.listdir(directory)) if os.path.isdir(directory) else []
     return [os.path.join(directory, name) for name in names if name.startswith(prefix)]
 
 
 def begun(path):
-    """How the name begins under which a file is written, before it takes the place of the former."""
+    """Return the prefix of the path under which a file is written before it is renamed."""
     return os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.new-")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What earlier runs have left on the host and the task does not name, and what it does to that which the task names.
+"""Report what earlier runs have left on the host and the task does not name, and its effect on what the task names.
 
-Where the two cannot work together, ``conflicts`` refuses; here is what may be meant so, and what only those know who know other
-hosts.
+``conflicts`` refuses what cannot work together; here is what may be intended, and what only the controller can judge, which knows
+the other hosts.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from .conflicts import REMEDY, described
 
 
 def left_of(stages):
-    """All that stays without being named. A module for one kind of thing is never told of all that a host has."""
+    """Return all items that stay without being named. A module for one kind does not know all that a host has."""
     return [item for stage in stages if stage.option and not stage.prune for item in stage.kind.left(stage.sought)]
 
 
 def told(named, left):
-    """What is left with an address, and the VNIs of the tunnels that its bridge has, by which other hosts may meet it."""
+    """Return the left items with an address, and the VNIs of their bridge's tunnels, by which other hosts may reach them."""
     joined = {}
     for tunnel in [*_of("vxlan", named), *_of("vxlan", left)]:
         joined.setdefault((tunnel.netns, tunnel.bridge), set()).add(tunnel.vni)
@@ -28,7 +28,7 @@ def told(named, left):
 
 
 def warnings(named, left):
-    """What works, though perhaps not as it was meant, in words."""
+    """Yield what works, though perhaps not as intended, as sentences."""
     bridges = {(item.netns, item.name) for item in _of("bridge", named)}
     tables = _of("nftables table", named)
     held = any(table.family == "bridge" for table in tables)
@@ -47,7 +47,7 @@ def warnings(named, left):
 
 
 def _shared_subnets(named, left):
-    """Of bridges without a route from one to the other, as that of two networks with the same addresses, only the host notices."""
+    """Yield bridges that share a subnet: the host itself reaches what is behind one of them only, which nobody else notices."""
     known = []
     for bridge in [*named, *left]:
         nets = [net for net in (ipaddress.ip_interface(each).network for each in sorted(bridge.addresses or ()))

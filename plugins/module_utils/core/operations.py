@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Operations on a host's files and programs; those on links are in ``network.operations``.
+"""Define operations on a host's files and programs; those on links are in ``network.operations``.
 
-An operation is data. ``apply`` performs it, ``commands`` shows it as an administrator would type it: because a kind makes one list
-of operations and both start from that, what is shown is what is done.
+An operation is data. ``apply`` performs it, ``commands`` renders it as an administrator would type it: because a kind returns one
+list of operations and both start from that, what is shown is what is done.
 """
 
 from __future__ import annotations
@@ -25,19 +25,18 @@ PATH = "/usr/sbin:/sbin:/usr/bin:/bin"
 
 
 class Operation(Protocol):
-    """What is done to a host, as data."""
+    """Define what is done to a host, as data."""
 
     def apply(self) -> None:
-        """Do it."""
+        """Perform the operation. Raise ModuleError."""
 
     def commands(self) -> List[str]:
-        """Say it."""
+        """Return the shell commands that do the same, a list of strings."""
 
 
 @dataclass(frozen=True)
 class WriteFile:
-    """Write a file and the directories above it. It is renamed into its place, or written ``in_place`` for those who hold on to it
-    by a bind mount."""
+    """Write a file and its missing parent directories: by a rename, or ``in_place`` where a bind mount refers to the file."""
 
     path: str
     content: bytes
@@ -66,7 +65,7 @@ class WriteFile:
 
 @dataclass(frozen=True)
 class SwitchLink:
-    """Let a symbolic link lead to ``target``, by a rename."""
+    """Point a symbolic link to ``target``, by a rename."""
 
     path: str
     target: str
@@ -83,7 +82,7 @@ class SwitchLink:
 
 @dataclass(frozen=True)
 class RemoveFile:
-    """Remove a file, what interrupted writes of it have left, and those of our own directories above it that are empty then."""
+    """Remove a file, what interrupted writes of it have left, and the collection's own parent directories that are empty then."""
 
     path: str
 
@@ -113,7 +112,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Attempt(Run):
-    """Run a program that may well have nothing to do, and fails then."""
+    """Run a program that fails where it has nothing to do."""
 
     def apply(self) -> None:
         with contextlib.suppress(ModuleError):
@@ -124,10 +123,10 @@ class Attempt(Run):
 
 
 class OperationsKind(Kind):
-    """A kind whose plans are lists of operations."""
+    """Define a kind whose plans are lists of operations."""
 
     def operations(self, plan: Plan) -> Sequence[Operation]:
-        """What makes the plan true, in order."""
+        """Return the operations of a plan, in order."""
         raise NotImplementedError
 
     def commands(self, plan: Plan) -> List[str]:
@@ -139,19 +138,19 @@ class OperationsKind(Kind):
 
 
 def made(directory):
-    """The command that makes a directory and those above it, as far as they are missing."""
+    """Return the command that creates a directory and its missing parents."""
     quoted = shlex.quote(directory)
     return f"test -d {quoted} || install -d {quoted}"
 
 
 def emptied(directory):
-    """The commands that remove a directory and those above it, as far as they are our own and empty."""
+    """Return the commands that remove a directory and its parents, as far as they are the collection's and empty."""
     found = tidied(directory)
     return [f"{shlex.join(['rmdir', *found])} 2>/dev/null || : # those that are empty"] * bool(found)
 
 
 def fed(command, content):
-    """The command with this content on its standard input: as a here-document, or by base64 what none can hold."""
+    """Return the command with this content as its standard input: a here-document, or base64 for what that cannot hold."""
     try:
         text = content.decode()
     except UnicodeDecodeError:

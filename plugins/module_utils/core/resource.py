@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a host can hold: one frozen type per kind of thing, used for what is desired and for what is observed alike.
+"""Define what a host can hold: one frozen type per kind, of desired and observed items alike.
 
 ``None`` means "not managed": such a field is neither compared nor changed. Each field says in its metadata
-whether the kernel can change it in place; where it cannot, a difference makes the thing anew.
+whether the kernel can change it in place; where it cannot, a difference recreates the item.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ uncompared = partial(field, default=None, compare=False)
 
 
 def observed_only(shown: bool = False) -> Any:
-    """A field that is only observed: never compared, and part of results where it is ``shown``."""
+    """Return a field that is only observed: never compared, and part of results where it is ``shown``."""
     return uncompared(metadata={"identity": True, "hidden": not shown})
 
 
@@ -34,7 +34,7 @@ input_only = observed_only  # the same for one that is only given: other fields 
 
 @dataclass(frozen=True)
 class Item:
-    """What all the types share. ``word`` is the noun in messages, ``key`` finds the thing on one host."""
+    """Define what all items share. ``word`` is the noun in messages, ``key`` identifies the item on one host."""
 
     word: ClassVar[str] = "item"
     words: ClassVar[Dict[str, str]] = {}  # the fields that are words of ``ip link ... type KIND``
@@ -42,46 +42,46 @@ class Item:
 
     @property
     def address_scopes(self) -> Tuple[Tuple[Optional[str], ...], ...]:
-        """Where each of the item's addresses may stand only once."""
+        """Return the places in which each of the item's addresses must be unique."""
         return (("netns", getattr(self, "netns", None)),)
 
     @property
     def _name(self) -> str:
-        """That of a thing which has one."""
+        """Return the name of an item that has one."""
         return vars(self)["name"]
 
     @property
     def link_names(self) -> List[Tuple[Optional[str], str]]:
-        """Each (namespace, name) that the links of the item take."""
+        """Return (namespace, name) of each link of the item."""
         return [(getattr(self, "netns", None), self._name)]
 
     @property
     def key(self) -> str:
-        """What finds it on a host, in words."""
+        """Return what identifies the item on a host, as text."""
         netns = getattr(self, "netns", None)
         return f"{self.word} {self._name}" + (f" in netns {netns}" if netns else "")
 
     def merged_onto(self: T, observed: Optional[Item]) -> T:
-        """This item with every unmanaged field as observed: what the host holds once this is applied."""
+        """Return this item with every unmanaged field as observed: what the host holds once it is applied."""
         if observed is None:
             return self
         updates = {}
-        for each in fields(self):
-            wanted, have = getattr(self, each.name), getattr(observed, each.name)
-            if each.metadata.get("hidden") or (wanted is None and not each.metadata.get("nullable")):
-                updates[each.name] = have
-            elif each.metadata.get("at_least"):
-                updates[each.name] = wanted | (have or frozenset())
+        for entry in fields(self):
+            desired, have = getattr(self, entry.name), getattr(observed, entry.name)
+            if entry.metadata.get("hidden") or (desired is None and not entry.metadata.get("nullable")):
+                updates[entry.name] = have
+            elif entry.metadata.get("at_least"):
+                updates[entry.name] = desired | (have or frozenset())
         return replace(self, **updates)
 
     def expected_after_apply(self: T) -> T:
-        """What observing must find once this has been applied."""
+        """Return what has to be observed once this has been applied."""
         return self
 
     def to_result(self) -> Dict[str, Any]:
-        """A plain dict for return values and diffs: sets sorted, unmanaged and hidden fields left out."""
-        return {each.name: _plain(getattr(self, each.name)) for each in fields(self)
-                if getattr(self, each.name) is not None and not each.metadata.get("hidden")}
+        """Return a dict for return values and diffs: sets sorted, unmanaged and hidden fields left out."""
+        return {entry.name: _plain(getattr(self, entry.name)) for entry in fields(self)
+                if getattr(self, entry.name) is not None and not entry.metadata.get("hidden")}
 
 
 def _plain(value):

@@ -18,7 +18,7 @@ MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 
 def interface_name(option, value):
-    """What the kernel accepts as the name of a link."""
+    """Return a name that the kernel accepts for a link, or None."""
     if value is None:
         return None
     size = len(os.fsencode(text(option, value)))
@@ -31,7 +31,7 @@ def interface_name(option, value):
 
 
 def plain_interface_name(option, value):
-    """The name of a link that also stands in packet filters and files of udev, systemd-networkd and NetworkManager.
+    """Return the name of a link that also stands in packet filters and files of udev, systemd-networkd and NetworkManager.
 
     None of these can quote all that the kernel accepts: ``a"b`` ends a string of nft, ``br*`` is any name that begins like this
     for all of them, ``br+`` is for iptables, and ``!br0`` any other name for systemd.
@@ -44,6 +44,7 @@ def plain_interface_name(option, value):
 
 
 def mac(option, value):
+    """Return a unicast MAC address in lower case with colons, or None."""
     if value is None:
         return None
     canonical = value.lower().replace("-", ":")
@@ -55,31 +56,32 @@ def mac(option, value):
 
 
 def vni(option, value):
-    """A VXLAN network identifier of 24 bits (RFC 7348); the kernel takes 0 for "none"."""
+    """Return a VXLAN network identifier of 24 bits (RFC 7348); the kernel reads 0 as none."""
     return in_range(option, value, 1, 2 ** 24 - 1)
 
 
 def udp_port(option, value):
+    """Return a UDP port."""
     return in_range(option, value, 1, 65535)
 
 
 def least_mtu(addresses):
-    """The smallest MTU that IPv4 works with, or IPv6 where an address is one."""
+    """Return the smallest MTU in bytes that IPv4 allows, or IPv6 where an address is one."""
     return 1280 if any(":" in each for each in addresses or ()) else 68
 
 
 def needs_ipv6(addresses):
-    """True where an address is one of IPv6, which a link must have then, whatever its host gives to new ones; else None."""
+    """Return True where an address is one of IPv6, which the link then needs whatever new links of the host have; else None."""
     return True if any(":" in address for address in addresses or ()) else None
 
 
 def mtu(option, value, addresses=None):
-    """From the smallest that the addresses work with to the largest of the kernel."""
+    """Return an MTU in bytes that the addresses allow, up to the kernel's largest."""
     return in_range(option, value, least_mtu(addresses), 65535)
 
 
 def ip(option, value):
-    """An IPv4 or IPv6 address without a prefix, in its shortest form."""
+    """Return an IPv4 or IPv6 address without prefix length, in its shortest form."""
     if value is None:
         return None
     try:
@@ -91,7 +93,7 @@ def ip(option, value):
 
 
 def unicast(option, value):
-    """The address of a host on the underlay."""
+    """Return the address of a host on the underlay."""
     address = host_ip(option, value)
     if address is not None and ipaddress.ip_address(address).is_link_local:
         raise OptionError(option, value, "it must be the address of one host, neither multicast nor link-local")
@@ -99,7 +101,7 @@ def unicast(option, value):
 
 
 def host_ip(option, value):
-    """An address that a host can have on a network, link-local ones among them."""
+    """Return an address that a host can have on a network, link-local or not."""
     address = ip(option, value)
     if address is not None:
         _refuse_no_host(option, value, ipaddress.ip_address(address))
@@ -110,7 +112,7 @@ ZERO, LIMITED_BROADCAST = ipaddress.ip_network("0.0.0.0/8"), ipaddress.ip_addres
 
 
 def _refuse_no_host(option, value, address):
-    """Refuse what no host of a network can be reached by. (240.0.0.0/4 works, and overlays use it.)"""
+    """Raise OptionError for an address that no host can be reached by. (240.0.0.0/4 works, and overlays use it.)"""
     if address.is_multicast or address.is_unspecified or address == LIMITED_BROADCAST:
         raise OptionError(option, value, "it must be the address of one host, neither multicast nor link-local")
     if address.is_loopback:
@@ -123,6 +125,7 @@ def _refuse_no_host(option, value, address):
 
 
 def multicast(option, value):
+    """Return the address of a multicast group, or None."""
     address = ip(option, value)
     if address is not None and not ipaddress.ip_address(address).is_multicast:
         raise OptionError(option, value, "a group is a multicast address, such as 239.1.1.1; peers go into remotes")
@@ -130,14 +133,14 @@ def multicast(option, value):
 
 
 def same_family(option, value, other, reference):
-    """``value`` is of the address family of ``reference``, which the option ``other`` gave."""
+    """Return ``value``, which must have the address family of ``reference``, the value of the option ``other``."""
     if (":" in value) != (":" in reference):
         raise OptionError(option, value, f"it is of another address family than {other}, {reference}: give one of the same")
     return value
 
 
 def interface_address(option, value):
-    """An address with its prefix length, as an interface carries it: 10.0.0.1/24."""
+    """Return an address of a link with its prefix length: 10.0.0.1/24."""
     if "/" not in value:
         raise OptionError(option, value, "an address needs its prefix length, such as 10.0.0.1/24 or fd00::1/64")
     try:
@@ -153,7 +156,7 @@ def interface_address(option, value):
 
 
 def _refuse_ends_of_subnet(option, value, address):
-    """The first and the last address of a subnet are not those of a host, but for the small ones of RFC 3021 and RFC 6164."""
+    """Raise OptionError for the first and last address of a subnet, but for the small ones of RFC 3021 and RFC 6164."""
     net = address.network
     if net.prefixlen == 0:
         raise OptionError(option, value,
@@ -168,7 +171,7 @@ def _refuse_ends_of_subnet(option, value, address):
 
 
 def interface_addresses(option, values):
-    """A set of them, none twice; None stays None."""
+    """Return a frozenset of addresses with their prefix length, none twice; None for None."""
     if values is None:
         return None
     found = [interface_address(option, value) for value in values]
@@ -177,7 +180,7 @@ def interface_addresses(option, values):
 
 
 def network(option, value):
-    """A destination: ``default`` or a network in CIDR form without host bits."""
+    """Return a destination: ``default``, or a network in CIDR form without host bits."""
     if value == DEFAULT:
         return value
     try:
@@ -187,13 +190,13 @@ def network(option, value):
 
 
 def routes(option, values, gateway, gateway_option="gateway"):
-    """The set of routes from a list of ``{dst, via}`` and a default gateway; None where neither is managed."""
+    """Return the frozenset of Route of a list of ``{dst, via}`` and a default gateway; None where neither is managed."""
     if values is None and gateway is None:
         return None
     found = []
-    for each in values or []:
-        via = host_ip(f"{option}.via", each["via"])
-        dst = network(f"{option}.dst", each["dst"])
+    for entry in values or []:
+        via = host_ip(f"{option}.via", entry["via"])
+        dst = network(f"{option}.dst", entry["dst"])
         if via and dst != DEFAULT and (":" in via) != (":" in dst):
             raise OptionError(f"{option}.via", via,
                               f"it is of another address family than the destination {dst}: give one of the same")
@@ -204,28 +207,28 @@ def routes(option, values, gateway, gateway_option="gateway"):
 
 
 def route(dst, via):
-    """``default`` is that of the gateway's family, and of IPv4 where there is none."""
+    """Return a Route; ``default`` is of the gateway's family, and of IPv4 without a gateway."""
     if dst == "0.0.0.0/0":
         dst = DEFAULT
     return Route(DEFAULT6 if dst == DEFAULT and ":" in (via or "") else dst, via)
 
 
 def refuse_unreachable(routes, addresses, option="routes.via", gateway=None):
-    """The kernel takes a gateway only where an address or a route without a gateway leads to it."""
+    """Raise OptionError for a gateway that no address and no route without a gateway leads to: the kernel refuses it."""
     nets = [ipaddress.ip_interface(each).network for each in addresses]
     nets += [ipaddress.ip_network(each.dst) for each in routes if not each.via and each.dst not in (DEFAULT, DEFAULT6)]
-    for each in addresses:
-        dst = str(ipaddress.ip_interface(each).network)
+    for address in addresses:
+        dst = str(ipaddress.ip_interface(address).network)
         if any(route.dst == dst for route in routes):
-            raise OptionError("routes.dst", dst, f"the kernel makes that route itself for the address {each}: leave it out")
-    for each in sorted(route.via for route in routes if route.via):
-        via, where = ipaddress.ip_address(each), "gateway" if each == gateway else option
+            raise OptionError("routes.dst", dst, f"the kernel makes that route itself for the address {address}: leave it out")
+    for value in sorted(route.via for route in routes if route.via):
+        via, where = ipaddress.ip_address(value), "gateway" if value == gateway else option
         for net in (net for net in nets if via in net and net.prefixlen < 31 and net.version == 4):
             if via in (net.network_address, net.broadcast_address):
                 what = "broadcast address" if via == net.broadcast_address else "address"
-                raise OptionError(where, each, f"it is the {what} of its network, {net}: give that of a router in it")
+                raise OptionError(where, value, f"it is the {what} of its network, {net}: give that of a router in it")
         if via in {ipaddress.ip_interface(address).ip for address in addresses}:
-            raise OptionError(where, each, "it is one of the addresses of this end itself: give that of a router")
+            raise OptionError(where, value, "it is one of the addresses of this end itself: give that of a router")
         if not via.is_link_local and not any(via in net for net in nets):
-            raise OptionError(where, each, "it is in no network of the addresses ("
+            raise OptionError(where, value, "it is in no network of the addresses ("
                               + (", ".join(sorted(addresses)) or "none") + ") nor of a route without via: add one that leads to it")

@@ -42,7 +42,7 @@ OPTIONS = {
 
 
 def bridge(options: Dict[str, Any]) -> Bridge:
-    """The wanted bridge from the options of one item. Raises OptionError."""
+    """Return the desired Bridge of one item's options. Raise OptionError."""
     name = addressing.interface_name("name", options["name"])
     netns = validate.thing_name("netns", options["netns"])
     addresses = addressing.interface_addresses("addresses", options["addresses"])
@@ -66,7 +66,7 @@ def bridge(options: Dict[str, Any]) -> Bridge:
 
 
 def neighbours(values):
-    """The set of permanent neighbours; None where they are not managed."""
+    """Return the frozenset of permanent neighbours, or None where they are not managed. Raise OptionError."""
     if values is None:
         return None
     found = [Neighbour(addressing.unicast("neighbours.address", each["address"]), addressing.mac("neighbours.mac", each["mac"]))
@@ -85,7 +85,7 @@ class Bridges(LinkKind):
     parse = staticmethod(bridge)
 
     def look(self, item):
-        """Of ports that somebody else has added, nothing is managed."""
+        """Return the observed bridge without what is not managed of ports that other programs added."""
         found = super().look(item)
         if found is None or found.hairpin_ports is None or not item.ports:
             return found
@@ -110,7 +110,7 @@ class Bridges(LinkKind):
 
     def changed(self, change):
         bridge = change.after
-        gained, unused = operations.gained_and_lost(change, "ports")
+        gained, _lost = operations.gained_and_lost(change, "ports")
         hairpins, others = operations.gained_and_lost(change, "hairpin_ports")
         data = tuple((word, value * 100 if word in TIMES else value) for word, value in operations.data_of(change))
         return (operations.link(change, data, own_mtu=True)

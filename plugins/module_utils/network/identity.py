@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Names and MAC addresses of links that are derived, so that they are the same at every run and boot."""
+"""Derive names and MAC addresses of links, so that they are the same at every run and boot."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from .links import IFNAME_MAX
 
 
 def derived_mac(*parts):
-    """A locally administered unicast MAC that is the same wherever it is computed from the same parts."""
+    """Return a locally administered unicast MAC that depends on the parts alone."""
     digest = hashlib.sha256("\0".join(str(part) for part in parts).encode()).hexdigest()
     return "02:" + ":".join(digest[at:at + 2] for at in range(0, 10, 2))
 
 
 def derived_ifname(prefix, name):
-    """``prefix`` + ``name``, or a shortened name with a hash where that passes 15 characters."""
+    """Return ``prefix`` + ``name``, shortened with a hash where that is longer than 15 characters."""
     whole = prefix + name
     if len(whole) <= IFNAME_MAX:
         return whole
@@ -26,9 +26,9 @@ def derived_ifname(prefix, name):
 
 
 def own_mac(kind, name, netns, addresses=None):
-    """The MAC of a link that is given none: the same at every run and boot, another on every host.
+    """Return the MAC of a link for which none is given: the same at every run and boot, another on every host.
 
-    An address tells hosts apart, and peers can compute from it; without one, /etc/machine-id does.
+    It is derived from an address, which tells hosts apart and from which peers can compute it, or else from /etc/machine-id.
     """
     if addresses:
         return derived_mac(kind, str(ipaddress.ip_interface(addresses[0]).ip))

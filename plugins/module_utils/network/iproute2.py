@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Steps as the command lines of iproute2: what an administrator would type, and what a boot script can run.
+"""Render operations as command lines of iproute2: what an administrator would type, and what the boot script runs.
 
 The words follow ip-link(8), ip-address(8), ip-route(8) and bridge(8).
 """
@@ -17,7 +17,7 @@ NO_PREFIX = ("learning", "udpcsum")
 
 
 def commands(steps):
-    """The shell commands of the steps, one string each."""
+    """Return the shell commands of the operations, a list of strings."""
     lines = []
     for step in steps:
         lines.extend(render(step))
@@ -26,12 +26,12 @@ def commands(steps):
 
 @singledispatch
 def render(step):
-    """The commands of one step."""
+    """Return the commands of one operation, a list of strings."""
     raise TypeError(step)
 
 
 def command(tool, netns, *words):
-    """The command line of a tool of iproute2 in a namespace."""
+    """Return the command line of a tool of iproute2 in a namespace."""
     arguments = [str(word) for word in words]
     if netns is None:
         return shlex.join([tool, *arguments])
@@ -41,7 +41,7 @@ def command(tool, netns, *words):
 
 
 def inside(netns, *words):
-    """The command line of any tool in a namespace."""
+    """Return the command line of any tool in a namespace."""
     if netns is None:
         return shlex.join(words)
     return shlex.join([*(["nsenter", f"--net={netns}"] if netns.startswith("/") else ["ip", "netns", "exec", netns]), *words])
@@ -74,7 +74,7 @@ def _add(step: operations.LinkAdd):
 
 
 def _peer_netns(netns):
-    """``ip link ... netns`` takes a name or a PID, and no path but /proc/PID/ns/net."""
+    """Return the argument of ``ip link ... netns``: a name or a PID, and no path but /proc/PID/ns/net."""
     parts = netns.split("/")
     return parts[2] if netns.startswith("/proc/") else netns
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Links as a host holds them: bridges, VXLAN devices and veth pairs, with their addresses, routes and entries."""
+"""Define links as a host holds them: bridges, VXLAN devices and veth pairs, with their addresses, routes and entries."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ IFNAME_MAX = 15
 
 
 def another_family(have, want):
+    """Return whether two addresses differ in their address family."""
     return (":" in have) != (":" in want)
 
 
 class FdbEntry(NamedTuple):
-    """A static forwarding entry of a VXLAN: frames to ``mac`` are sent to the VTEP ``dst``, by the link ``via``.
+    """Hold a static forwarding entry of a VXLAN: frames to ``mac`` are sent to the VTEP ``dst``, by the link ``via``.
 
     To the kernel, entries that differ in ``via`` alone are two: it sends each frame twice.
     """
@@ -33,7 +34,7 @@ DEFAULT, DEFAULT6 = "default", "::/0"
 
 
 class Route(NamedTuple):
-    """``dst`` in CIDR form, or ``default`` for IPv4's; ``via`` a gateway, or None for a route on the link itself."""
+    """Hold a route: ``dst`` in CIDR form, or ``default`` for IPv4's; ``via`` a gateway, or None for a route on the link itself."""
 
     dst: str
     via: Optional[str] = None
@@ -43,7 +44,7 @@ class Route(NamedTuple):
 
 
 class Neighbour(NamedTuple):
-    """A permanent entry of the ARP table, or of IPv6's neighbours: ``address`` is at ``mac``."""
+    """Hold a permanent entry of the ARP table, or of IPv6's neighbours: ``address`` is at ``mac``."""
 
     address: str
     mac: str
@@ -54,7 +55,7 @@ class Neighbour(NamedTuple):
 
 @dataclass(frozen=True)
 class Bridge(Item):
-    """A Linux bridge. Times in seconds. ``kernel_order``: the addresses in the kernel's order, secondary ones last."""
+    """Hold a Linux bridge. Times are in seconds. ``kernel_order`` are the addresses in the kernel's order, secondary ones last."""
 
     word = kind = "bridge"
     words: ClassVar = {"stp": "stp_state", "priority": "priority", "forward_delay": "forward_delay", "hello_time": "hello_time",
@@ -86,6 +87,7 @@ class Bridge(Item):
     kernel_order: Optional[Tuple[str, ...]] = observed_only()
 
     def fitted(self, mtu):
+        """Return the bridge with an MTU."""
         return replace(self, mtu=mtu)
 
     @property
@@ -95,7 +97,7 @@ class Bridge(Item):
 
 @dataclass(frozen=True)
 class Vxlan(Item):
-    """A VXLAN device: one VTEP of one network.
+    """Hold a VXLAN device: the VTEP of a host in one network.
 
     ``remote`` is the device's own default destination: the one peer, as in ``ip link add ... remote``, or ``""``
     where the peers are all-zero FDB entries (none, or several: head-end replication). ``remotes`` are those entries,
@@ -133,7 +135,7 @@ class Vxlan(Item):
     kernel_order: Optional[Tuple[FdbEntry, ...]] = observed_only()
 
     def merged_onto(self, observed):
-        """Where ``local`` goes to another address family, what is not managed of the former one has to go."""
+        """Return the merged device; where ``local`` changes its address family, without what is not managed of the former one."""
         item = super().merged_onto(observed)
         local = item.local
         if not local:
@@ -150,10 +152,10 @@ class Vxlan(Item):
 
 @dataclass(frozen=True)
 class VethPair(Item):
-    """A virtual cable: the host end ``name`` in ``netns``, the inner end ``inner_name`` in ``inner_netns``.
+    """Hold a veth pair: the host end ``name`` in ``netns``, the inner end ``inner_name`` in ``inner_netns``.
 
-    ``joined`` is whether the two ends that were found belong to each other; ``ends`` are the links (netns, name) to
-    delete when the pair has to go; ``kernel_order`` the addresses in the kernel's order, secondary ones last.
+    ``joined`` is whether the two ends that were observed belong to each other; ``ends`` are the links (netns, name) to
+    delete when the pair is removed; ``kernel_order`` the addresses in the kernel's order, secondary ones last.
     """
 
     word = "veth_pair"
@@ -186,6 +188,7 @@ class VethPair(Item):
     kernel_order: Optional[Tuple[str, ...]] = observed_only()
 
     def fitted(self, mtu):
+        """Return the pair with an MTU at both ends."""
         return replace(self, mtu=mtu, inner_mtu=mtu)
 
     @property

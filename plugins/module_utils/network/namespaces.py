@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Named network namespaces, as ``ip netns`` keeps them: files in /run/netns that pin a namespace.
+"""Read named network namespaces, as ``ip netns`` keeps them: files in /run/netns that pin a namespace.
 
-They are made and taken away by ``container.launcher.namespaces``. Looking never creates one: a name that is not there raises
+``container.launcher.namespaces`` creates and removes them. Reading never creates one: a name that does not exist raises
 FileNotFoundError.
 """
 
@@ -28,14 +28,14 @@ def _call(function, *args):
 
 
 def path_of(netns):
-    """The file of a namespace given as a name, a path, or None for this process's own."""
+    """Return the file of a namespace given as a name, a path, or None for this process's own."""
     if netns is None:
         return "/proc/self/ns/net"
     return netns if netns.startswith("/") else os.path.join(RUN_NETNS, netns)
 
 
 def inode(netns):
-    """The number by which the kernel knows the namespace; None where there is none, as with a file left by a crash."""
+    """Return the inode number of the namespace, or None where there is none, as with a file left by a crash."""
     try:
         found = os.stat(path_of(netns))
         # Every namespace file is on nsfs, whose device differs from that of the directory that it is mounted in.
@@ -45,24 +45,24 @@ def inode(netns):
 
 
 def exists(netns):
-    """Whether the name pins a namespace."""
+    """Return whether the name pins a namespace."""
     return inode(netns) is not None
 
 
 def names():
-    """All names that pin a namespace."""
+    """Return all names that pin a namespace, sorted."""
     return sorted(filter(exists, os.listdir(RUN_NETNS))) if os.path.isdir(RUN_NETNS) else []
 
 
 def same(one, other):
-    """Whether two namespace files pin the same namespace."""
+    """Return whether two namespace files pin the same namespace. Raise FileNotFoundError."""
     first, second = os.stat(path_of(one)), os.stat(path_of(other))
     return (first.st_dev, first.st_ino) == (second.st_dev, second.st_ino)
 
 
 @contextmanager
 def entered(netns):
-    """Runs the body in the namespace; sockets opened there stay in it. This thread only."""
+    """Run the body in the namespace, of this thread only; sockets opened there stay in it."""
     if netns is None:
         yield
         return
@@ -82,7 +82,7 @@ def entered(netns):
 
 
 def lo_is_up(netns):
-    """Whether the loopback device of the namespace is up, see netdevice(7); one that has just gone has none."""
+    """Return whether the loopback device of the namespace is up, see netdevice(7); False for a namespace that has just gone."""
     try:
         with entered(netns), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle:
             found = fcntl.ioctl(handle, SIOCGIFFLAGS, struct.pack("16sH14x", b"lo", 0))

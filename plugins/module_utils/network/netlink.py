@@ -75,7 +75,7 @@ def _link(message):
 
 
 def _settings(spec):
-    """What the link takes from strangers. Without IPv6, as below an MTU of 1280, it takes nothing of that."""
+    """Return what a link accepts from its neighbours. Without IPv6, as below an MTU of 1280, it accepts none of that."""
     ipv4 = (spec and spec.get_attr("AF_INET")) or {}
     ipv6 = spec and spec.get_attr("AF_INET6")
     ipv6 = (ipv6 and ipv6.get_attr("IFLA_INET6_CONF")) or {"disable_ipv6": 1}
@@ -84,7 +84,7 @@ def _settings(spec):
 
 
 def _port(info, name):
-    """An attribute of a bridge port; None of a link that is none."""
+    """Return an attribute of a bridge port; None of a link that is none."""
     if not info or info.get_attr("IFLA_INFO_SLAVE_KIND") != "bridge":
         return None
     return info.get_attr("IFLA_INFO_SLAVE_DATA").get_attr(name)
@@ -96,13 +96,15 @@ def _flood(info):
 
 
 def port_flags(flood):
-    """What makes a bridge port flood, and the bridge learn from it; or neither."""
+    """Return the flags with which a bridge port floods, and the bridge learns from it; or neither."""
     return {name: int(flood if on else not flood) for name, on in PORT.items()}
 
 
 class Sockets:
-    """The netlink sockets that are open. Each takes several descriptors, of which a process may have 1024 on most hosts: of more
-    than so many, the one that was opened first is closed."""
+    """Keep the open netlink sockets. Beyond ``MOST``, the one that was opened first is closed.
+
+    Each takes several descriptors, of which a process may have 1024 on most hosts.
+    """
 
     MOST = 128
 
@@ -123,7 +125,7 @@ class Sockets:
 
 
 class Namespace(NamespaceView):
-    """One network namespace, read at most once for each kind of thing until it is changed."""
+    """Read one network namespace, at most once for each kind of object until it is changed."""
 
     def __init__(self, netns, ahead, sockets):
         self.netns, self._ahead, self.inode = netns, ahead, namespaces.inode(netns)
@@ -221,7 +223,7 @@ class Namespace(NamespaceView):
 
 
 def _told(flags):
-    """Whether somebody has set an address of these flags, for ever."""
+    """Return whether an address with these flags was set by a program, permanently."""
     return bool(flags & IFA_F_PERMANENT) and not flags & IFA_F_MANAGETEMPADDR
 
 
@@ -231,7 +233,7 @@ def _route(message):
 
 
 class Links(HostView):
-    """The kernel face of a plan of links: opens namespaces as they are needed, applies steps, closes all."""
+    """Read and change links over netlink: open namespaces as they are needed, apply operations, close all."""
 
     def __init__(self, ahead):
         self._ahead = ahead
@@ -425,7 +427,7 @@ class Links(HostView):
 
 
 def _attributes(step, there):
-    """mac, mtu and the kind's data as the keywords of pyroute2."""
+    """Return mac, mtu and the kind's data as keyword arguments of pyroute2."""
     attributes = {}
     if step.mac:
         attributes["address"] = step.mac

@@ -20,7 +20,7 @@ Pairs = Tuple[Tuple[str, object], ...]
 
 @dataclass(frozen=True)
 class Peer:
-    """The other end of a new veth."""
+    """Hold the other end of a new veth pair."""
 
     name: str
     netns: Optional[str]
@@ -41,7 +41,7 @@ class LinkAdd:
 
 @dataclass(frozen=True)
 class LinkSet:
-    """Any of: ``mac``, ``mtu``, ``master`` ("" takes it out of its bridge), ``alias``, ``up``, ``data``."""
+    """Set any of ``mac``, ``mtu``, ``master`` ("" for none), ``alias``, ``up`` and ``data`` of a link."""
 
     netns: Optional[str]
     name: str
@@ -68,7 +68,7 @@ SYSCTLS = {"accept_ra": ("ipv6/accept_ra",), "accept_redirects": ("ipv4/accept_r
 
 @dataclass(frozen=True)
 class SysctlSet:
-    """Settings of a link, such as ``("ipv6/accept_ra", 0)``. One that the link does not have, since it has no IPv6, is left out."""
+    """Set sysctls of a link, such as ``("ipv6/accept_ra", 0)``. Those of IPv6 are skipped on a link that has none."""
 
     netns: Optional[str]
     name: str
@@ -77,7 +77,7 @@ class SysctlSet:
 
 @dataclass(frozen=True)
 class LinkDel:
-    """``goes`` by itself, it may be, with the namespace of its other end."""
+    """Delete a link. It ``goes`` where it may be gone already, with the namespace of its other end."""
 
     netns: Optional[str]
     name: str
@@ -110,7 +110,7 @@ class RouteDel(RouteReplace):
 
 @dataclass(frozen=True)
 class FdbAppend:
-    """One more destination of the all-zero MAC. The kernel refuses to replace those, and to append to others."""
+    """Append a destination of the all-zero MAC. The kernel refuses to replace those, and to append to others."""
 
     netns: Optional[str]
     dev: str
@@ -119,7 +119,7 @@ class FdbAppend:
 
 @dataclass(frozen=True)
 class FdbReplace(FdbAppend):
-    """The one destination of a unicast MAC, in the place of one that was learnt."""
+    """Set the one destination of a unicast MAC, in place of one that was learnt."""
 
 
 ETHERNET_MTU = 1500  # what the kernel gives to a link
@@ -133,7 +133,7 @@ class FdbDel(FdbAppend):
 
 @dataclass(frozen=True)
 class PortHairpin:
-    """Whether a bridge port may get frames that have come in by it."""
+    """Set whether a bridge port sends frames back that came in by it."""
 
     netns: Optional[str]
     name: str
@@ -152,7 +152,7 @@ class PortSet:
 
 @dataclass(frozen=True)
 class PortFdbReplace:
-    """A MAC that the bridge is told to find behind its port ``dev``."""
+    """Add a MAC that the bridge finds behind its port ``dev``."""
 
     netns: Optional[str]
     dev: str
@@ -177,19 +177,19 @@ class NeighbourDel(NeighbourReplace):
 
 
 def data_of(change):
-    """The kind's own attributes in the words of ``ip link ... type KIND``: all at creation, else those that differ."""
+    """Return the kind's own attributes in the words of ``ip link ... type KIND``: all at creation, else those that differ."""
     return tuple((word, getattr(change.after, name)) for name, word in change.after.words.items() if concerns(change, name))
 
 
 def concerns(change, name):
-    """Whether the change is about this field: it is managed, and new or different."""
+    """Return whether the change is about this field: it is managed, and new or different."""
     return getattr(change.after, name, None) is not None and (change.action == CREATE or name in change.differing())
 
 
 def sysctls(change, netns, name, prefix=""):
-    """What differs of the settings of a link, the fields of the change beginning with ``prefix``.
+    """Return what sets the sysctls of a link that differ, of the change's fields that begin with ``prefix``.
 
-    A link that gets an MTU which IPv6 works with gets IPv6 as well, and its settings as its host gives them to new links.
+    A link that gets an MTU which IPv6 works with gets IPv6 as well, and its sysctls as its host gives them to new links.
     """
     before, after = (getattr(item, f"{prefix}mtu", None) for item in (change.before, change.after))
     anew = before and after and before < IPV6_MTU <= after
@@ -222,12 +222,12 @@ def link(change, data=(), peer=None, of_peer=(), own_mtu=False):
 
 
 def mark(change, alias):
-    """The alias, where the link has yet to get it."""
+    """Return the alias where the link does not have it yet, or None."""
     return alias if change.action == CREATE or "owner" in change.differing() else None
 
 
 def merged(steps):
-    """The same steps, with those that set the same link one after the other as one."""
+    """Return the operations, with consecutive ones that set the same link merged into one."""
     done = []
     for step in steps:
         last = done[-1] if done else None
@@ -241,12 +241,12 @@ def merged(steps):
 
 
 def some(setting):
-    """The step in a list, or no step where it would set nothing."""
+    """Return the operation in a list, or no operation where it would set nothing."""
     return [] if setting == LinkSet(setting.netns, setting.name) else [setting]
 
 
 def gained_and_lost(change, name):
-    """Members to add to and to take from a set-valued field."""
+    """Return the members to add to and to remove from a set-valued field, two sorted lists."""
     if not concerns(change, name):
         return [], []
     want = getattr(change.after, name)
@@ -255,9 +255,9 @@ def gained_and_lost(change, name):
 
 
 def addresses(change, netns, dev):
-    """Stale addresses go first, secondary ones before the primary one that would take them along.
+    """Return what sets the addresses: stale ones go first, secondary ones before the primary one that would take them along.
 
-    A wanted one may go in the same way: where any is deleted, all that are wanted are set again.
+    A desired one may go in the same way: where any is deleted, all that are desired are set again.
     """
     gained, lost = gained_and_lost(change, "addresses")
     stale = [each for each in reversed(change.before.kernel_order) if each in lost] if lost else []
@@ -267,11 +267,12 @@ def addresses(change, netns, dev):
 
 
 def membership(change):
-    """Into the bridge of that name, or out of any."""
+    """Return what makes a link a port of its bridge, or of none."""
     if not concerns(change, "bridge") or (change.action == CREATE and not change.after.bridge):
         return []
     return [LinkSet(change.after.netns, change.after.name, master=change.after.bridge)]
 
 
 def up(change, netns, name):
+    """Return what sets a link up or down."""
     return [LinkSet(netns, name, up=change.after.up)] if concerns(change, "up") else []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""By which link the kernel reaches an address, as ``ip route get PEER from ADDRESS`` tells."""
+"""Find out by which link the kernel reaches an address, as ``ip route get PEER from ADDRESS`` does."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ UNICAST = 1
 
 
 def other_way(namespace, found, routes, peer, device):
-    """The name of the link of the route ``found`` to a peer, where none of all ``routes`` leads there by ``device``."""
+    """Return the link of the route ``found`` to a peer, where none of all ``routes`` leads there by ``device``; else None."""
     way = found.get_attr("RTA_OIF")
     if found["type"] != UNICAST or device.master or way in (None, device.index):
         return None
@@ -19,7 +19,7 @@ def other_way(namespace, found, routes, peer, device):
 
 
 def _leads(route, peer, index):
-    """Whether one of the ways of a route is by this link, and the peer is among its destinations."""
+    """Return whether a next hop of a route is on this link, and the peer is among its destinations."""
     ways = [hop["oif"] for hop in route.get_attr("RTA_MULTIPATH") or ()] + [route.get_attr("RTA_OIF")]
     dst = route.get_attr("RTA_DST")
     return index in ways and route["type"] == UNICAST and (

@@ -47,7 +47,7 @@ OPTIONS = {
 
 
 def pair(options: Dict[str, Any]) -> VethPair:
-    """The wanted pair from the options of one item. Raises OptionError."""
+    """Return the desired VethPair of one item's options. Raise OptionError."""
     inner_netns = where(options)
     name = host_end(options)
     netns = validate.thing_name("netns", options["netns"])

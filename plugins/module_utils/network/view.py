@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What planning sees of a host's links, whoever has read it: ``netlink`` from the kernel, or somebody from data."""
+"""Define what planning sees of a host's links, whether ``netlink`` has read it from the kernel or it comes from data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..core.errors import ModuleError
 
 @dataclass
 class Link:
-    """One link as the kernel reports it; ``data`` holds the kind's own attributes by their netlink name."""
+    """Hold one link as the kernel reports it; ``data`` holds the kind's own attributes by their netlink name."""
 
     index: int
     name: str

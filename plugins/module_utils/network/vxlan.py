@@ -61,7 +61,7 @@ OPTIONS = {
 
 
 def vxlan(options: Dict[str, Any]) -> Vxlan:
-    """The wanted VXLAN device from the options of one item. Raises OptionError."""
+    """Return the desired Vxlan of one item's options. Raise OptionError."""
     vni = addressing.vni("vni", options["vni"])
     local = addressing.unicast("local", options["local"])
     if options["state"] == "present":
