@@ -57,6 +57,7 @@ class Containers(OperationsKind):
     def __init__(self, ahead=None):
         super().__init__(ahead)
         self._isolation = Isolation()
+        self._names, self._stay = frozenset(), False  # the containers of the host, and whether one is to be there
 
     def requirements(self, options):
         runtimes = {each.get("runtime") for each in options if each.get("state") != "absent"}
@@ -65,8 +66,9 @@ class Containers(OperationsKind):
     def observe(self, wanted, prune):
         names = [item.name for item in wanted]
         self._stay = any(item.rootfs for item in wanted)
-        if prune and os.path.isdir(STATE):
-            names += sorted(name for name in set(os.listdir(STATE)) - set(names) if _is_ours(name))
+        self._names = frozenset(os.listdir(STATE) if os.path.isdir(STATE) else ())
+        if prune:
+            names += sorted(name for name in self._names.difference(names) if _is_ours(name))
         self._stale = service.not_loaded() if service.manages_host() else ()
         self._program = any(os.path.isdir(f"{STATE}/{name}") for name in names) and not install.operations()
         found = (self._look(name) for name in names)
@@ -146,7 +148,7 @@ class Containers(OperationsKind):
             f"{change.item} runs, but was not started by {service.unit(change.after.name)}: it is stopped, and started anew by "
             "that; start and stop it by systemctl" for change in plan.changes if _taken_over(change)]
         self.ahead.made.update(("netns", change.after.name) for change in plan.changes if change.after)
-        self.ahead.gone.update(("netns", change.item.split()[-1]) for change in plan.changes
+        self.ahead.gone.update(("netns", change.subject.name) for change in plan.changes
                                if change.before and not _keeps_namespace(change))
 
     def operations(self, plan):
@@ -161,7 +163,7 @@ class Containers(OperationsKind):
             found += written(service.TEMPLATE, service.TEMPLATE_TEXT, UNIT_MODE)
         for change in changes:
             found += self._removal(change.before) if change.action == DELETE else [self._preparation(change)]
-        if os.path.exists(FORMER_FILTER) and not is_script_left({change.item.split()[-1] for change in changes}):
+        if os.path.exists(FORMER_FILTER) and not is_script_left({change.subject.name for change in changes}):
             found.append(RemoveFile(FORMER_FILTER))
         if self._is_last(plan):
             slice_too = [Attempt(("systemctl", "stop", service.SLICE))] * service.manages_host()
@@ -199,7 +201,7 @@ class Containers(OperationsKind):
     def _is_last(self, plan):
         """Return whether the plan, and this run, leave no container on the host."""
         going = {change.before.name for change in plan.changes if change.action == DELETE}
-        return bool(going) and not self._stay and not set(os.listdir(STATE) if os.path.isdir(STATE) else ()) - going
+        return bool(going) and not self._stay and not self._names - going
 
     def boot(self, items):
         return [f"{PROGRAM} namespace {shlex.join(item.name for item in items)}"] if items else []
@@ -207,11 +209,11 @@ class Containers(OperationsKind):
 
 def _told_to_systemd(plan):
     """Return the operations that reload changed units, and enable or disable them at boot."""
-    if not any((change.after or change.before).service for change in plan.changes):
+    if not any(change.subject.service for change in plan.changes):
         return []
     found = [Run(("systemctl", "daemon-reload"))]
     for wanted, verb in (True, "enable"), (False, "disable"):
-        units = [service.unit(change.item.split()[-1]) for change in plan.changes
+        units = [service.unit(change.subject.name) for change in plan.changes
                  if bool(change.after and change.after.enabled) == wanted
                  and bool(change.before and change.before.enabled) != wanted]
         found += [Run(("systemctl", "--quiet", verb, *units))] * bool(units)

@@ -51,8 +51,13 @@ class Change:
     differences: Tuple[Difference, ...] = ()
 
     @property
+    def subject(self) -> Any:
+        """Return the item as it comes, or the one that goes."""
+        return self.after or self.before
+
+    @property
     def item(self) -> str:
-        return (self.after or self.before).key
+        return self.subject.key
 
     def differing(self) -> Set[str]:
         return {each.field for each in self.differences}

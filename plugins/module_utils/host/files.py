@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Optional, Tuple
 
 from ..core.operations import OperationsKind, RemoveFile, Run, SwitchLink, WriteFile
@@ -42,13 +42,12 @@ class Files(OperationsKind):
                     reload=tuple(tuple(each) for each in options.get("reload", ())))
 
     def observe(self, wanted, prune):
-        self._reload = {item.path: item.reload or () for item in wanted}
-        found = (look(item) for item in wanted)
-        return {item.key: item for item in found if item is not None}
+        found = ((look(item), item.reload) for item in wanted)
+        return {item.key: replace(item, reload=reload) for item, reload in found if item is not None}
 
     def operations(self, plan):
         """The files, then what reads them, each once."""
-        reloads = dict.fromkeys(argv for change in plan.changes for argv in self._reload[(change.after or change.before).path])
+        reloads = dict.fromkeys(argv for change in plan.changes for argv in change.subject.reload or ())
         return [RemoveFile(change.before.path) if change.action == DELETE else self._written(change.after)
                 for change in plan.changes] + [Run(argv) for argv in reloads]
 
