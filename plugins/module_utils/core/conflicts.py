@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from .errors import OptionError
 
 REMEDY = "have it removed by prune (overlay_prune: true), or by a task of its own with state: absent"
@@ -23,9 +25,11 @@ def refuse_shared_names(links):
 def refuse_shared_addresses(stages, left):
     """Raise OptionError where an address or a MAC would be used twice on one bridge or in one namespace. Networks may overlap."""
     owners = {}
+    bridges = {(item.netns, port): item.name for stage in stages for item in stage.items
+               for port in getattr(item, "ports", None) or ()}
     for stage in stages:
         for item in stage.items:
-            for name, value, place in _claims(item):
+            for name, value, place in _claims(_plugged(item, bridges)):
                 if place in owners:
                     raise OptionError(_option(stage, name), value, f"{item.key} and {owners[place][1].key} are both given it")
                 owners[place] = stage, item
@@ -42,6 +46,13 @@ def refuse_shared_addresses(stages, left):
 
 def _option(stage, name):
     return f"{stage.option}.{name}" if stage.option else name
+
+
+def _plugged(item, bridges):
+    """Return the item with its bridge, where that names it as a port: ``bridges`` has their names by namespace and port."""
+    if hasattr(item, "bridge") and not item.bridge and (item.netns, item.name) in bridges:
+        return replace(item, bridge=bridges[item.netns, item.name])
+    return item
 
 
 def _claims(item):

@@ -51,7 +51,7 @@ class Topology:
 
     def stages(self):
         """No kind is managed that is not given."""
-        given = _plugged(checked(self.kinds, self.params))
+        given = with_ports(checked(self.kinds, self.params))
         persist, items = self.params["persist"], {}
         if "publish" in given:
             self._ports.coming = {address.split("/")[0] for bridge in given.get("linux_bridge", ())
@@ -75,20 +75,20 @@ class Topology:
             yield Stage(Units(self.ahead), boot.units(commands), False)
 
 
-def _plugged(given):
-    """The options, a veth pair of a bridge that comes later in the same task as a port of that bridge: both are there by then."""
-    bridges = {(each["name"], each["netns"]): each for each in given.get("linux_bridge", ()) if each["state"] == "present"}
-    ports = {(port, netns): name for (name, netns), bridge in bridges.items() for port in bridge["ports"] or ()}
+def with_ports(given):
+    """Return the options where a veth pair of a bridge in the same task is one of its ports: the bridge comes later."""
+    ports = {(each["name"], each["netns"]): list(each["ports"] or ()) for each in given.get("linux_bridge", ())
+             if each["state"] == "present"}
+    pairs = []
     for pair in given.get("veth_pair", ()):
-        if pair["state"] != "present" or not (pair["name"] or pair["container"] or pair["namespace"]):
-            continue
-        bridge = bridges.get((pair["bridge"], pair["netns"])) if pair["bridge"] else None
-        if bridge:
-            bridge["ports"] = [*(bridge["ports"] or ()), *{host_end(pair)}.difference(bridge["ports"] or ())]
-            pair.update(bridge=None, plugged=pair["bridge"])
-        elif not pair["bridge"]:
-            pair.update(plugged=ports.get((host_end(pair), pair["netns"])))
-    return given
+        place, has_name = (pair["bridge"], pair["netns"]), pair["name"] or pair["container"] or pair["namespace"]
+        if pair["state"] == "present" and has_name and place in ports:
+            ports[place] += {host_end(pair)}.difference(ports[place])
+            pair = {**pair, "bridge": None}
+        pairs.append(pair)
+    bridges = [{**bridge, "ports": ports.get((bridge["name"], bridge["netns"])) or bridge["ports"]}
+               for bridge in given.get("linux_bridge", ())]
+    return {option: {"veth_pair": pairs, "linux_bridge": bridges}.get(option, options) for option, options in given.items()}
 
 
 def _names(given):

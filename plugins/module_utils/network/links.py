@@ -174,7 +174,6 @@ class VethPair(Item):
     underlay: Optional[str] = input_only()
     underlay_device: Optional[str] = input_only()
     bridge: Optional[str] = settable()
-    plugged: Optional[str] = input_only()
     addresses: Optional[FrozenSet[str]] = settable()
     routes: Optional[FrozenSet[Route]] = settable()
     accept_ra: Optional[bool] = settable()
@@ -197,5 +196,5 @@ class VethPair(Item):
 
     @property
     def address_scopes(self):
-        inner, bridge = (("netns", self.inner_netns),), self.bridge or self.plugged
-        return inner + (("bridge", self.netns, bridge),) if bridge else inner
+        inner = (("netns", self.inner_netns),)
+        return inner + (("bridge", self.netns, self.bridge),) if self.bridge else inner

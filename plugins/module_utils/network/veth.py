@@ -71,7 +71,7 @@ def pair(options: Dict[str, Any]) -> VethPair:
         underlay=addressing.unicast("underlay", options["underlay"]),
         underlay_device=addressing.interface_name("underlay_device", options["underlay_device"]),
         bridge=options["bridge"] and addressing.interface_name("bridge", options["bridge"]),
-        plugged=options.get("plugged"), addresses=addresses, routes=routes)
+        addresses=addresses, routes=routes)
 
 
 def where(options: Dict[str, Any]) -> Optional[str]:
