@@ -29,7 +29,7 @@ def private_host():
     """Cgroups and all that is written to as this run alone sees them, and mounts that are shared, as systemd has them."""
     directories = ("/run", "/dev/shm", "/var/cache", "/var/lib")
     sh("mount --make-rprivate /", *(f"mount -t tmpfs -o mode=755 own {each}" for each in directories))
-    hierarchies = [os.path.basename(point) for point, kind, unused in mounted() if kind == "cgroup"]
+    hierarchies = [os.path.basename(point) for point, kind, _options in mounted() if kind == "cgroup"]
     if hierarchies:  # then without cgroup v2, as crun refuses both versions at once
         own = f"{Box.directory}/cgroups"
         sh(f"mkdir {own}; mount -t tmpfs cgroups {own}", *(

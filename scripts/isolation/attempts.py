@@ -115,14 +115,14 @@ def shown(box):
 
 
 def read_only_paths(box):
-    read_only = {point for point, options, unused in box.mounts() if "ro" in options}
+    read_only = {point for point, options, _kind in box.mounts() if "ro" in options}
     open_ = [path for path in READ_ONLY if os.path.exists(path) and path not in read_only]
     return "all read-only" if not open_ else "all writable" if open_ == [each for each in READ_ONLY if os.path.exists(each)] else (
         f"writable: {listed(open_, '')}")
 
 
 def sys_(box):
-    return "read-only" if any(point == "/sys" and "ro" in options for point, options, unused in box.mounts()) else "writable"
+    return "read-only" if any(point == "/sys" and "ro" in options for point, options, _kind in box.mounts()) else "writable"
 
 
 STANDARD = set("console fd full mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero".split())
@@ -161,7 +161,7 @@ def namespaces(box):
 
 
 def cgroups(box):
-    found = [options for unused, options, kind in box.mounts() if kind in ("cgroup", "cgroup2")]
+    found = [options for _point, options, kind in box.mounts() if kind in ("cgroup", "cgroup2")]
     return "none is mounted" if not found else "writable" if any("rw" in each for each in found) else "read-only"
 
 
@@ -267,7 +267,7 @@ def of_its_cgroup(controller, *names):
 
 def _group(pid, controller):
     lines = [line.split(":", 2) for line in Path(f"/proc/{pid}/cgroup").read_text(encoding="ascii").splitlines()]
-    return next((path for unused, controllers, path in lines if controller in controllers.split(",")), "/")
+    return next((path for _number, controllers, path in lines if controller in controllers.split(",")), "/")
 
 
 def limited(probe):

@@ -56,10 +56,10 @@ class Box:
         """The pids of all its processes."""
         own = os.readlink(f"/proc/{self.pid}/ns/pid")
         found = []
-        for each in filter(str.isdigit, os.listdir("/proc")):
+        for pid in filter(str.isdigit, os.listdir("/proc")):
             with contextlib.suppress(OSError):  # it has ended
-                if os.readlink(f"/proc/{each}/ns/pid") == own:
-                    found.append(int(each))
+                if os.readlink(f"/proc/{pid}/ns/pid") == own:
+                    found.append(int(pid))
         return found
 
     def role(self, name):
@@ -266,4 +266,4 @@ def sh(*commands, **options):
 def mounted():
     """(mount point, type, options) of each mount here."""
     lines = [line.split() for line in Path("/proc/mounts").read_text(encoding="ascii").splitlines()]
-    return [(point, kind, options.split(",")) for unused, point, kind, options, *more in lines]
+    return [(point, kind, options.split(",")) for _source, point, kind, options, *_rest in lines]

@@ -250,7 +250,7 @@ def versions(ours, podman):
     def version(name):
         return re.search(r"\d+(\.\d+)+", subprocess.run([name, "--version"], capture_output=True, text=True, check=True).stdout)[0]
     kernel = re.match(r"\d+\.\d+", platform.release())[0]
-    cgroup = "v1" if any(kind == "cgroup" for unused, kind, options in mounted()) else "v2"
+    cgroup = "v1" if any(kind == "cgroup" for _point, kind, _options in mounted()) else "v2"
     theirs = "--network none" + (" --cgroups disabled" if "disabled" in Podman.run_options else "")
     return headed("What was measured", f"""\
 - Linux {kernel} on {platform.machine()} with cgroup {cgroup}, util-linux {version('mount')}.

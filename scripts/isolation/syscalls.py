@@ -68,9 +68,9 @@ def _call_aarch64(words):
 def texts(*strings):
     """Data of strings, and the address of each."""
     places, data = [], b""
-    for each in strings:
+    for string in strings:
         places.append(DATA + len(data))
-        data += each.encode() + b"\0"
+        data += string.encode() + b"\0"
     return places, data
 
 

@@ -44,7 +44,7 @@ class Topology:
         self.kinds = {option: kind for option, kind in zip(KINDS, kinds) if params[option] is not None}
 
     def requirements(self):
-        """What the host must have for all kinds together."""
+        """Return what the host must have for all kinds together."""
         needs = [need for option, kind in self.kinds.items() for need in kind.requirements(self.params[option])]
         links = [item for option in LINKS for item in self.params[option] or () if item.get("state") != "absent"]
         return needs + ["sysctl"] * bool(links and self.params["persist"] and manages_host())  # at boot
@@ -92,7 +92,7 @@ def with_ports(given):
 
 
 def _names(given):
-    """The links that a network manager could take an interest in, all ends of veth pairs as one pattern."""
+    """Return the links that a network manager could take over, with all ends of veth pairs as one pattern."""
     here = [(option, item) for option in ("linux_bridge", "vxlan_link", "veth_pair") for item in given.get(option, ())
             if item["state"] == "present" and item["netns"] is None]
     found = [addressing.plain_interface_name(f"{option}.name", item["name"])

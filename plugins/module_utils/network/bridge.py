@@ -122,7 +122,10 @@ class Bridges(LinkKind):
                 + self._neighbours(change))
 
     def _neighbours(self, change):
-        """Last: the kernel forgets them with the MAC of the bridge, with its last address, and when it goes down."""
+        """Return the operations on neighbours.
+
+        They come last: the kernel forgets neighbours with the MAC or last address, and when down.
+        """
         bridge = change.after
         gained, lost = operations.gained_and_lost(change, "neighbours")
         if bridge.neighbours and change.differing() & {"mac", "up", "addresses"}:

@@ -159,7 +159,7 @@ class Namespace(NamespaceView):
             if ("link", self.netns, link.name) not in self._ahead.gone})
 
     def index(self, name):
-        """The index of a link; by itself where the links have not been read, or a step has just made this one."""
+        """Return the index of a link, asking for it alone where the links have not been read, or an operation has just added it."""
         for known in self._seen.get("links", {}), self._seen.setdefault("made", {}):
             if name in known:
                 return known[name].index
@@ -167,7 +167,7 @@ class Namespace(NamespaceView):
         return self._seen["made"][name].index
 
     def named(self, name):
-        """What finds a link in a request: the kernel takes its name, too, which saves asking for the index."""
+        """Return what identifies a link in a request: the kernel accepts its name, too, which saves asking for the index."""
         known = self._seen.get("links", {})
         return {"index": known[name].index} if name in known else {"index": 0, "ifname": name}
 
@@ -176,8 +176,11 @@ class Namespace(NamespaceView):
         return self._read("names", lambda: super(Namespace, self).names)
 
     def addresses(self, index) -> tuple:
-        """CIDR strings in the kernel's order, without the link-local IPv6 address that it gives every link, and without those
-        that it has been told by a router or a DHCP server: they come and go by themselves."""
+        """Return the addresses of a link in CIDR form, in the kernel's order.
+
+        The link-local IPv6 address that the kernel gives every link is left out, and so are those of a router or a DHCP server:
+        they come and go by themselves.
+        """
         found = self._read("addresses", lambda: [
             (each["index"], each.get_attr("IFA_LOCAL") or each.get_attr("IFA_ADDRESS"), each["prefixlen"])
             for each in self.socket.get_addr() if _told(each.get_attr("IFA_FLAGS", each["flags"]))])
@@ -249,8 +252,10 @@ class Links(HostView):
             namespace.forget()
 
     def namespace(self, netns) -> Optional[Namespace]:
-        """The namespace, or None where it does not exist, or will be gone. One that has taken the name of another is looked at
-        anew."""
+        """Return the namespace, or None where it does not exist, or will be gone.
+
+        One that has taken the name of another is read anew.
+        """
         if ("netns", netns) in self._ahead.gone:
             return None
         known = self._open.get(netns)

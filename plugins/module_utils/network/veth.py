@@ -75,7 +75,7 @@ def pair(options: Dict[str, Any]) -> VethPair:
 
 
 def where(options: Dict[str, Any]) -> Optional[str]:
-    """The namespace of the inner end: a name, or a path below /proc; None where the pair is absent."""
+    """Return the namespace of the inner end: a name, or a path below /proc; None where the pair is absent."""
     given = [name for name in ("container", "namespace", "pid") if options[name] is not None]
     if len(given) > 1:
         raise OptionError(given[1], options[given[1]], f"give one of container, namespace and pid, here beside {given[0]}")
@@ -155,12 +155,12 @@ class VethPairs(LinkKind):
                 and outer.peer_netns == here.id_of(self.links.whereabouts(item.inner_netns)))
 
     def find(self, namespace, netns, link):
-        """The host end by itself, for pruning and as the first half of a pair."""
+        """Return the host end by itself, for pruning and as the first half of a pair."""
         return VethPair(name=link.name, netns=netns, inner_name=None, owner=link.alias, joined=False,
                         mac=link.mac, bridge=namespace.name_of(link.master) or "", ends=((netns, link.name),))
 
     def whole(self, item: VethPair) -> VethPair:
-        """With the inner end, where the namespace that it is in has a name."""
+        """Return the pair with its inner end, where the namespace of that has a name."""
         here = self.links.there(item.netns)
         outer = here.links[item.name]
         for name in self.links.names() if outer.peer_netns is not None else ():
@@ -203,7 +203,7 @@ class VethPairs(LinkKind):
                 + stale + operations.addresses(change, netns, name) + routes)
 
     def _routes(self, change):
-        """Those to delete, before any address; those to set, after them and on a link that is up.
+        """Return the operations that delete routes, before any address, and those that set them, on a link that is up.
 
         The kernel drops routes with the address that they depend on: where one is deleted, all are set again. And to delete one
         without a gateway may delete another to the same destination: those go as well, before it, and come back.
@@ -221,5 +221,5 @@ class VethPairs(LinkKind):
 
 
 def _order(route):
-    """Routes on the link itself before the gateways that they lead to, the default last."""
+    """Return a sort key: routes on the link itself before the gateways that they lead to, the default last."""
     return (route.via is not None, route.dst in (DEFAULT, DEFAULT6), str(route))

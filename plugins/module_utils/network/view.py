@@ -35,52 +35,55 @@ class NamespaceView:
 
     @property
     def links(self) -> Dict[str, Link]:
-        """All links by name, without those that will be gone."""
+        """Return all links by name, without those that will be gone."""
         raise NotImplementedError
 
     def addresses(self, index) -> tuple:
-        """CIDR strings in the kernel's order, without those that come and go by themselves."""
+        """Return the addresses of a link in CIDR form, in the kernel's order, without those that come and go by themselves."""
         raise NotImplementedError
 
     def routes(self, index) -> frozenset:
-        """The routes by a link that somebody has set."""
+        """Return the frozenset of routes by a link that a program has set."""
         raise NotImplementedError
 
     def neighbours(self, index) -> frozenset:
-        """The permanent neighbours: told, not asked for."""
+        """Return the frozenset of permanent neighbours of a link."""
         raise NotImplementedError
 
     def fdb(self, index) -> frozenset:
-        """The permanent entries of a VXLAN that have a destination; learnt ones come and go by themselves."""
+        """Return the permanent forwarding entries of a VXLAN link that have a destination.
+
+        Learnt ones come and go by themselves.
+        """
         raise NotImplementedError
 
     def port_fdb(self, index) -> frozenset:
-        """The MACs that the bridge of a port was told to find there."""
+        """Return the MACs that were added to the bridge for one of its ports."""
         raise NotImplementedError
 
     def id_of(self, netns) -> Optional[int]:
-        """This namespace's id for another; None where it has none."""
+        """Return this namespace's id for another, or None."""
         raise NotImplementedError
 
     def other_way(self, peer, source, device) -> Optional[str]:
-        """The name of the link by which the kernel reaches a peer from this address, where no route leads there by ``device``.
+        """Return the link by which the kernel reaches a peer from this address, or None where a route leads there by ``device``.
 
-        None without a route, which may be made later, for what is an address of this very host, and where the device belongs to
-        something else, such as a VRF, whose routes are its own.
+        None is also the result without a route, which may be added later, for an address of this host itself, and where the device
+        belongs to another one, such as a VRF, with routes of its own.
         """
         raise NotImplementedError
 
     @property
     def names(self) -> Dict[int, str]:
-        """The names of the links by their index."""
+        """Return the names of the links by their index."""
         return {link.index: link.name for link in self.links.values()}
 
     def name_of(self, index) -> Optional[str]:
-        """The name of the link with this index."""
+        """Return the name of the link with this index, or None."""
         return self.names.get(index)
 
     def device_of(self, address) -> Optional[Link]:
-        """The link that carries the address."""
+        """Return the link that carries the address, or None."""
         wanted = ipaddress.ip_address(address)
         return next((link for link in self.links.values()
                      if any(ipaddress.ip_interface(each).ip == wanted for each in self.addresses(link.index))), None)
@@ -90,23 +93,23 @@ class HostView:
     """The network namespaces of a host."""
 
     def namespace(self, netns) -> Any:
-        """The namespace, or None where it does not exist, or will be gone."""
+        """Return the namespace, or None where it does not exist, or will be gone."""
         raise NotImplementedError
 
     def names(self) -> List[str]:
-        """All names that pin a namespace."""
+        """Return all names that pin a namespace."""
         raise NotImplementedError
 
     def same(self, one, other) -> bool:
-        """Whether two namespaces are there, and are the same one."""
+        """Return whether two namespaces exist and are the same one."""
         raise NotImplementedError
 
     def whereabouts(self, netns) -> Optional[str]:
-        """The namespace; that of the running container where the name is lost or another's, which ns_container repairs."""
+        """Return the namespace; that of the running container where the name is lost or reused, which ns_container repairs."""
         raise NotImplementedError
 
     def there(self, netns) -> Any:
-        """The namespace. Raises ModuleError where it does not exist."""
+        """Return the namespace. Raise ModuleError where it does not exist."""
         namespace = self.namespace(netns)
         if namespace is None:
             raise ModuleError(f"there is no network namespace {netns}")

@@ -83,7 +83,7 @@ def vxlan(options: Dict[str, Any]) -> Vxlan:
 
 
 def port(options):
-    """What its bridge does with the device, one of its ports; nothing where that is not managed."""
+    """Return the fields of the device as a bridge port, a dict; empty where that is not managed. Raise OptionError."""
     if options["flood"] is None or options["state"] == "absent":
         return {}
     if not options["bridge"]:
@@ -93,7 +93,7 @@ def port(options):
 
 
 def peers(options, local):
-    """How the device reaches its peers: ``remote``, ``remotes`` and ``group``; nothing where that is not managed."""
+    """Return ``remote``, ``remotes`` and ``group``, by which the device reaches its peers; {} where that is not managed."""
     group = addressing.multicast("group", options["group"])
     if group:
         if options["remotes"]:
@@ -107,13 +107,14 @@ def peers(options, local):
 
 
 def peer(option, address, local):
+    """Return the address of a peer. Raise OptionError where it is this host's, or of another address family."""
     if address == local:
         raise OptionError(option, address, "it is local, the address of this host: give those of the others")
     return addressing.same_family(option, address, "local", local) if local else address
 
 
 def entries(values, local):
-    """The set of forwarding entries; None where they are not managed."""
+    """Return the frozenset of forwarding entries, or None where they are not managed. Raise OptionError."""
     if values is None:
         return None
     found = [FdbEntry(addressing.mac("fdb.mac", each["mac"]), peer("fdb.dst", addressing.unicast("fdb.dst", each["dst"]), local))
@@ -135,11 +136,11 @@ class Vxlans(LinkKind):
         if item.device is None:
             device = underlay_device(namespace, "local", item.local)
             nowhere = leads_nowhere(namespace, device) if item.remotes or item.group else None
-            for each in () if nowhere else sorted(item.remotes or ()):
-                other = namespace.other_way(each, item.local, device)
+            for remote in () if nowhere else sorted(item.remotes or ()):
+                other = namespace.other_way(remote, item.local, device)
                 if other:
                     raise OptionError("local", item.local, (
-                        f"its link is {device.name}, and the kernel reaches the peer {each} by {other}: give the device "
+                        f"its link is {device.name}, and the kernel reaches the peer {remote} by {other}: give the device "
                         f"(overlay_device: {other}), or the address of this host on that"))
             if nowhere:
                 raise OptionError("local", item.local, f"its link, {device.name}, is {nowhere}, which leads to no peer: give the "
@@ -183,7 +184,10 @@ class Vxlans(LinkKind):
         return super().missing(plan)
 
     def _refuse_twins(self, plan):
-        """The kernel lets one VNI exist once on a port; where flags differ it says so only when the link comes up."""
+        """Raise NotOwnedError for a VNI that exists on the port already.
+
+        The kernel accepts it once; where flags differ, it says so only when the link comes up.
+        """
         going = {change.item for change in plan.changes if change.action in (DELETE, RECREATE)}
         coming = [change.after for change in plan.changes if change.action in (CREATE, RECREATE)]
         for at, vxlan in enumerate(coming):
@@ -218,7 +222,7 @@ class Vxlans(LinkKind):
                 + operations.up(change, vxlan.netns, vxlan.name))
 
     def _port(self, change):
-        """A port that is new to its bridge floods, and the bridge knows of nothing behind it."""
+        """Return what sets the bridge port. One that is new to its bridge floods, and the bridge knows no MAC behind it."""
         vxlan = change.after
         gained, lost = operations.gained_and_lost(change, "port_fdb")
         new = change.action == CREATE or "bridge" in change.differing()
@@ -230,9 +234,9 @@ class Vxlans(LinkKind):
                 + [operations.PortFdbReplace(vxlan.netns, vxlan.name, each) for each in gained])
 
     def _remotes(self, change):
-        """The all-zero entries to add and to delete, once the default destination is set.
+        """Return the all-zero entries to add and to delete, once the default destination is set.
 
-        Setting it adds its entry, and takes away that of the one before, by itself.
+        Setting it adds its entry, and deletes that of the former one.
         """
         vxlan, before = change.after, change.before
         if vxlan.remotes is None:
@@ -240,13 +244,13 @@ class Vxlans(LinkKind):
         held = set(before.remotes) if before else set()
         if vxlan.remote is not None and (not before or before.remote != vxlan.remote):
             held = held - {before and before.remote} | {vxlan.remote} - {""}
-        # Recreating where peers are not managed meets strangers, too: "ADDRESS via LINK".
+        # Recreating where peers are not managed meets other programs' entries, too: "ADDRESS via LINK".
         gained = sorted({each.split()[0] for each in vxlan.remotes - held})
         return ([FdbEntry(ALL_ZERO, each, vxlan.device or "") for each in gained],
                 [each for each in before.kernel_order if _peer(each, vxlan.device) in held - vxlan.remotes] if before else [])
 
     def _data(self, change):
-        """Without what is not set; but a default destination that has to go is set to the unspecified address."""
+        """Return the attributes that are set; a default destination that is to be removed becomes the unspecified address."""
         none = "::" if ":" in (change.after.local or "") else "0.0.0.0"
         data = [(key, none if key == "remote" and value == "" and change.action != CREATE else value)
                 for key, value in operations.data_of(change)]
@@ -254,8 +258,11 @@ class Vxlans(LinkKind):
 
 
 def _peer(entry, device):
-    """The peer of an all-zero entry. The kernel sends by the underlay device to its default destination, and so do we
-    to all: an entry that says otherwise is another one, of somebody else."""
+    """Return the peer of an all-zero entry.
+
+    The kernel sends by the underlay device to its default destination, and so does the collection to all: an entry with another
+    device is another program's.
+    """
     return entry.dst if entry.via == device else f"{entry.dst} via {entry.via or 'any link'}"
 
 
