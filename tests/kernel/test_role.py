@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -32,9 +33,11 @@ PARTS = """
       run_once: true
     - ansible.builtin.copy:
         content: "{{ lookup('file', plan.parts[inventory_hostname]) }}"
-        dest: "{{ playbook_dir }}/{{ inventory_hostname }}.part"
+        dest: "{{ playbook_dir }}/{{ inventory_hostname }}.part{{ title | default('') }}"
         mode: "0600"
 """
+STRATEGIES = ("linear", "free", "host_pinned")
+LACKING = {"ping": "iputils-ping", "xargs": "findutils"}  # programs of verify, and their packages
 ROLE = """
 - hosts: all
   gather_facts: false
@@ -65,8 +68,8 @@ class Play:
                 **os.environ, "ANSIBLE_CONFIG": f"{ROOT}/ansible.cfg", "ANSIBLE_HOME": str(self.directory), "COLUMNS": "10000",
                 "ANSIBLE_REMOTE_TEMP": f"{self.directory}/tmp", "LC_ALL": "C.UTF-8"})
 
-    def part(self, name):
-        path = self.directory / f"{name}.part"
+    def part(self, name, title=""):
+        path = self.directory / f"{name}.part{title}"
         found = json.loads(path.read_text(encoding="utf-8"))
         path.unlink()
         return found
@@ -83,16 +86,30 @@ def recap(done):
             for name, counts in re.findall(r"^(\w+) +: (ok=.*)$", done.stdout, re.M)}
 
 
-def test_variables_of_a_play_count_for_all_its_hosts_in_the_run_or_not(play):
-    done = play(PARTS, {"h1": {}, "h2": {}})
+def entitled(title, *lines):
+    """The play, which writes its parts to files of this title, with these lines beside its hosts."""
+    head, tasks = PARTS.split("  tasks:", 1)
+    return "".join([head, f"    title: {title}\n", *(f"  {line}\n" for line in lines), "  tasks:", tasks])
+
+
+@pytest.fixture(scope="module")
+def plans(tmp_path_factory):
+    """One run of plays that differ in what stands beside their tasks."""
+    run = Play(tmp_path_factory.mktemp("plans"))
+    done = run(entitled("whole") + entitled("defaults", "module_defaults: {group/fromscratch.containers.all: {prune: true}}") + "".join(
+        entitled(each, f"strategy: {each}") for each in STRATEGIES), {"h1": {}, "h2": {}})
     assert done.returncode == 0, done.stdout + done.stderr
-    whole = {name: play.part(name) for name in ("h1", "h2")}
-    assert [each["dst"] for each in whole["h1"]["topology"]["vxlan_link"][0]["fdb"]] == ["192.0.2.20"]
-    assert whole["h2"]["topology"]["veth_pair"][0]["container"] == "box-h2"
+    return SimpleNamespace(said=done.stdout + done.stderr, **{
+        title: {name: run.part(name, title) for name in ("h1", "h2")} for title in ("whole", "defaults", *STRATEGIES)})
+
+
+def test_variables_of_a_play_count_for_all_its_hosts_in_the_run_or_not(plans, play):
+    assert [each["dst"] for each in plans.whole["h1"]["topology"]["vxlan_link"][0]["fdb"]] == ["192.0.2.20"]
+    assert plans.whole["h2"]["topology"]["veth_pair"][0]["container"] == "box-h2"
     for options in ("--limit", "h1"), ("-e", "batch=1"):
         done = play(PARTS, {"h1": {}, "h2": {}}, *options)
         assert done.returncode == 0, done.stdout + done.stderr
-        assert play.part("h1") == whole["h1"]
+        assert play.part("h1") == plans.whole["h1"]
 
 
 def test_what_the_command_line_gives_has_its_type(play):
@@ -117,11 +134,10 @@ def test_mistakes_are_said_once_for_all_hosts_and_before_anything_is_done(play):
     assert "h1, h2: overlay_group: 'overlays' is not valid: the inventory has no such group" in done.stdout
 
 
-@pytest.mark.parametrize("strategy", ["linear", "free", "host_pinned"])
-def test_a_strategy_that_lets_hosts_go_ahead_is_warned_of(play, strategy):
-    done = play(PARTS.replace("  tasks:", f"  strategy: {strategy}\n  tasks:", 1), {"h1": {}, "h2": {}})
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert (f"strategy: {strategy} lets each host go ahead by itself" in done.stdout + done.stderr) == (strategy != "linear")
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_strategy_that_lets_hosts_go_ahead_is_warned_of(plans, strategy):
+    assert (f"strategy: {strategy} lets each host go ahead by itself" in plans.said) == (strategy != "linear")
+    assert getattr(plans, strategy) == plans.whole
 
 
 def test_verify_fails_with_a_limit_and_says_who_is_left_out(play):
@@ -132,25 +148,25 @@ def test_verify_fails_with_a_limit_and_says_who_is_left_out(play):
     assert re.search(r"box-1 +DOES NOT REACH box-2", done.stdout) and "h3  " not in done.stdout
 
 
-@pytest.mark.parametrize(("program", "package"), [("ping", "iputils-ping"), ("xargs", "findutils")])
-def test_verify_names_the_program_that_a_host_lacks_with_its_package(play, program, package):
-    programs = play.directory / "programs"
-    programs.mkdir()
-    for each in {"sh", "ping", "xargs", "nsenter"} - {program}:
-        (programs / each).symlink_to(shutil.which(each))
-    python = play.directory / "python"
-    python.write_text(f'#!/bin/sh\nPATH={programs} exec {sys.executable} "$@"\n', encoding="utf-8")
-    python.chmod(0o755)
-    done = play(ROOT / "playbooks/verify.yml", {"h1": host(1, ansible_python_interpreter=str(python)), "h2": host(2)})
-    assert f"This host lacks the program {program} (the package {package}" in done.stdout, done.stdout
-    assert recap(done)["h1"]["failed"] == 1 and done.returncode != 0
+def test_verify_names_the_program_that_a_host_lacks_with_its_package(play):
+    hosts = {"h3": host(3)}
+    for at, program in enumerate(LACKING, 1):
+        programs, python = play.directory / f"without-{program}", play.directory / f"python-without-{program}"
+        programs.mkdir()
+        for each in {"sh", "nsenter", *LACKING} - {program}:
+            (programs / each).symlink_to(shutil.which(each))
+        python.write_text(f'#!/bin/sh\nPATH={programs} exec {sys.executable} "$@"\n', encoding="utf-8")
+        python.chmod(0o755)
+        hosts[f"h{at}"] = host(at, ansible_python_interpreter=str(python))
+    done = play(ROOT / "playbooks/verify.yml", hosts)
+    for at, (program, package) in enumerate(LACKING.items(), 1):
+        fatal = re.findall(rf"^fatal: \[h{at}\]: .*", done.stdout, re.M)
+        assert [f"This host lacks the program {program} (the package {package}" in line for line in fatal] == [True], done.stdout
+        assert recap(done)[f"h{at}"]["failed"] == 1 and done.returncode != 0
 
 
-def test_defaults_of_the_collections_modules_do_not_meet_the_roles_own(play):
-    playbook = PARTS.replace("  tasks:", "  module_defaults: {group/fromscratch.containers.all: {prune: true}}\n  tasks:", 1)
-    done = play(playbook, {"h1": {}, "h2": {}})
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert play.part("h1")["topology"]["prune"] is False
+def test_defaults_of_the_collections_modules_do_not_meet_the_roles_own(plans):
+    assert plans.defaults["h1"]["topology"]["prune"] is False
 
 
 def test_a_broken_host_does_not_hold_up_the_teardown_of_others(play, apart, monkeypatch):
