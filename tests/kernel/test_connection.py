@@ -7,6 +7,7 @@ import hashlib
 import os
 import shlex
 import subprocess
+from types import SimpleNamespace
 
 import pytest
 from ansible.errors import AnsibleError
@@ -19,7 +20,7 @@ from ansible_collections.fromscratch.containers.plugins.module_utils.container.l
 
 from ..conftest import ROOT
 from .support.modules import run_module
-from .support.remote import OURS, WORDS, Remote, lab_host, python_rootfs, run_tasks, settings
+from .support.remote import OURS, WORDS, Remote, lab_host, python_rootfs, run_plays, run_tasks, settings
 
 BINARY = bytes(range(256)) * 1000 + b"\r\n\0end"
 
@@ -33,36 +34,65 @@ def containers(apart, rootfs):
     return apart
 
 
-@pytest.fixture
-def play(containers, tmp_path):
-    """Runs tasks on a host of the inventory; the list of their results."""
-    def run(*command, **environment):
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
-                              env={**settings(tmp_path), **environment})
-
-    inventory = {"hosts": {"lab": None, "alpine": None, "idle": None, "nobody": None, "alias": {"ansible_host": "lab"}}, "vars": OURS}
-    return lambda host, *tasks, **environment: run_tasks(run, tmp_path, inventory, [host], tasks, **environment)[host]
-
-
 def raw(command):
     return {"ansible.builtin.raw": command}
 
 
-@pytest.mark.parametrize("pipelining", ["True", "False"])
-@pytest.mark.parametrize("host", ["lab", "alias"])
-def test_modules(play, pipelining, host):
-    ping, shell = play(host, {"ansible.builtin.ping": {"data": "ü \"'\\ $x"}},
-                       {"ansible.builtin.shell": 'cat; hostname; readlink /proc/self/ns/net; pwd; echo "$HOME"; cat /proc/1/comm >&2',
-                        "args": {"stdin": "données\n", "stdin_add_newline": False}}, ANSIBLE_PIPELINING=pipelining)
+def by_file(variables):
+    """The same host, to which Ansible takes a module as a file and does not pipe it."""
+    return {**variables, "ansible_pipelining": False}
+
+
+WAYS = {"lab": {}, "alias": {"ansible_host": "lab"}, "lab-by-file": by_file({"ansible_host": "lab"}),
+        "alias-by-file": by_file({"ansible_host": "lab"})}
+SCRIPT = ({"ansible.builtin.script": "'{{ playbook_dir }}/script.sh' 'a b'"},)
+
+
+@pytest.fixture(scope="module")
+def local(containers, rootfs, tmp_path_factory):
+    """The results of all tasks on containers of this machine, by play and host: one run of Ansible, by whose plays the tests look."""
+    directory = tmp_path_factory.mktemp("local")
+
+    def run(*command, **environment):
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
+                              env={**settings(directory), **environment})
+
+    write_sources(directory)
+    inventory = {"hosts": {**WAYS, "alpine": {}, "idle": {}, "nobody": {}}, "vars": {**OURS, "rootfs": rootfs}}
+    found = run_plays(run, directory, inventory, {
+        "modules": ([*WAYS], MODULES), "files": (["lab", "lab-by-file"], FILES), "plain": (["alpine"], PLAIN), "script": (["alpine"], SCRIPT),
+        "become": (["alpine"], BECOME), "nested": (["lab"], NESTED), "refused": (["idle", "nobody"], [raw("true")])})
+    return SimpleNamespace(directory=directory, **found)
+
+
+def write_sources(directory):
+    """What tasks copy to containers, and run in them."""
+    (directory / "source file").write_bytes(BINARY)
+    (directory / "long").write_bytes(BINARY * 20)
+    (directory / "nothing").touch()
+    (directory / "script.sh").write_text("#!/bin/sh\necho \"$1\" from $(hostname)\nexit 5\n", encoding="utf-8")
+
+
+MODULES = ({"ansible.builtin.ping": {"data": "ü \"'\\ $x"}},
+           {"ansible.builtin.shell": 'cat; hostname; readlink /proc/self/ns/net; pwd; echo "$HOME"; cat /proc/1/comm >&2',
+            "args": {"stdin": "données\n", "stdin_add_newline": False}})
+
+
+@pytest.mark.parametrize("host", WAYS)
+def test_modules(local, host):
+    ping, shell = local.modules[host]
     assert ping["ping"] == "ü \"'\\ $x", ping
     assert shell["stdout_lines"] == ["données", "lab", os.readlink(f"/proc/{running_pid('lab')}/ns/net"), "/", "/root"]
     assert shell["stderr"] == "sh"
 
 
-def test_a_container_without_python(play):
-    results = play("alpine", raw("busybox; echo wrong >&2; exit 3"), raw("kill -TERM $$"), raw("kill -KILL $$"),
-                   raw("echo \"a  b\" 'c\"d' ü $HOME `echo x`"), raw("/no/such/program"), raw("yes 0123456789 | head -c 300000"),
-                   raw("cat </dev/stdin | wc -c"), {"ansible.builtin.ping": {}})
+PLAIN = (raw("busybox; echo wrong >&2; exit 3"), raw("kill -TERM $$"), raw("kill -KILL $$"),
+         raw("echo \"a  b\" 'c\"d' ü $HOME `echo x`"), raw("/no/such/program"), raw("yes 0123456789 | head -c 300000"),
+         raw("cat </dev/stdin | wc -c"), {"ansible.builtin.ping": {}})
+
+
+def test_a_container_without_python(local):
+    results = local.plain["alpine"]
     assert results[0]["rc"] == 3 and "BusyBox" in results[0]["stdout"] and results[0]["stderr"].strip() == "wrong"
     assert (results[1]["rc"], results[2]["rc"]) == (143, 137), "as a shell reports signals"
     assert results[3]["stdout"].strip() == "a  b c\"d ü /root x"
@@ -70,19 +100,20 @@ def test_a_container_without_python(play):
     assert results[7]["failed"] and "unreachable" not in results[7], "without Python, modules fail and the host is there"
 
 
-@pytest.mark.parametrize("pipelining", ["True", "False"])
-def test_files(play, tmp_path, pipelining):
-    source, back = tmp_path / "source file", tmp_path / "back"
-    source.write_bytes(BINARY)
-    name = f"/root/it's \"ü\" $x {pipelining}"
-    copied, fetched, again, missing = play(
-        "lab", {"ansible.builtin.copy": {"src": str(source), "dest": name, "mode": "0640"}},
-        {"ansible.builtin.fetch": {"src": name, "dest": str(back), "flat": True}},
-        {"ansible.builtin.copy": {"src": str(source), "dest": name, "mode": "0640"}},
-        {"ansible.builtin.fetch": {"src": "/root/none", "dest": str(back), "flat": True}}, ANSIBLE_PIPELINING=pipelining)
-    assert back.read_bytes() == BINARY and copied["checksum"] == hashlib.sha1(BINARY, usedforsecurity=False).hexdigest()
+FILE = "/root/it's \"ü\" $x {{ inventory_hostname }}"
+FILES = ({"ansible.builtin.copy": {"src": "{{ playbook_dir }}/source file", "dest": FILE, "mode": "0640"}},
+         {"ansible.builtin.fetch": {"src": FILE, "dest": "{{ playbook_dir }}/back {{ inventory_hostname }}", "flat": True}},
+         {"ansible.builtin.copy": {"src": "{{ playbook_dir }}/source file", "dest": FILE, "mode": "0640"}},
+         {"ansible.builtin.fetch": {"src": "/root/none", "dest": "{{ playbook_dir }}/none", "flat": True}})
+
+
+@pytest.mark.parametrize("host", ["lab", "lab-by-file"])
+def test_files(local, host):
+    copied, fetched, again, missing = local.files[host]
+    assert (local.directory / f"back {host}").read_bytes() == BINARY
+    assert copied["checksum"] == hashlib.sha1(BINARY, usedforsecurity=False).hexdigest()
     assert fetched["changed"] and missing["failed"]
-    assert not os.path.exists(name), "in the container, not on the host"
+    assert not os.path.exists(FILE.replace("{{ inventory_hostname }}", host)), "in the container, not on the host"
     assert copied["changed"] and not again["changed"]
 
 
@@ -101,34 +132,36 @@ def test_transfers_by_name(containers, tmp_path):
             call()
 
 
-def test_a_script(play, tmp_path):
-    script = tmp_path / "script.sh"
-    script.write_text("#!/bin/sh\necho \"$1\" from $(hostname)\nexit 5\n", encoding="utf-8")
-    result, = play("alpine", {"ansible.builtin.script": f"{script} 'a b'"})
+def test_a_script(local):
+    result, = local.script["alpine"]
     assert result["rc"] == 5 and result["stdout"].strip() == "a b from alpine"
 
 
 @pytest.mark.parametrize("host", ["idle", "nobody"])
-def test_a_container_that_does_not_run(play, host):
-    result, = play(host, raw("true"))
+def test_a_container_that_does_not_run(local, host):
+    result, = local.refused[host]
     assert result["unreachable"] and f"Container {host} does not run on this machine" in result["msg"]
 
 
-def test_become_needs_no_sudo_as_root(play):
+BECOME = ({**raw("id -u"), "become": False}, {**raw("id -u"), "become": True, "become_method": "ansible.builtin.su"})
+
+
+def test_become_needs_no_sudo_as_root(local):
     """There is no sudo in the container: su, which is, or nothing."""
-    plain, su = play("alpine", {**raw("id -u"), "become": False},
-                     {**raw("id -u"), "become": True, "become_method": "ansible.builtin.su"})
+    plain, su = local.become["alpine"]
     assert plain["stdout"].strip() == "0"
     assert su["stdout"].strip() == "0", su
 
 
-def test_a_container_in_a_container(play, rootfs):
-    wanted = {"name": "nested", "rootfs": rootfs}
-    module = "fromscratch.containers.ns_container"
-    made, again, inside, gone, left = play(
-        "lab", {module: wanted}, {module: wanted},
-        raw(f"{PROGRAM} exec nested /bin/sh -c 'hostname; head -c 4 /dev/urandom | wc -c; ls /proc/1/ns | wc -l'"),
-        {module: {"name": "nested", "state": "absent"}}, raw(f"ls -A {STATE} {RUN} /run/netns 2>/dev/null; cat /proc/[0-9]*/comm"))
+CONTAINER = {"fromscratch.containers.ns_container": {"name": "nested", "rootfs": "{{ rootfs }}"}}
+NESTED = (CONTAINER, CONTAINER,
+          raw(f"{PROGRAM} exec nested /bin/sh -c 'hostname; head -c 4 /dev/urandom | wc -c; ls /proc/1/ns | wc -l'"),
+          {"fromscratch.containers.ns_container": {"name": "nested", "state": "absent"}},
+          raw(f"ls -A {STATE} {RUN} /run/netns 2>/dev/null; cat /proc/[0-9]*/comm"))
+
+
+def test_a_container_in_a_container(local):
+    made, again, inside, gone, left = local.nested["lab"]
     assert made["changed"] and not again["changed"], made
     assert inside["stdout"].split()[:2] == ["nested", "4"], inside
     assert gone["changed"] and "sleep" in left["stdout"] and left["stdout"].split().count("sleep") == 1
@@ -144,108 +177,128 @@ NOT_BY_SSH = {"ansible_connection": "fromscratch.containers.ns_container"}
 def remote(containers, rootfs, tmp_path_factory):
     """Two hosts, one behind the other, and containers of theirs; ``web`` has no Python, ``snake`` has."""
     found = Remote(tmp_path_factory.mktemp("remote"), rootfs)
-    for host, wanted in ("amazon", [{"name": "near", "rootfs": rootfs}]), ("debian", [
-            {"name": "web", "rootfs": rootfs}, {"name": "asleep", "rootfs": rootfs, "state": "stopped"},
-            {"name": "snake", **python_rootfs(found.shared / "python")}]):
-        tasks = [{"fromscratch.containers.ns_container": {"config": wanted}}]
-        made, = run_tasks(found.run, found.directory, {"hosts": found.variables}, [host], tasks)[host]
-        assert made["changed"], made
+    found.variables["amazon"]["containers"] = [{"name": "near", "rootfs": rootfs}]
+    found.variables["debian"]["containers"] = [
+        {"name": "web", "rootfs": rootfs}, {"name": "asleep", "rootfs": rootfs, "state": "stopped"},
+        {"name": "snake", **python_rootfs(found.shared / "python")}]
+    made = run_tasks(found.run, found.directory, {"hosts": found.variables}, [*found.variables],
+                     [{"fromscratch.containers.ns_container": {"config": "{{ containers }}"}}])
+    assert all(result["changed"] for result, in made.values()), made
     yield found
     found.close()
 
 
-@pytest.fixture
-def away(remote, tmp_path):
-    """Runs tasks at the desk, on containers and on their hosts, some of which the inventory has under several names."""
+@pytest.fixture(scope="module")
+def hosts(remote):
+    """Containers and their hosts, some of which the inventory has under several names."""
     debian = remote.variables["debian"]
     ops = {**debian, "ansible_user": "ops", "ansible_become_user": "guest"}  # who is nobody to enter containers
-    hosts = {**remote.variables, "ops": {**ops, "ansible_become_password": WORDS}, "asks": ops,
+    found = {**remote.variables, "ops": {**ops, "ansible_become_password": WORDS}, "asks": ops,
              "wrong": {**ops, "ansible_become_password": "no"}, "deaf": {**debian, "ansible_connection": "deaf"},
              "guest": {**debian, "ansible_user": "guest", "ansible_become": False}, "off": {**remote.variables["amazon"], "ansible_port": 1},
-             "odd": {**debian, "ansible_connection": "no.such.plugin"}, "odder": {**debian, "ansible_become_method": "no.such.plugin"}}
+             "odd": {**debian, "ansible_connection": "no.such.plugin"}, "odder": {**debian, "ansible_become_method": "no.such.plugin"},
+             "debian-by-file": by_file(debian)}
     inside = {"web": "debian", "snake": "debian", "asleep": "debian", "nobody": "debian", "near": "amazon", "loop": "loop",
               "nowhere": "no-host", "sly": "debian"}
-    hosts.update({name: {**OURS, "ansible_ns_container_host": host} for name, host in inside.items()})
-    hosts.update({f"web-{host}": {**OURS, "ansible_ns_container_name": "web", "ansible_ns_container_host": host}
+    found.update({name: {**OURS, "ansible_ns_container_host": host} for name, host in inside.items()})
+    found.update({f"web-{host}": {**OURS, "ansible_ns_container_name": "web", "ansible_ns_container_host": host}
                   for host in ("ops", "asks", "wrong", "guest", "off", "odd", "odder", "deaf")})
-    hosts["sly"]["ansible_ns_container_name"] = "../web"
+    found["sly"]["ansible_ns_container_name"] = "../web"
     # The same hosts as containers of this machine, which they are: no ssh at all, and a container in a container.
-    hosts.update({"debian-here": {**NOT_BY_SSH, "ansible_ns_container_name": "debian"},
+    found.update({"debian-here": {**NOT_BY_SSH, "ansible_ns_container_name": "debian"},
                   "nested": {**OURS, "ansible_ns_container_name": "web", "ansible_ns_container_host": "debian-here"},
-                  "here": {**OURS, "ansible_ns_container_name": "alpine", "ansible_ns_container_host": "localhost"}})
-    return lambda names, *tasks, **environment: run_tasks(remote.run, tmp_path, {"hosts": hosts}, names, tasks, **environment)
+                  "here": {**OURS, "ansible_ns_container_name": "alpine", "ansible_ns_container_host": "localhost"},
+                  "snake-by-file": by_file({**OURS, "ansible_ns_container_name": "snake", "ansible_ns_container_host": "debian-by-file"})})
+    return found
 
 
-def test_raw_through_a_host(away):
+@pytest.fixture(scope="module")
+def away(remote, hosts, tmp_path_factory):
+    """The results of all tasks at the desk, on containers and on their hosts, by play and host: one run of Ansible."""
+    directory = tmp_path_factory.mktemp("away")
+    write_sources(directory)
+    (directory / "deaf.py").write_text(DEAF, encoding="utf-8")
+    found = run_plays(remote.run, directory, {"hosts": hosts, "vars": {"sockets": str(remote.directory)}}, {
+        "reset": (["near"], RESET), "raw": ([*RAW_HOSTS], RAW), "files": (["snake", "snake-by-file"], FILES_AWAY), "script": (["web"], SCRIPT),
+        "become": (["web"], BECOME_INSIDE), "module": (["snake"], BECOME_MODULE), "refused": ([*UNREACHABLE, *FAILED], [raw("true")]),
+    }, ANSIBLE_CONNECTION_PLUGINS=str(directory))
+    return SimpleNamespace(directory=directory, **found)
+
+
+TEXT = "a  b 'c' \"d\" $HOME `x` \\\\ * ü\n# two\tlines; exit 1 &"
+RAW = (raw("hostname; id -u; echo wrong >&2; exit 3"), raw("kill -KILL $$"), raw("exit 125"), raw("cat | wc -c"),
+       raw(f"printf %s {shlex.quote(TEXT)}"), raw("yes 0123456789 | head -c 300000"), raw("tty; ls /proc/self/fd | wc -l"))
+RAW_HOSTS = {"near": "near", "web": "web", "web-ops": "web", "nested": "web", "here": "alpine"}
+
+
+@pytest.mark.parametrize("host, name", RAW_HOSTS.items(), ids=RAW_HOSTS)
+def test_raw_through_a_host(away, host, name):
     """By ssh as root, through a jump host and sudo, by a sudo that asks for a password, and without ssh."""
-    text = "a  b 'c' \"d\" $HOME `x` \\\\ * ü\n# two\tlines; exit 1 &"
-    containers = {"near": "near", "web": "web", "web-ops": "web", "nested": "web", "here": "alpine"}
-    found = away([*containers], raw("hostname; id -u; echo wrong >&2; exit 3"), raw("kill -KILL $$"), raw("exit 125"), raw("cat | wc -c"),
-                 raw(f"printf %s {shlex.quote(text)}"), raw("yes 0123456789 | head -c 300000"), raw("tty; ls /proc/self/fd | wc -l"))
-    for host, name in containers.items():
-        said, killed, status, read, quoted, long, files = found[host]
-        assert (said["rc"], said["stdout"], said["stderr"]) == (3, f"{name}\n0\n", "wrong\n"), host
-        assert (killed["rc"], status["rc"]) == (137, 125), "neither is a lost connection"
-        assert read["stdout"].strip() == "0", "nothing is to be read"
-        assert quoted["stdout"] == text and len(long["stdout"]) == 300000
-        assert files["stdout_lines"] == ["not a tty", "4"], "no terminal and no descriptor of the host"
+    said, killed, status, read, quoted, long, files = away.raw[host]
+    assert (said["rc"], said["stdout"], said["stderr"]) == (3, f"{name}\n0\n", "wrong\n")
+    assert (killed["rc"], status["rc"]) == (137, 125), "neither is a lost connection"
+    assert read["stdout"].strip() == "0", "nothing is to be read"
+    assert quoted["stdout"] == TEXT and len(long["stdout"]) == 300000
+    assert files["stdout_lines"] == ["not a tty", "4"], "no terminal and no descriptor of the host"
 
 
-def test_a_password_that_was_asked_for(away, tmp_path):
+def test_a_password_that_was_asked_for(remote, hosts, tmp_path):
     """That of ``--ask-become-pass`` is the host's."""
     (tmp_path / "password").write_text(WORDS, encoding="utf-8")
-    (result,), = away(["web-asks"], raw("hostname"), ANSIBLE_BECOME_PASSWORD_FILE=str(tmp_path / "password")).values()
+    (result,), = run_tasks(remote.run, tmp_path, {"hosts": hosts}, ["web-asks"], [raw("hostname")],
+                           ANSIBLE_BECOME_PASSWORD_FILE=str(tmp_path / "password")).values()
     assert result.get("stdout") == "web\n", result
 
 
-@pytest.mark.parametrize("pipelining", ["True", "False"])
-def test_files_through_a_host(away, tmp_path, pipelining):
-    source, back, nothing = tmp_path / "source file", tmp_path / "back", tmp_path / "nothing"
-    source.write_bytes(BINARY * 20)
-    nothing.touch()
-    name, empty = f"/root/it's \"ü\" $x {pipelining}", f"/root/empty-{pipelining}"
-    copied, fetched, again, void, shell = away(
-        ["snake"], {"ansible.builtin.copy": {"src": str(source), "dest": name, "mode": "0640"}},
-        {"ansible.builtin.fetch": {"src": name, "dest": str(back), "flat": True}},
-        {"ansible.builtin.copy": {"src": str(source), "dest": name, "mode": "0640"}},
-        {"ansible.builtin.copy": {"src": str(nothing), "dest": empty, "mode": "0640"}},
-        {"ansible.builtin.shell": f"cat; hostname; stat -c %s {empty}; cat /proc/1/comm >&2",
-         "args": {"stdin": "données\n", "stdin_add_newline": False}}, ANSIBLE_PIPELINING=pipelining)["snake"]
-    assert back.read_bytes() == BINARY * 20 and fetched["changed"] and not os.path.exists(name)
+EMPTY = "/root/empty-{{ inventory_hostname }}"
+LONG = {"ansible.builtin.copy": {"src": "{{ playbook_dir }}/long", "dest": FILE, "mode": "0640"}}
+FILES_AWAY = (LONG, {"ansible.builtin.fetch": {"src": FILE, "dest": "{{ playbook_dir }}/back {{ inventory_hostname }}", "flat": True}}, LONG,
+              {"ansible.builtin.copy": {"src": "{{ playbook_dir }}/nothing", "dest": EMPTY, "mode": "0640"}},
+              {"ansible.builtin.shell": f"cat; hostname; stat -c %s {EMPTY}; cat /proc/1/comm >&2",
+               "args": {"stdin": "données\n", "stdin_add_newline": False}})
+
+
+@pytest.mark.parametrize("host", ["snake", "snake-by-file"])
+def test_files_through_a_host(away, host):
+    copied, fetched, again, void, shell = away.files[host]
+    assert (away.directory / f"back {host}").read_bytes() == BINARY * 20 and fetched["changed"]
+    assert not os.path.exists(FILE.replace("{{ inventory_hostname }}", host))
     assert copied["checksum"] == hashlib.sha1(BINARY * 20, usedforsecurity=False).hexdigest()
     assert copied["changed"] and not again["changed"]
     assert void["changed"] and shell["stdout_lines"] == ["données", "snake", "0"] and shell["stderr"] == "sh"
 
 
-def test_a_script_through_a_host(away, tmp_path):
-    script = tmp_path / "script.sh"
-    script.write_text("#!/bin/sh\necho \"$1\" from $(hostname)\nexit 5\n", encoding="utf-8")
-    (result,), = away(["web"], {"ansible.builtin.script": f"{script} 'a b'"}).values()
+def test_a_script_through_a_host(away):
+    result, = away.script["web"]
     assert result["rc"] == 5 and result["stdout"].strip() == "a b from web"
+
+
+WORKER = {"become": True, "become_user": "worker"}
+BECOME_INSIDE = (raw("echo worker:x:4242:4242::/tmp:/bin/sh >>/etc/passwd"), {**raw("id -un"), "become": True},
+                 {**raw("id -un; cat"), **WORKER, "become_method": "ansible.builtin.su"}, {**raw("id -un"), **WORKER})
+BUSYBOX = {"ansible_become_exe": "busybox su", "ansible_become_flags": "-s /bin/sh", "ansible_shell_allow_world_readable_temp": True}
+BECOME_MODULE = ({"ansible.builtin.command": "id -un", "become": True, "become_user": "daemon", "become_method": "ansible.builtin.su",
+                  "vars": BUSYBOX}, {"ansible.builtin.command": "id -un"})
 
 
 def test_become_inside(away):
     """Of a task, it is about users of the container, whatever it takes to enter; there is no sudo in web."""
-    worker = {"become": True, "become_user": "worker"}
-    unused, as_root, as_worker, unknown = away(
-        ["web"], raw("echo worker:x:4242:4242::/tmp:/bin/sh >>/etc/passwd"), {**raw("id -un"), "become": True},
-        {**raw("id -un; cat"), **worker, "become_method": "ansible.builtin.su"}, {**raw("id -un"), **worker})["web"]
+    unused, as_root, as_worker, unknown = away.become["web"]
     assert as_root["stdout"] == "root\n" and as_worker["stdout"] == "worker\n"
     assert unknown["rc"] == 127 and "sudo" in unknown["stderr"]
-    busybox = {"ansible_become_exe": "busybox su", "ansible_become_flags": "-s /bin/sh", "ansible_shell_allow_world_readable_temp": True}
-    (module, plain), = away(["snake"], {"ansible.builtin.command": "id -un", "become": True, "become_user": "daemon",
-                                        "become_method": "ansible.builtin.su", "vars": busybox},
-                            {"ansible.builtin.command": "id -un"}).values()
+    module, plain = away.module["snake"]
     assert (module.get("stdout"), plain.get("stdout")) == ("daemon", "root"), module
 
 
-def test_delegation_and_a_reset(away, remote):
+OPEN = {"ansible.builtin.find": {"paths": "{{ sockets }}", "file_type": "any", "use_regex": True, "patterns": "[0-9a-f]{10}"},
+        "delegate_to": "localhost"}
+RESET = ({**raw("hostname"), "delegate_to": "web"}, raw("hostname"), OPEN, {"ansible.builtin.meta": "reset_connection"}, OPEN,
+         raw("hostname"))
+
+
+def test_delegation_and_a_reset(away):
     """A reset of the container's connection is one of its host's, which the next task opens again."""
-    delegated, hostname, open_one, unused, closed, after = away(
-        ["near"], {**raw("hostname"), "delegate_to": "web"}, raw("hostname"),
-        *({"ansible.builtin.find": {"paths": str(remote.directory), "file_type": "any", "use_regex": True, "patterns": "[0-9a-f]{10}"},
-           "delegate_to": "localhost"} if each else {"ansible.builtin.meta": "reset_connection"} for each in (1, 0, 1)),
-        raw("hostname"))["near"]
+    delegated, hostname, open_one, unused, closed, after = away.reset["near"]
     assert (delegated["stdout"], hostname["stdout"], after["stdout"]) == ("web\n", "near\n", "near\n")
     assert open_one["matched"] == closed["matched"] + 1, "ssh keeps a connection open, until it is reset"
 
@@ -255,24 +308,24 @@ DOCUMENTATION = "{name: deaf, short_description: takes no input, options: {}}"
 class Connection(Local):
     has_pipelining = False
 """
+UNREACHABLE = {
+    "asleep": "Container asleep does not run on debian: start it",
+    "nobody": "Container nobody does not run on debian: start it",
+    "web-guest": "Entering containers of guest needs root there: set ansible_become",
+    "web-off": "ssh: connect to host"}
+FAILED = {
+    "web-wrong": "Incorrect sudo password",
+    "web-asks": "Missing sudo password",
+    "web-deaf": "ansible_connection: 'deaf' of deaf cannot pipe data",
+    "nowhere": "ansible_ns_container_host: 'no-host', where container nowhere is said to be, is no host",
+    "loop": "ansible_ns_container_host: loop is in loop",
+    "web-odd": "ansible_connection: there is no plugin 'no.such.plugin', which odd",
+    "web-odder": "ansible_become_method: there is no plugin 'no.such.plugin', which odder",
+    "sly": "ansible_ns_container_name: '../web' is not valid"}
 
 
-def test_what_cannot_be_entered(away, tmp_path):
-    (tmp_path / "deaf.py").write_text(DEAF, encoding="utf-8")
-    unreachable = {
-        "asleep": "Container asleep does not run on debian: start it",
-        "nobody": "Container nobody does not run on debian: start it",
-        "web-guest": "Entering containers of guest needs root there: set ansible_become",
-        "web-off": "ssh: connect to host"}
-    failed = {
-        "web-wrong": "Incorrect sudo password",
-        "web-asks": "Missing sudo password",
-        "web-deaf": "ansible_connection: 'deaf' of deaf cannot pipe data",
-        "nowhere": "ansible_ns_container_host: 'no-host', where container nowhere is said to be, is no host",
-        "loop": "ansible_ns_container_host: loop is in loop",
-        "web-odd": "ansible_connection: there is no plugin 'no.such.plugin', which odd",
-        "web-odder": "ansible_become_method: there is no plugin 'no.such.plugin', which odder",
-        "sly": "ansible_ns_container_name: '../web' is not valid"}
-    for host, (result,) in away([*unreachable, *failed], raw("true"), ANSIBLE_CONNECTION_PLUGINS=str(tmp_path)).items():
-        assert {**unreachable, **failed}[host] in result["msg"], (host, result)
-        assert result.get("unreachable", False) == (host in unreachable), (host, result)
+@pytest.mark.parametrize("host", [*UNREACHABLE, *FAILED])
+def test_what_cannot_be_entered(away, host):
+    result, = away.refused[host]
+    assert {**UNREACHABLE, **FAILED}[host] in result["msg"], result
+    assert result.get("unreachable", False) == (host in UNREACHABLE), result

@@ -16,6 +16,7 @@ import sys
 import pytest
 
 from ...conftest import ROOT
+from . import task_results
 from .modules import run_module
 from .namespaces import sh
 
@@ -120,16 +121,20 @@ def settings(home):
     return {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "LC_ALL": "C.UTF-8", "HOME": str(home)}
 
 
+def run_plays(run, directory, inventory, plays, **environment):
+    """Run plays, (hosts, tasks) by name, in one run of ansible-playbook; the list of the tasks' results by play and host."""
+    source, playbook, results = directory / "hosts.json", directory / "play.json", directory / "results"
+    source.write_text(json.dumps({"all": inventory}), encoding="utf-8")
+    playbook.write_text(json.dumps([{"hosts": hosts, "gather_facts": False, "tasks": [
+        {**task, "name": f"{name} {number}", "ignore_errors": True, "ignore_unreachable": True} for number, task in enumerate(tasks)]}
+        for name, (hosts, tasks) in plays.items()]), encoding="utf-8")
+    done = run(f"{sys.prefix}/bin/ansible-playbook", "-i", str(source), str(playbook), **task_results.enabled(results), **environment)
+    found = {(task, host): result for task, host, result in task_results.read(results)}
+    assert found, done.stdout + done.stderr
+    return {name: {host: [found.get((f"{name} {number}", host)) for number in range(len(tasks))] for host in hosts}
+            for name, (hosts, tasks) in plays.items()}
+
+
 def run_tasks(run, directory, inventory, hosts, tasks, **environment):
     """Run tasks on hosts by ansible-playbook; the list of their results by host."""
-    source, playbook = directory / "hosts.json", directory / "play.json"
-    source.write_text(json.dumps({"all": inventory}), encoding="utf-8")
-    names = [f"result{number}" for number in range(len(tasks))]
-    steps = [{**task, "register": name, "ignore_errors": True, "ignore_unreachable": True} for name, task in zip(names, tasks)]
-    steps.append({"ansible.builtin.copy": {"content": f"{{{{ [{', '.join(f'{each} | default(none)' for each in names)}] | to_json }}}}",
-                                           "dest": f"{directory}/{{{{ inventory_hostname }}}}.results"},
-                  "delegate_to": "localhost", "become": False})
-    playbook.write_text(json.dumps([{"hosts": hosts, "gather_facts": False, "tasks": steps}]), encoding="utf-8")
-    done = run(f"{sys.prefix}/bin/ansible-playbook", "-i", str(source), str(playbook), **environment)
-    assert "localhost" in done.stdout, done.stdout + done.stderr
-    return {each: json.loads((directory / f"{each}.results").read_text(encoding="utf-8")) for each in hosts}
+    return run_plays(run, directory, inventory, {"tasks": (hosts, tasks)}, **environment)["tasks"]
