@@ -26,6 +26,7 @@ from ansible_collections.fromscratch.containers.plugins.module_utils.host.topolo
 from ansible_collections.fromscratch.containers.plugins.module_utils.network import namespaces
 
 from ..conftest import ROOT
+from .support import task_results
 from .support.bad_tarballs import BAD
 from .support.faces import different, lasting
 from .support.modules import MODULES, run_module
@@ -511,11 +512,6 @@ PLAYBOOK = """
     - block:
         - ansible.builtin.import_role: {name: fromscratch.containers.overlay}
       rescue:
-        - ansible.builtin.copy:
-            content: "{{ ansible_failed_result.msg }}"
-            dest: "{{ playbook_dir }}/said"
-            mode: "0600"
-          run_once: true
         - ansible.builtin.add_host: {name: "{{ item }}", groups: planned}
           loop: "{{ groups.bad | reject('in', ansible_failed_result.msg | regex_findall('bad[0-9]+')) }}"
 
@@ -531,10 +527,7 @@ PLAYBOOK = """
     - block:
         - ansible.builtin.import_role: {name: fromscratch.containers.overlay}
       rescue:
-        - ansible.builtin.copy:
-            content: "{{ ansible_failed_result.msg }}"
-            dest: "{{ playbook_dir }}/said.{{ inventory_hostname }}"
-            mode: "0600"
+        - ansible.builtin.set_fact: {said: "{{ ansible_failed_result.msg }}"}
 """
 
 
@@ -566,13 +559,16 @@ def said(place, tmp_path_factory):
     command = [Path(sys.executable).parent / "ansible-playbook", "-i", directory / "hosts.json", directory / "play.yml"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env={
         **os.environ, "ANSIBLE_CONFIG": f"{ROOT}/ansible.cfg", "ANSIBLE_HOME": str(directory),
-        "ANSIBLE_REMOTE_TEMP": f"{directory}/tmp", "LC_ALL": "C.UTF-8"})
+        "ANSIBLE_REMOTE_TEMP": f"{directory}/tmp", "LC_ALL": "C.UTF-8", **task_results.enabled(directory / "results")})
     stopped = [line.split()[0] for line in done.stdout.splitlines() if " failed=1 " in line]
     assert stopped == ["fine"], f"it alone has nothing to be rescued from:\n{done.stdout}{done.stderr}"
-    found = {path.suffix[1:]: path.read_text(encoding="utf-8") for path in directory.glob("said.*")}
-    for sentence in (directory / "said").read_text(encoding="utf-8").splitlines():
-        for host in re.findall("bad[0-9]+", sentence):
-            found[host] = found.get(host, "") + sentence
+    found = {}
+    for task, host, result in task_results.read(directory / "results"):
+        if result.get("failed") and task.endswith("Plan what has to change"):
+            found[host] = result["msg"]
+        elif result.get("failed") and task.endswith("Work out the overlay of all hosts"):  # once for all of them
+            for sentence in result["msg"].splitlines():
+                found.update({host: found.get(host, "") + sentence for host in re.findall("bad[0-9]+", sentence)})
     return found
 
 
