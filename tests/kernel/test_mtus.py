@@ -16,8 +16,6 @@ def test_underlays_that_differ_are_refused_with_the_value_to_set(run_role):
     assert held(run_role.netns) == before
     succeeded, said = run_role("--check", overlay_mtu=1350)
     assert succeeded, said
-    succeeded, said = run_role("--check", "--limit", "h1")
-    assert succeeded, said
 
 
 def test_with_serial_a_batch_is_compared_with_those_before_it(run_role):
