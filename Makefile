@@ -163,11 +163,13 @@ distributions: tools venv ## a mesh of Debian 11, 12 and 13 from the first run t
 	@$(AS_ROOT) scripts/userland bullseye bookworm trixie
 	@$(AS_ROOT) $(ALONE) scripts/apart $(PYTEST) -rs tests/distributions
 
-bench: tools venv ## time the role beside the article's commands and a playbook of loops, the launcher, planning, and packets; COUNT="10 100" containers
+bench: tools venv ## time the role beside the article's commands and a playbook of loops, the launcher, planning, netlink, and packets; COUNT="10 100" containers
 	$(call header,the launcher)
 	@$(AS_ROOT) scripts/apart $(BIN)/python tests/bench/launcher.py
 	$(call header,planning)
 	@$(BIN)/python tests/bench/planning.py
+	$(call header,neighbour tables)
+	@$(AS_ROOT) scripts/apart $(BIN)/python -m tests.bench.tables
 	$(call header,the way of packets)
 	@$(AS_ROOT) scripts/apart $(BIN)/python -m tests.bench.dataplane
 	$(call header,bench)

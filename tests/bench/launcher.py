@@ -38,10 +38,10 @@ def timed(command, **options):
     return took
 
 
-def interleaved(*actions):
+def interleaved(*actions, rounds=RUNS):
     """The medians of what several actions return, done in turn, after one of each that does not count."""
-    rounds = [[action() for action in actions] for unused in range(RUNS + 1)][1:]
-    return [statistics.median(column) for column in zip(*rounds)]
+    figures = [[action() for action in actions] for _ in range(rounds + 1)][1:]
+    return [statistics.median(column) for column in zip(*figures)]
 
 
 class Release:

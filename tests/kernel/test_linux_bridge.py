@@ -5,7 +5,9 @@ import json
 import subprocess
 import sys
 
-from ansible_collections.fromscratch.containers.plugins.module_utils.network import netlink
+import pytest
+
+from ansible_collections.fromscratch.containers.plugins.module_utils.network import neighbour_tables, netlink
 
 from ..conftest import ROOT
 from .support.faces import converge, same_by_commands
@@ -39,18 +41,23 @@ def test_act_again_check_change_absent(scene):
     assert not run_module("linux_bridge", name="br0", netns=netns, state="absent").changed
 
 
-def test_a_list_that_others_change_while_it_is_read_is_read_again(scene, monkeypatch):
-    netns, link_of, interrupted = scene.netns(), netlink._link, []
+@pytest.mark.parametrize("module, name, interruption", [
+    (netlink, "_link", netlink.NetlinkDumpInterrupted), (neighbour_tables, "_unpacked", neighbour_tables.DumpInterrupted)])
+def test_a_list_that_others_change_while_it_is_read_is_read_again(scene, monkeypatch, module, name, interruption):
+    netns, read, interrupted = scene.netns(), getattr(module, name), []
+    neighbours = [{"address": "10.0.0.2", "mac": "02:00:00:00:00:02"}]
+    wanted = {"name": "br0", "netns": netns, "addresses": ["10.0.0.1/24"], "neighbours": neighbours}
+    assert run_module("linux_bridge", **wanted).changed
 
-    def once(message):
+    def thrice(message):
         if len(interrupted) < 3:
             interrupted.append(message)
-            raise netlink.NetlinkDumpInterrupted()
-        return link_of(message)
+            raise interruption()
+        return read(message)
 
-    monkeypatch.setattr(netlink, "_link", once)
-    made = run_module("linux_bridge", name="br0", netns=netns)
-    assert made.changed and len(interrupted) == 3 and link(netns, "br0")
+    monkeypatch.setattr(module, name, thrice)
+    again = run_module("linux_bridge", **wanted)
+    assert not again.failed and not again.changed and len(interrupted) == 3
 
 
 def test_a_bridge_of_somebody_else_is_left_alone(scene):

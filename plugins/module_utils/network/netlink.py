@@ -12,13 +12,14 @@ import contextlib
 import ipaddress
 import os
 import socket
-from functools import singledispatchmethod
+from functools import lru_cache, singledispatchmethod
+from itertools import groupby
 from pathlib import Path
-from typing import Dict, List, Optional
+from typing import Any, Dict, List, Optional
 
 from ..container.launcher.record import running
 from ..core.errors import ModuleError
-from . import namespaces, operations
+from . import namespaces, neighbour_tables, operations
 from .iproute2 import commands
 from .links import DEFAULT, DEFAULT6
 from .routes import other_way
@@ -42,7 +43,7 @@ SCOPE_LINK, SCOPE_NOWHERE = 253, 255
 IFA_F_NODAD = 2
 IFA_F_PERMANENT, IFA_F_MANAGETEMPADDR = 0x80, 0x100
 NO_ID = 0xffffffff
-FDB = {"state": 0xc0, "flags": 2}  # NUD_PERMANENT and NUD_NOARP, NTF_SELF: as bridge(8) does
+NTF_SELF = 2
 # The kind's own attributes: the word of ip-link(8) and the netlink name where they are not alike.
 ATTRIBUTES = {"udpcsum": "udp_csum", "dstport": "port", "dev": "link", "remote": "group"}
 # The flags of a bridge port, and whether they are on where it floods.
@@ -146,8 +147,8 @@ class Namespace(NamespaceView):
         while what not in self._seen:
             try:
                 self._seen[what] = read()
-            except NetlinkDumpInterrupted:  # somebody else changed it meanwhile, and the list may lack something
-                tries += 1
+            except (NetlinkDumpInterrupted, neighbour_tables.DumpInterrupted):
+                tries += 1  # somebody else changed it meanwhile, and the list may lack something
                 if tries == READS:
                     raise
         return self._seen[what]
@@ -193,23 +194,20 @@ class Namespace(NamespaceView):
                          if each.get_attr("RTA_OIF") == index and each["proto"] not in KERNEL_PROTOCOLS
                          and each["type"] == 1 and each.get_attr("RTA_TABLE") == MAIN_TABLE)
 
-    def _fdb(self):
-        return self._read("fdb", lambda: list(self.socket.get_neighbours(family=socket.AF_BRIDGE)))
+    def _table(self, family, index):
+        """The entries of a neighbour table that are about a link."""
+        return self._read(("table", family), lambda: neighbour_tables.dump(self.netns, family)).get(index, ())
 
     def port_fdb(self, index) -> frozenset:
-        return frozenset(each.get_attr("NDA_LLADDR") for each in self._fdb() if each["ifindex"] == index
-                         and each["state"] == NUD_NOARP and each.get_attr("NDA_MASTER"))
+        return frozenset(entry.mac for entry in self._table(socket.AF_BRIDGE, index) if entry.state == NUD_NOARP and entry.master)
 
     def neighbours(self, index) -> frozenset:
-        found = self._read("neighbours", lambda: [each for family in (socket.AF_INET, socket.AF_INET6)
-                                                  for each in self.socket.get_neighbours(family=family)])
-        return frozenset(operations.Neighbour(each.get_attr("NDA_DST"), each.get_attr("NDA_LLADDR")) for each in found
-                         if each["ifindex"] == index and each["state"] == NUD_PERMANENT)
+        return frozenset(operations.Neighbour(entry.dst, entry.mac) for family in (socket.AF_INET, socket.AF_INET6)
+                         for entry in self._table(family, index) if entry.state == NUD_PERMANENT)
 
     def fdb(self, index) -> frozenset:
-        return frozenset(operations.FdbEntry(each.get_attr("NDA_LLADDR"), each.get_attr("NDA_DST"),
-                                             self.name_of(each.get_attr("NDA_IFINDEX")) or "") for each in self._fdb()
-                         if each["ifindex"] == index and each["state"] & NUD_PERMANENT and each.get_attr("NDA_DST"))
+        return frozenset(operations.FdbEntry(entry.mac, entry.dst, self.name_of(entry.via) or "")
+                         for entry in self._table(socket.AF_BRIDGE, index) if entry.state & NUD_PERMANENT and entry.dst)
 
     def other_way(self, peer, source, device):
         family = socket.AF_INET6 if ":" in peer else socket.AF_INET
@@ -233,6 +231,40 @@ def _told(flags):
 def _route(message):
     dst, default = message.get_attr("RTA_DST"), DEFAULT6 if message["family"] == socket.AF_INET6 else DEFAULT
     return operations.Route(f"{dst}/{message['dst_len']}" if dst else default, message.get_attr("RTA_GATEWAY"))
+
+
+def _fdb_entry(step, index):
+    mac, dst, via = step.entry
+    return neighbour_tables.Entry(socket.AF_BRIDGE, index(step.dev), NUD_PERMANENT | NUD_NOARP, NTF_SELF, mac, dst,
+                                  index(via) if via else None)
+
+
+def _port_fdb_entry(step, index):
+    return neighbour_tables.Entry(socket.AF_BRIDGE, index(step.dev), NUD_NOARP, NTF_MASTER, step.mac)
+
+
+def _neighbour(step, index):
+    address, mac = step.neighbour
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    return neighbour_tables.Entry(family, index(step.dev), NUD_PERMANENT, 0, mac, address)
+
+
+# Steps on the neighbour tables, of which there may be very many: the entry that each is about, and what becomes of that.
+IN_TABLES = {
+    operations.FdbAppend: (_fdb_entry, neighbour_tables.APPEND), operations.FdbReplace: (_fdb_entry, neighbour_tables.REPLACE),
+    operations.FdbDel: (_fdb_entry, None),
+    operations.PortFdbReplace: (_port_fdb_entry, neighbour_tables.REPLACE), operations.PortFdbDel: (_port_fdb_entry, None),
+    operations.NeighbourReplace: (_neighbour, neighbour_tables.REPLACE), operations.NeighbourDel: (_neighbour, None)}
+
+
+@contextlib.contextmanager
+def _named(step):
+    """Name the step in the error of what is done for it."""
+    try:
+        yield
+    except (NetlinkError, OSError, ModuleError) as error:
+        reason = os.strerror(error.code) if isinstance(error, NetlinkError) else error
+        raise ModuleError(f"While doing what '{'; '.join(commands([step]))}' does: {reason}") from error
 
 
 class Links(HostView):
@@ -268,13 +300,27 @@ class Links(HostView):
             self._open[netns] = Namespace(netns, self._ahead, self._sockets)
         return self._open[netns]
 
-    def apply(self, steps: List[object]):
+    def apply(self, steps: List[Any]):
+        for (in_tables, netns), group in groupby(steps, lambda step: (type(step) in IN_TABLES, step.netns)):
+            if in_tables:
+                self._change_tables(netns, list(group))
+                continue
+            for step in group:
+                with _named(step):
+                    self._step(step)
+
+    def _change_tables(self, netns, steps):
+        with _named(steps[0]):
+            index = lru_cache(None)(self.there(netns).index)
+        requests = []
         for step in steps:
-            try:
-                self._step(step)
-            except (NetlinkError, OSError, ModuleError) as error:
-                reason = os.strerror(error.code) if isinstance(error, NetlinkError) else error
-                raise ModuleError(f"While doing what '{'; '.join(commands([step]))}' does: {reason}") from error
+            with _named(step):
+                entry, how = IN_TABLES[type(step)]
+                requests.append(neighbour_tables.Request(entry(step, index), how))
+        for position, code in neighbour_tables.send(netns, requests):
+            if requests[position].how is not None or code not in GONE:
+                with _named(steps[position]):
+                    raise NetlinkError(code)
 
     def names(self):
         return namespaces.names()
@@ -375,53 +421,12 @@ class Links(HostView):
         return attributes
 
     @_step.register
-    def _append_fdb(self, step: operations.FdbAppend):
-        self.there(step.netns).socket.fdb("append", **self._fdb_attributes(step))
-
-    @_step.register
-    def _replace_fdb(self, step: operations.FdbReplace):
-        self.there(step.netns).socket.fdb("replace", **self._fdb_attributes(step))
-
-    @_step.register
-    def _del_fdb(self, step: operations.FdbDel):
-        self._unless_gone(self.there(step.netns).socket.fdb, "del", **self._fdb_attributes(step))
-
-    def _fdb_attributes(self, step):
-        mac, dst, via = step.entry
-        return {"ifindex": self._index(step.netns, step.dev), "lladdr": mac, "dst": dst, **FDB,
-                **({"NDA_IFINDEX": self._index(step.netns, via)} if via else {})}
-
-    @_step.register
     def _set_port(self, step: operations.PortSet):
         self.there(step.netns).socket.brport("set", index=self._index(step.netns, step.name), **port_flags(step.flood))
 
     @_step.register
     def _set_hairpin(self, step: operations.PortHairpin):
         self.there(step.netns).socket.brport("set", index=self._index(step.netns, step.name), mode=int(step.on))
-
-    @_step.register
-    def _replace_port_fdb(self, step: operations.PortFdbReplace):
-        self.there(step.netns).socket.fdb("replace", **self._port_fdb_attributes(step))
-
-    @_step.register
-    def _del_port_fdb(self, step: operations.PortFdbDel):
-        self._unless_gone(self.there(step.netns).socket.fdb, "del", **self._port_fdb_attributes(step))
-
-    def _port_fdb_attributes(self, step):
-        return {"ifindex": self._index(step.netns, step.dev), "lladdr": step.mac, "state": NUD_NOARP, "flags": NTF_MASTER}
-
-    @_step.register
-    def _replace_neighbour(self, step: operations.NeighbourReplace):
-        self.there(step.netns).socket.neigh("replace", **self._neighbour_attributes(step), lladdr=step.neighbour.mac,
-                                            state=NUD_PERMANENT)
-
-    @_step.register
-    def _del_neighbour(self, step: operations.NeighbourDel):
-        self._unless_gone(self.there(step.netns).socket.neigh, "del", **self._neighbour_attributes(step))
-
-    def _neighbour_attributes(self, step):
-        return {"ifindex": self._index(step.netns, step.dev), "dst": step.neighbour.address,
-                "family": socket.AF_INET6 if ":" in step.neighbour.address else socket.AF_INET}
 
     def _unless_gone(self, call, *args, **attributes):
         try:
