@@ -83,7 +83,7 @@ class Section(NamedTuple):
 
 DAEMON = "nothing: the daemon starts it"
 TABLES = [
-    Section("Who root is", [
+    Section("Root and its privileges", [
         Row("User ids", "``/proc/self/uid_map``", "root outside as well, unless the daemon has ``userns-remap``", user_ids),
         Row("Capabilities", "the bounding set", "its fourteen", capabilities),
         Row("no_new_privs", "``/proc/self/status``", "off", no_new_privs),
@@ -92,7 +92,7 @@ TABLES = [
         Row("Linux security module", "``/proc/self/attr/current``",
             "AppArmor's ``docker-default``, where the host has AppArmor", lsm),
     ]),
-    Section("Ways out", [
+    Section("Attempts to get out", [
         Row("Walking out of a chroot", "chroot elsewhere, back by an open directory, up, and chroot there", INSIDE, walk),
         Row("The old root", "a file of the host, below ``root``, ``cwd`` and ``fd`` of all processes", INSIDE, by_proc),
         Row("Mount propagation", "``/proc/self/mountinfo``, on a host that shares its mounts", "private", propagation),
@@ -124,14 +124,14 @@ TABLES = [
         Row("A port below 1024", "port 80", "root, others", low_port),
         Row("Its own links", "``ip link set lo mtu 1000``", "refused", lifted(attempt("ip link set lo mtu 1000"))),
     ]),
-    Section("What comes in", [
+    Section("What the caller passes in", [
         Row("Started without a terminal", "a variable and a key of who starts it, with ours by Ansible", DAEMON, started),
         Row("Started by hand at a terminal", "a variable, a key, an open file and the terminal", DAEMON, started_by_hand),
         Row("A command run inside", "the same, by ``exec`` whose input is not the terminal", DAEMON, executed),
         Row("A command run inside at a terminal", "its terminal beside that of the caller", "one of its own",
             executed_at_a_terminal),
     ]),
-    Section("Its share", [
+    Section("Resource limits", [
         Row("Processes", "``pids.max`` of its cgroup", "unlimited", of_its_cgroup("pids", "pids.max")),
         Row("Memory", "``memory.max`` of its cgroup", "unlimited",
             of_its_cgroup("memory", "memory.max", "memory.limit_in_bytes")),
@@ -144,7 +144,7 @@ TABLES = [
         Row("A limit of the processes of one user", "the same, with the ulimit ``nproc``, as root", "not held",
             small(many_processes)),
     ]),
-    Section("Its life", [
+    Section("Start, stop and end", [
         Row("Stopping", "a command that hears the signal and goes on", "SIGTERM, then SIGKILL after 10 s", stopping),
         Row("Zombies", "a process whose parent is gone ends", "stay, unless asked for an init", zombies),
         Row("Exit status", "a command that ends with 7", "kept: 7", ending),

@@ -65,15 +65,15 @@ def _add(step: operations.LinkAdd):
     words += ["address", step.mac] if step.mac else []
     words += ["mtu", step.mtu] if step.mtu else []
     words += ["type", step.kind]
-    if step.peer:
-        words += ["peer", "name", step.peer.name]
-        words += ["address", step.peer.mac] if step.peer.mac else []
-        words += ["mtu", step.peer.mtu] if step.peer.mtu else []
-        words += ["netns", _peer_netns(step.peer.netns)] if step.peer.netns else []
+    if step.inner:
+        words += ["peer", "name", step.inner.name]
+        words += ["address", step.inner.mac] if step.inner.mac else []
+        words += ["mtu", step.inner.mtu] if step.inner.mtu else []
+        words += ["netns", _inner_netns(step.inner.netns)] if step.inner.netns else []
     return [command("ip", step.netns, *words, *_data_words(step.data))]
 
 
-def _peer_netns(netns):
+def _inner_netns(netns):
     """Return the argument of ``ip link ... netns``: a name or a PID, and no path but /proc/PID/ns/net."""
     parts = netns.split("/")
     return parts[2] if netns.startswith("/proc/") else netns

@@ -344,16 +344,16 @@ class Links(HostView):
     def _add(self, step: operations.LinkAdd):
         there = self.there(step.netns)
         attributes = _attributes(step, there)
-        if step.peer:
-            peer = {"ifname": step.peer.name, "address": step.peer.mac, "mtu": step.peer.mtu}
-            attributes["peer"] = {key: value for key, value in peer.items() if value is not None}
-            if step.peer.netns is not None:
-                target = os.open(namespaces.path_of(step.peer.netns), os.O_RDONLY | os.O_CLOEXEC)
+        if step.inner:
+            inner = {"ifname": step.inner.name, "address": step.inner.mac, "mtu": step.inner.mtu}
+            attributes["peer"] = {key: value for key, value in inner.items() if value is not None}
+            if step.inner.netns is not None:
+                target = os.open(namespaces.path_of(step.inner.netns), os.O_RDONLY | os.O_CLOEXEC)
                 attributes["peer"]["net_ns_fd"] = target
         try:
             there.socket.link("add", ifname=step.name, kind=step.kind, **attributes)
         finally:
-            if step.peer and step.peer.netns is not None:
+            if step.inner and step.inner.netns is not None:
                 os.close(target)
 
     @_step.register

@@ -19,8 +19,8 @@ Pairs = Tuple[Tuple[str, object], ...]
 
 
 @dataclass(frozen=True)
-class Peer:
-    """Hold the other end of a new veth pair."""
+class InnerEnd:
+    """Hold the inner end of a new veth pair, which iproute2 calls its peer."""
 
     name: str
     netns: Optional[str]
@@ -36,7 +36,7 @@ class LinkAdd:
     mac: Optional[str] = None
     mtu: Optional[int] = None
     data: Pairs = ()
-    peer: Optional[Peer] = None
+    inner: Optional[InnerEnd] = None
 
 
 @dataclass(frozen=True)
@@ -199,10 +199,10 @@ def sysctls(change, netns, name, prefix=""):
     return [SysctlSet(netns, name, settings)] if settings else []
 
 
-def link(change, data=(), peer=None, of_peer=(), own_mtu=False):
+def link(change, data=(), inner=None, of_inner=(), own_mtu=False):
     """Create the link, or set what differs of mac, mtu and data. The alias that marks it cannot come with creation.
 
-    The settings come before it is up, when nobody can talk to it yet; with those ``of_peer`` behind them.
+    The settings come before it is up, when nobody can talk to it yet; with those ``of_inner`` behind them.
 
     With ``own_mtu`` the MTU is set by itself: only then does a bridge keep it, whatever that of its ports; and only where it is
     not the one that it has already.
@@ -210,8 +210,8 @@ def link(change, data=(), peer=None, of_peer=(), own_mtu=False):
     item = change.after
     if change.action == CREATE:
         first = item.mtu if not own_mtu else ETHERNET_MTU - 1 if item.mtu == ETHERNET_MTU else None
-        return [LinkAdd(item.netns, item.name, item.kind, item.mac, first, data, peer),
-                *sysctls(change, item.netns, item.name), *of_peer,
+        return [LinkAdd(item.netns, item.name, item.kind, item.mac, first, data, inner),
+                *sysctls(change, item.netns, item.name), *of_inner,
                 LinkSet(item.netns, item.name, alias=OWNER, mtu=item.mtu if own_mtu else None)]
     # A VXLAN device refuses an MTU that comes along with its own attributes.
     return (some(LinkSet(item.netns, item.name, alias=mark(change, OWNER),

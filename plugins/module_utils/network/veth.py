@@ -126,7 +126,7 @@ class VethPairs(LinkKind):
         if there is None or inner is None:
             return host
         joined = host is not None and self._joined(item, inner)
-        # Ours, too, where it is the very peer of our host end, and a killed run did not get to set its alias.
+        # Ours, too, where it is the other end of our host end, and a killed run did not get to set its alias.
         if not joined and (inner.kind != "veth" or inner.alias != INNER):
             return VethPair(name=item.name, netns=item.netns, inner_name=item.inner_name,
                             inner_netns=item.inner_netns, owner=inner.alias or inner.kind or "the kernel")
@@ -150,7 +150,7 @@ class VethPairs(LinkKind):
     def _joined(self, item, inner):
         here = self.links.there(item.netns)
         outer = here.links[item.name]
-        # Hosts that are namespaces have the same indices: the id of the peer's namespace tells them apart.
+        # Hosts that are namespaces have the same indices: the id of the inner end's namespace tells them apart.
         return (inner.kind == "veth" and outer.peer == inner.index and inner.peer == outer.index
                 and outer.peer_netns == here.id_of(self.links.whereabouts(item.inner_netns)))
 
@@ -189,17 +189,17 @@ class VethPairs(LinkKind):
     def changed(self, change):
         pair = change.after
         netns, name = pair.inner_netns, pair.inner_name
-        peer = operations.Peer(name, netns, pair.inner_mac, pair.inner_mtu) if change.action == CREATE else None
-        inner = operations.LinkSet(
+        inner = operations.InnerEnd(name, netns, pair.inner_mac, pair.inner_mtu) if change.action == CREATE else None
+        setting = operations.LinkSet(
             netns, name, alias=operations.mark(change, INNER),
-            mac=pair.inner_mac if not peer and operations.concerns(change, "inner_mac") else None,
-            mtu=pair.inner_mtu if not peer and operations.concerns(change, "inner_mtu") else None)
+            mac=pair.inner_mac if not inner and operations.concerns(change, "inner_mac") else None,
+            mtu=pair.inner_mtu if not inner and operations.concerns(change, "inner_mtu") else None)
         stale, routes = self._routes(change)
         settings = operations.sysctls(change, netns, name, "inner_")
         # Those of a new link come before it is up, those of another after its MTU, which may take its IPv6 along.
-        return (operations.link(change, peer=peer, of_peer=settings if peer else [])
+        return (operations.link(change, inner=inner, of_inner=settings if inner else [])
                 + operations.membership(change) + operations.up(change, pair.netns, pair.name)
-                + operations.some(inner) + ([] if peer else settings) + operations.up(change, netns, name)
+                + operations.some(setting) + ([] if inner else settings) + operations.up(change, netns, name)
                 + stale + operations.addresses(change, netns, name) + routes)
 
     def _routes(self, change):
