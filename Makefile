@@ -187,6 +187,7 @@ docs: venv ## the documentation site, as build/docs/index.html
 		--dest-dir build/docs-source fromscratch.containers
 	sphinx-build --quiet --fail-on-warning --keep-going -c docs/docsite -d build/docs-source/.doctrees \
 		build/docs-source build/docs
+	@! grep -rl --include='*.html' -e 'class="contents' -e toc-backref build/docs  # what furo takes for a mistake
 
 clean: ## remove what the targets above have made in the checkout
 	$(SUDO) rm -rf .venv .ansible .cache .pytest_cache .ruff_cache .hypothesis .coverage build tests/output

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from docutils import nodes
+from sphinx.transforms.post_transforms import SphinxPostTransform
+
 project = "fromscratch.containers"
 author = "The fromscratch.containers engineers"
 extensions = ["sphinx_antsibull_ext"]
@@ -15,3 +18,19 @@ highlight_language = "YAML+Jinja"
 nitpicky = True
 nitpick_ignore = [("std:ref", "common_return_values"), ("std:ref", "ansible_configuration_settings"),
                   ("std:ref", "action_plugins"), ("envvar", "ANSIBLE_PIPELINING")]
+
+
+class WithoutContents(SphinxPostTransform):
+    """Leave out the tables of contents of pages: furo has one beside each page, and shows an error in place of another."""
+
+    default_priority = 1
+
+    def run(self):
+        for topic in [topic for topic in self.document.findall(nodes.topic) if "contents" in topic["classes"]]:
+            topic.parent.remove(topic)
+        for title in self.document.findall(nodes.title):
+            title.attributes.pop("refid", None)  # which led there
+
+
+def setup(app):
+    app.add_post_transform(WithoutContents)
