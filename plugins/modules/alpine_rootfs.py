@@ -26,36 +26,37 @@ options:
         that an earlier release has made becomes a link, while containers run on it.
       - Parent directories that are missing are made, those that exist are left as they are.
     type: path
-  state: &state
-    description: Whether the root filesystem is there. Only what this module made is removed.
-    type: str
-    choices: [present, absent]
-    default: present
-  version: &version
-    description: The release of Alpine Linux. Not used with O(src).
-    type: str
-    default: 3.21.3
-  arch: &arch
-    description: The architecture, in Alpine's words. By default that of the host. Not used with O(src).
-    type: str
-    choices: [x86_64, aarch64, armv7, armhf, x86, ppc64le, riscv64, s390x, loongarch64]
-  mirror: &mirror
-    description:
-      - The base URL of a mirror, by http, https or file. Not used with O(src).
-      - Credentials of a mirror belong into C(~/.netrc) of the host.
-    type: str
-    default: https://dl-cdn.alpinelinux.org/alpine
-  src: &src
-    description:
-      - Absolute path of a tarball on the host, compressed by gzip, to use instead of a mirror.
-      - It must be there at every run.
-    type: path
-  checksum: &checksum
-    description:
-      - The SHA-256 of the tarball, as C(sha256:) with the hexadecimal digits, or the digits alone.
-      - By default that which this module knows of the release. For a release that it does not know, that which the
-        mirror publishes beside the tarball; for another tarball given as O(src), none is asked for.
-    type: str
+  <<: &item  # the options of an item
+    state:
+      description: Whether the root filesystem is there. Only what this module made is removed.
+      type: str
+      choices: [present, absent]
+      default: present
+    version:
+      description: The release of Alpine Linux. Not used with O(src).
+      type: str
+      default: 3.21.3
+    arch:
+      description: The architecture, in Alpine's words. By default that of the host. Not used with O(src).
+      type: str
+      choices: [x86_64, aarch64, armv7, armhf, x86, ppc64le, riscv64, s390x, loongarch64]
+    mirror:
+      description:
+        - The base URL of a mirror, by http, https or file. Not used with O(src).
+        - Credentials of a mirror belong into C(~/.netrc) of the host.
+      type: str
+      default: https://dl-cdn.alpinelinux.org/alpine
+    src:
+      description:
+        - Absolute path of a tarball on the host, compressed by gzip, to use instead of a mirror.
+        - It must be there at every run.
+      type: path
+    checksum:
+      description:
+        - The SHA-256 of the tarball, as C(sha256:) with the hexadecimal digits, or the digits alone.
+        - By default that which this module knows of the release. For a release that it does not know, that which the
+          mirror publishes beside the tarball; for another tarball given as O(src), none is asked for.
+      type: str
   config:
     description:
       - Any number of root filesystems, each with the options above.
@@ -67,12 +68,7 @@ options:
       dest:
         <<: *dest
         required: true
-      state: *state
-      version: *version
-      arch: *arch
-      mirror: *mirror
-      src: *src
-      checksum: *checksum
+      <<: *item
   prune:
     description:
       - Remove the root filesystems that this module made, in the directories that hold those of the items, and that
@@ -168,13 +164,13 @@ observed:
   elements: dict
 """
 
-from ansible_collections.fromscratch.containers.plugins.module_utils.core.run import Module, run
+from ansible_collections.fromscratch.containers.plugins.module_utils.core.run import KindModule, run
 from ansible_collections.fromscratch.containers.plugins.module_utils.rootfs.download import OPTIONS
 from ansible_collections.fromscratch.containers.plugins.module_utils.rootfs.kind import Rootfses
 
 
 def main():
-    module = Module(Rootfses, **OPTIONS)
+    module = KindModule(Rootfses, **OPTIONS)
     run(module, Rootfses(module.params))
 
 

@@ -22,94 +22,95 @@ options:
   name: &name
     description: Name of the bridge, at most 15 characters.
     type: str
-  state: &state
-    description: Whether the bridge is there.
-    type: str
-    choices: [present, absent]
-    default: present
-  netns: &netns
-    description:
-      - The named network namespace, as C(ip netns) lists it, that the bridge lives in.
-      - Without it, the namespace of the host.
-    type: str
-  addresses: &addresses
-    description:
-      - All addresses of the bridge, IPv4 and IPv6, with their prefix length. Others are removed; the link-local IPv6 address
-        that the kernel sets is left alone, and so are those that a router or a DHCP server has given.
-      - Without it, addresses are not managed.
-    type: list
-    elements: str
-  underlay: &underlay
-    description:
-      - An address of this host on the network that VXLAN links are laid over. Without O(mtu), the MTU of the bridge is then
-        what a VXLAN link from that address has, 50 bytes (IPv4) or 70 (IPv6) less than that of the address's device.
-    type: str
-  underlay_device: &underlay_device
-    description:
-      - The link of this host whose MTU counts for O(underlay). By default the one that has the address.
-    type: str
-  mac: &mac
-    description:
-      - The MAC address of the bridge. A bridge without a fixed one takes the lowest of its ports, and changes it as ports
-        come and go.
-      - By default it is derived from the name and the first of O(addresses), or from the host's C(/etc/machine-id).
-    type: str
-  mtu: &mtu
-    description:
-      - MTU in bytes, from 68 to 65535. Without it, the kernel follows the smallest of the ports.
-    type: int
-  ports: &ports
-    description:
-      - Links that have to be ports of the bridge. Other ports are left alone, since C(veth_pair) and C(vxlan_link)
-        attach links to bridges too.
-    type: list
-    elements: str
-  hairpin_ports: &hairpin_ports
-    description:
-      - Those of O(ports) that get frames back which have come in by them (C(hairpin on)); the others of O(ports) do not. Where the
-        kernel's C(br_netfilter) is on, a container needs that to reach a port of the host that leads to its own.
-      - Without it, that is not managed.
-    type: list
-    elements: str
-  neighbours: &neighbours
-    description:
-      - All permanent neighbours of the bridge, IPv4 and IPv6; other permanent ones are removed. The host asks nobody for
-        their MAC address; and where they are behind a VXLAN link that does not flood, as its option
-        O(fromscratch.containers.vxlan_link#module:flood) says, the bridge answers for them.
-      - Without it, they are not managed.
-    type: list
-    elements: dict
-    suboptions:
-      address:
-        description: The address of the neighbour, without a prefix length.
-        type: str
-        required: true
-      mac:
-        description: The MAC address of the neighbour.
-        type: str
-        required: true
-  stp: &stp
-    description: Whether the bridge takes part in the spanning tree protocol.
-    type: bool
-    default: false
-  priority: &priority
-    description: Priority of the bridge in the spanning tree, from 0 to 65535; the lowest becomes the root.
-    type: int
-  forward_delay: &forward_delay
-    description: Seconds that a port listens, and then learns, before it forwards; from 2 to 30.
-    type: int
-  hello_time: &hello_time
-    description: Seconds between the hello packets of the root bridge, from 1 to 10.
-    type: int
-  max_age: &max_age
-    description: Seconds after which the information of a silent root bridge is dropped, from 6 to 40.
-    type: int
-  ageing_time: &ageing_time
-    description: Seconds that a learnt MAC address is kept, from 0 to 1000000.
-    type: int
-  vlan_filtering: &vlan_filtering
-    description: Whether the bridge filters by VLAN, where the kernel can.
-    type: bool
+  <<: &item  # the options of an item
+    state:
+      description: Whether the bridge is there.
+      type: str
+      choices: [present, absent]
+      default: present
+    netns:
+      description:
+        - The named network namespace, as C(ip netns) lists it, that the bridge lives in.
+        - Without it, the namespace of the host.
+      type: str
+    addresses:
+      description:
+        - All addresses of the bridge, IPv4 and IPv6, with their prefix length. Others are removed; the link-local IPv6 address
+          that the kernel sets is left alone, and so are those that a router or a DHCP server has given.
+        - Without it, addresses are not managed.
+      type: list
+      elements: str
+    underlay:
+      description:
+        - An address of this host on the network that VXLAN links are laid over. Without O(mtu), the MTU of the bridge is then
+          what a VXLAN link from that address has, 50 bytes (IPv4) or 70 (IPv6) less than that of the address's device.
+      type: str
+    underlay_device:
+      description:
+        - The link of this host whose MTU counts for O(underlay). By default the one that has the address.
+      type: str
+    mac:
+      description:
+        - The MAC address of the bridge. A bridge without a fixed one takes the lowest of its ports, and changes it as ports
+          come and go.
+        - By default it is derived from the name and the first of O(addresses), or from the host's C(/etc/machine-id).
+      type: str
+    mtu:
+      description:
+        - MTU in bytes, from 68 to 65535. Without it, the kernel follows the smallest of the ports.
+      type: int
+    ports:
+      description:
+        - Links that have to be ports of the bridge. Other ports are left alone, since C(veth_pair) and C(vxlan_link)
+          attach links to bridges too.
+      type: list
+      elements: str
+    hairpin_ports:
+      description:
+        - Those of O(ports) that get frames back which have come in by them (C(hairpin on)); the others of O(ports) do not. Where
+          the kernel's C(br_netfilter) is on, a container needs that to reach a port of the host that leads to its own.
+        - Without it, that is not managed.
+      type: list
+      elements: str
+    neighbours:
+      description:
+        - All permanent neighbours of the bridge, IPv4 and IPv6; other permanent ones are removed. The host asks nobody for
+          their MAC address; and where they are behind a VXLAN link that does not flood, as its option
+          O(fromscratch.containers.vxlan_link#module:flood) says, the bridge answers for them.
+        - Without it, they are not managed.
+      type: list
+      elements: dict
+      suboptions:
+        address:
+          description: The address of the neighbour, without a prefix length.
+          type: str
+          required: true
+        mac:
+          description: The MAC address of the neighbour.
+          type: str
+          required: true
+    stp:
+      description: Whether the bridge takes part in the spanning tree protocol.
+      type: bool
+      default: false
+    priority:
+      description: Priority of the bridge in the spanning tree, from 0 to 65535; the lowest becomes the root.
+      type: int
+    forward_delay:
+      description: Seconds that a port listens, and then learns, before it forwards; from 2 to 30.
+      type: int
+    hello_time:
+      description: Seconds between the hello packets of the root bridge, from 1 to 10.
+      type: int
+    max_age:
+      description: Seconds after which the information of a silent root bridge is dropped, from 6 to 40.
+      type: int
+    ageing_time:
+      description: Seconds that a learnt MAC address is kept, from 0 to 1000000.
+      type: int
+    vlan_filtering:
+      description: Whether the bridge filters by VLAN, where the kernel can.
+      type: bool
   config:
     description:
       - Any number of bridges, each with the options above.
@@ -121,23 +122,7 @@ options:
       name:
         <<: *name
         required: true
-      state: *state
-      netns: *netns
-      addresses: *addresses
-      mac: *mac
-      mtu: *mtu
-      underlay: *underlay
-      underlay_device: *underlay_device
-      ports: *ports
-      hairpin_ports: *hairpin_ports
-      neighbours: *neighbours
-      stp: *stp
-      priority: *priority
-      forward_delay: *forward_delay
-      hello_time: *hello_time
-      max_age: *max_age
-      ageing_time: *ageing_time
-      vlan_filtering: *vlan_filtering
+      <<: *item
   prune:
     description:
       - Remove the bridges that this collection made, in the host's own namespace and in those named by the items, and
@@ -206,13 +191,13 @@ observed:
   elements: dict
 """
 
-from ansible_collections.fromscratch.containers.plugins.module_utils.core.run import Module, run
+from ansible_collections.fromscratch.containers.plugins.module_utils.core.run import KindModule, run
 from ansible_collections.fromscratch.containers.plugins.module_utils.network.bridge import Bridges
 
 
 def main():
     kind = Bridges()
-    run(Module(kind), kind)
+    run(KindModule(kind), kind)
 
 
 if __name__ == "__main__":

@@ -31,185 +31,187 @@ options:
   name: &name
     description: Name of the container and of its network namespace.
     type: str
-  state: &state
-    description:
-      - V(started) and V(stopped) are what they say; a container that does not exist yet is made in both cases.
-      - V(restarted) always stops and starts it.
-      - V(absent) stops it and removes its network namespace and its writable layer.
-    type: str
-    choices: [started, stopped, restarted, absent]
-    default: started
-  rootfs: &rootfs
-    description:
-      - Directory with the root filesystem, as M(fromscratch.containers.alpine_rootfs) makes it. Required unless
-        O(state=absent).
-    type: path
-  command: &command
-    description:
-      - The command and its arguments. It runs in the background, without a terminal. Its output goes to the file C(log) beside the
-        container's bundle, or to the journal of systemd; C(ns-container logs) shows both.
-      - A list of words, which are strings, so that C(0755) and C(yes) are put in quotes. A string is split into words as a shell
-        would, and no shell runs it; for one, write C([sh, -c, "echo hello; exec sleep 9"]).
-    type: raw
-    default: [sleep, infinity]
-  env: &env
-    description:
-      - Environment variables of the command, beside C(HOME), C(PATH) and C(HOSTNAME). Nothing of the host's environment
-        is passed on.
-      - The values are strings. What YAML takes for something else, such as V(yes), V(010) or V(1.10), is put in quotes.
-    type: dict
-    default: {}
-  hostname: &hostname
-    description: Host name inside. By default the container's name.
-    type: str
-  workdir: &workdir
-    description: Directory inside in which the command starts.
-    type: path
-    default: /
-  layer: &layer
-    description:
-      - What the container writes to. V(disk) is a layer of its own over the root filesystem, which survives a restart;
-        V(tmpfs) the same in memory, new at each start; with V(none) it writes to O(rootfs) itself.
-      - A bind of a file takes the place of a symbolic link in the layer, and never follows it.
-      - With V(disk) and V(tmpfs) any number of containers share one root filesystem.
-    type: str
-    choices: [none, disk, tmpfs]
-    default: disk
-  binds: &binds
-    description: Files and directories of the host that the container sees.
-    type: list
-    elements: dict
-    default: []
-    suboptions:
-      source:
-        description: Absolute path on the host.
-        type: path
-        required: true
-      dest:
-        description: Absolute path inside.
-        type: path
-        required: true
-      read_only:
-        description: Whether the container can only read it. Mounts below the source are not seen then.
-        type: bool
-        default: false
-  tmpfs: &tmpfs
-    description:
-      - Absolute paths inside that get a file system in memory, with mount options after a colon where the defaults
-        do not fit, such as V(/tmp:mode=1777,size=64m). C(dev) and C(suid) are for containers that are O(privileged).
-    type: list
-    elements: str
-    default: []
-  read_only: &read_only
-    description: Whether the root filesystem is read-only inside.
-    type: bool
-    default: false
-  privileged: &privileged
-    description:
-      - Whether root inside is root outside, keeps all capabilities and writes to C(/proc), as a container that plays a host
-        needs. It can do to the host what it likes.
-    type: bool
-    default: false
-  capabilities: &capabilities
-    description:
-      - What to add to the eleven capabilities that podman leaves to root, and what to take away; names as in capabilities(7),
-        with or without C(CAP_), or V(all).
-      - Raw sockets need V(net_raw), which C(arping), C(traceroute), C(keepalived) and Debian's C(ping) use. The C(ping) of busybox
-        does without, since all groups inside may use ICMP sockets (C(net.ipv4.ping_group_range)).
-    type: dict
-    suboptions:
-      add:
-        description: Capabilities to add.
-        type: list
-        elements: str
-        default: []
-      drop:
-        description: Capabilities to take away, before those of O(capabilities.add) are added.
-        type: list
-        elements: str
-        default: []
-  no_new_privs: &no_new_privs
-    description: Whether programs inside are kept from rights that their caller does not have, as by a set-user-ID bit.
-    type: bool
-    default: true
-  seccomp: &seccomp
-    description:
-      - Whether system calls that a container has no use for are refused, such as those that load modules, change the clock or
-        reach keyrings. On machines other than x86_64 and aarch64 there is no such filter, and C(seccomp_reason) in the result
-        says so.
-    type: bool
-    default: true
-  user: &user
-    description:
-      - User and group that the command runs as, numbers inside such as V(1000:1000). By default root, whose rights O(capabilities)
-        limits.
-    type: str
-  userns: &userns
-    description:
-      - With V(auto), the container has a user namespace, in which its root is a user of the host without any rights. Each
-        container has a range of 65536 ids of its own, and sees the root filesystem as its own by an idmapped mount. That
-        needs Linux 5.19, and a file system that can be mounted so, such as ext4, xfs or btrfs (tmpfs since Linux 6.3).
-      - With V(host), root inside is root outside, with fewer rights.
-      - By default V(auto) where that is possible and O(layer) is not V(none), the container is not O(privileged), and those of
-        O(binds) that it can write to lie on a file system that can be mounted so. Such a bind shows files of the host's root as
-        those of root inside. C(userns_reason) in the result says why not, and a warning does where nobody has asked for it.
-      - It cannot change for a container that has written to its O(layer), whose files would be those of users that it does not
-        have.
-    type: str
-    choices: [auto, host]
-  ulimits: &ulimits
-    description:
-      - Limits of each process, by the names of prlimit(1), such as C(nofile) or C(nproc). A value is a number or V(unlimited), or
-        a soft and a hard one such as V(1024:4096).
-    type: dict
-    default: {}
-  recreate: &recreate
-    description:
-      - With V(on_rootfs_change), the container is started anew once O(rootfs) has been replaced. Otherwise it runs on with the
-        files that it has, which M(fromscratch.containers.alpine_rootfs) keeps for it, and sees the others at its next start.
-    type: str
-    choices: [on_rootfs_change]
-  init: &init
-    description:
-      - With V(true), process 1 is a small init in the container's own C(/bin/sh), which passes signals on to the command, reaps
-        what it leaves behind, and says how it ended. With V(false) the command is process 1 itself.
-      - V(catatonit), V(tini) or an absolute path is such a program of the host, linked statically, that is shown to the container.
-    type: str
-    default: "true"
-  runtime: &runtime
-    description:
-      - The program that makes the container out of its bundle, with V(ns-container) that of this collection itself.
-      - V(crun), V(runc) or an absolute path is such a program of the host. It starts the container and runs commands in it; all
-        else, C(ns-container) with its log, status and copies among it, is as ever. A program whose name begins with C(crun) leaves
-        cgroups to this collection, all others make a cgroup for each container.
-      - It has to make containers out of namespaces of this kernel, as a file is copied by entering them.
-    type: str
-    default: ns-container
-  stop_timeout: &stop_timeout
-    description: Seconds between SIGTERM and SIGKILL, from 0 to 3600.
-    type: int
-    default: 10
-  restart: &restart
-    description:
-      - What happens when the command ends by itself. With V(on-failure) it is started again unless it ended with status 0,
-        with V(always) in any case, but no more than five times in a minute.
-      - All but V(no) need systemd.
-    type: str
-    choices: ["no", on-failure, always]
-    default: "no"
-  memory: &memory
-    description:
-      - Memory that the container may use, in bytes or with K, M, G or T after the number, such as V(64M). What takes more is
-        killed. Unlimited by default. Needs systemd, or cgroup v2.
-    type: str
-  cpus: &cpus
-    description: Processors' time that the container may use, such as V(1.5). Unlimited by default. Needs systemd, or cgroup
-      v2.
-    type: float
-  pids: &pids
-    description: Processes and threads that may be in the container at a time. Systemd's own limit by default. Needs systemd,
-      or cgroup v2.
-    type: int
+  <<: &item  # the options of an item
+    state:
+      description:
+        - V(started) and V(stopped) are what they say; a container that does not exist yet is made in both cases.
+        - V(restarted) always stops and starts it.
+        - V(absent) stops it and removes its network namespace and its writable layer.
+      type: str
+      choices: [started, stopped, restarted, absent]
+      default: started
+    rootfs:
+      description:
+        - Directory with the root filesystem, as M(fromscratch.containers.alpine_rootfs) makes it. Required unless
+          O(state=absent).
+      type: path
+    command:
+      description:
+        - The command and its arguments. It runs in the background, without a terminal. Its output goes to the file C(log) beside
+          the container's bundle, or to the journal of systemd; C(ns-container logs) shows both.
+        - A list of words, which are strings, so that C(0755) and C(yes) are put in quotes. A string is split into words as a shell
+          would, and no shell runs it; for one, write C([sh, -c, "echo hello; exec sleep 9"]).
+      type: raw
+      default: [sleep, infinity]
+    env:
+      description:
+        - Environment variables of the command, beside C(HOME), C(PATH) and C(HOSTNAME). Nothing of the host's environment
+          is passed on.
+        - The values are strings. What YAML takes for something else, such as V(yes), V(010) or V(1.10), is put in quotes.
+      type: dict
+      default: {}
+    hostname:
+      description: Host name inside. By default the container's name.
+      type: str
+    workdir:
+      description: Directory inside in which the command starts.
+      type: path
+      default: /
+    layer:
+      description:
+        - What the container writes to. V(disk) is a layer of its own over the root filesystem, which survives a restart;
+          V(tmpfs) the same in memory, new at each start; with V(none) it writes to O(rootfs) itself.
+        - A bind of a file takes the place of a symbolic link in the layer, and never follows it.
+        - With V(disk) and V(tmpfs) any number of containers share one root filesystem.
+      type: str
+      choices: [none, disk, tmpfs]
+      default: disk
+    binds:
+      description: Files and directories of the host that the container sees.
+      type: list
+      elements: dict
+      default: []
+      suboptions:
+        source:
+          description: Absolute path on the host.
+          type: path
+          required: true
+        dest:
+          description: Absolute path inside.
+          type: path
+          required: true
+        read_only:
+          description: Whether the container can only read it. Mounts below the source are not seen then.
+          type: bool
+          default: false
+    tmpfs:
+      description:
+        - Absolute paths inside that get a file system in memory, with mount options after a colon where the defaults
+          do not fit, such as V(/tmp:mode=1777,size=64m). C(dev) and C(suid) are for containers that are O(privileged).
+      type: list
+      elements: str
+      default: []
+    read_only:
+      description: Whether the root filesystem is read-only inside.
+      type: bool
+      default: false
+    privileged:
+      description:
+        - Whether root inside is root outside, keeps all capabilities and writes to C(/proc), as a container that plays a host
+          needs. It can do to the host what it likes.
+      type: bool
+      default: false
+    capabilities:
+      description:
+        - What to add to the eleven capabilities that podman leaves to root, and what to take away; names as in capabilities(7),
+          with or without C(CAP_), or V(all).
+        - Raw sockets need V(net_raw), which C(arping), C(traceroute), C(keepalived) and Debian's C(ping) use. The C(ping) of
+          busybox does without, since all groups inside may use ICMP sockets (C(net.ipv4.ping_group_range)).
+      type: dict
+      suboptions:
+        add:
+          description: Capabilities to add.
+          type: list
+          elements: str
+          default: []
+        drop:
+          description: Capabilities to take away, before those of O(capabilities.add) are added.
+          type: list
+          elements: str
+          default: []
+    no_new_privs:
+      description: Whether programs inside are kept from rights that their caller does not have, as by a set-user-ID bit.
+      type: bool
+      default: true
+    seccomp:
+      description:
+        - Whether system calls that a container has no use for are refused, such as those that load modules, change the clock or
+          reach keyrings. On machines other than x86_64 and aarch64 there is no such filter, and C(seccomp_reason) in the result
+          says so.
+      type: bool
+      default: true
+    user:
+      description:
+        - User and group that the command runs as, numbers inside such as V(1000:1000). By default root, whose rights
+          O(capabilities) limits.
+      type: str
+    userns:
+      description:
+        - With V(auto), the container has a user namespace, in which its root is a user of the host without any rights. Each
+          container has a range of 65536 ids of its own, and sees the root filesystem as its own by an idmapped mount. That
+          needs Linux 5.19, and a file system that can be mounted so, such as ext4, xfs or btrfs (tmpfs since Linux 6.3).
+        - With V(host), root inside is root outside, with fewer rights.
+        - By default V(auto) where that is possible and O(layer) is not V(none), the container is not O(privileged), and those of
+          O(binds) that it can write to lie on a file system that can be mounted so. Such a bind shows files of the host's root as
+          those of root inside. C(userns_reason) in the result says why not, and a warning does where nobody has asked for it.
+        - It cannot change for a container that has written to its O(layer), whose files would be those of users that it does not
+          have.
+      type: str
+      choices: [auto, host]
+    ulimits:
+      description:
+        - Limits of each process, by the names of prlimit(1), such as C(nofile) or C(nproc). A value is a number or V(unlimited), or
+          a soft and a hard one such as V(1024:4096).
+      type: dict
+      default: {}
+    recreate:
+      description:
+        - With V(on_rootfs_change), the container is started anew once O(rootfs) has been replaced. Otherwise it runs on with the
+          files that it has, which M(fromscratch.containers.alpine_rootfs) keeps for it, and sees the others at its next start.
+      type: str
+      choices: [on_rootfs_change]
+    init:
+      description:
+        - With V(true), process 1 is a small init in the container's own C(/bin/sh), which passes signals on to the command, reaps
+          what it leaves behind, and says how it ended. With V(false) the command is process 1 itself.
+        - V(catatonit), V(tini) or an absolute path is such a program of the host, linked statically, that is shown to the
+          container.
+      type: str
+      default: "true"
+    runtime:
+      description:
+        - The program that makes the container out of its bundle, with V(ns-container) that of this collection itself.
+        - V(crun), V(runc) or an absolute path is such a program of the host. It starts the container and runs commands in it; all
+          else, C(ns-container) with its log, status and copies among it, is as ever. A program whose name begins with C(crun)
+          leaves cgroups to this collection, all others make a cgroup for each container.
+        - It has to make containers out of namespaces of this kernel, as a file is copied by entering them.
+      type: str
+      default: ns-container
+    stop_timeout:
+      description: Seconds between SIGTERM and SIGKILL, from 0 to 3600.
+      type: int
+      default: 10
+    restart:
+      description:
+        - What happens when the command ends by itself. With V(on-failure) it is started again unless it ended with status 0,
+          with V(always) in any case, but no more than five times in a minute.
+        - All but V(no) need systemd.
+      type: str
+      choices: ["no", on-failure, always]
+      default: "no"
+    memory:
+      description:
+        - Memory that the container may use, in bytes or with K, M, G or T after the number, such as V(64M). What takes more is
+          killed. Unlimited by default. Needs systemd, or cgroup v2.
+      type: str
+    cpus:
+      description: Processors' time that the container may use, such as V(1.5). Unlimited by default. Needs systemd, or cgroup
+        v2.
+      type: float
+    pids:
+      description: Processes and threads that may be in the container at a time. Systemd's own limit by default. Needs systemd,
+        or cgroup v2.
+      type: int
   config:
     description:
       - Any number of containers, each with the options above.
@@ -221,31 +223,7 @@ options:
       name:
         <<: *name
         required: true
-      state: *state
-      rootfs: *rootfs
-      command: *command
-      env: *env
-      hostname: *hostname
-      workdir: *workdir
-      layer: *layer
-      binds: *binds
-      tmpfs: *tmpfs
-      read_only: *read_only
-      privileged: *privileged
-      capabilities: *capabilities
-      no_new_privs: *no_new_privs
-      seccomp: *seccomp
-      user: *user
-      userns: *userns
-      ulimits: *ulimits
-      recreate: *recreate
-      init: *init
-      runtime: *runtime
-      stop_timeout: *stop_timeout
-      restart: *restart
-      memory: *memory
-      cpus: *cpus
-      pids: *pids
+      <<: *item
   prune:
     description: Remove the containers of this host that are not among the items.
     type: bool
@@ -319,12 +297,12 @@ observed:
 """
 
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.kind import Containers
-from ansible_collections.fromscratch.containers.plugins.module_utils.core.run import Module, run
+from ansible_collections.fromscratch.containers.plugins.module_utils.core.run import KindModule, run
 
 
 def main():
     kind = Containers()
-    run(Module(kind), kind)
+    run(KindModule(kind), kind)
 
 
 if __name__ == "__main__":

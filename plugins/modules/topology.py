@@ -23,27 +23,8 @@ author:
 extends_documentation_fragment:
   - fromscratch.containers.attributes
   - fromscratch.containers.attributes.links
+  - fromscratch.containers.topology
 options:
-  alpine_rootfs:
-    description: Root filesystems, in the options of M(fromscratch.containers.alpine_rootfs). Without it, none is managed.
-    type: list
-    elements: dict
-  ns_container:
-    description: Containers, in the options of M(fromscratch.containers.ns_container). Without it, none is managed.
-    type: list
-    elements: dict
-  veth_pair:
-    description: Veth pairs, in the options of M(fromscratch.containers.veth_pair). Without it, none is managed.
-    type: list
-    elements: dict
-  linux_bridge:
-    description: Bridges, in the options of M(fromscratch.containers.linux_bridge). Without it, none is managed.
-    type: list
-    elements: dict
-  vxlan_link:
-    description: VXLAN links, in the options of M(fromscratch.containers.vxlan_link). Without it, none is managed.
-    type: list
-    elements: dict
   nftables:
     description:
       - Tables of nftables. Each has a O(nftables[].name) that begins with C(fromscratch), the O(nftables[].rules) that stand
@@ -271,22 +252,20 @@ left_behind:
   elements: dict
 """
 
-from ansible.module_utils.basic import AnsibleModule
-
-from ansible_collections.fromscratch.containers.plugins.module_utils.core.run import run_all
-from ansible_collections.fromscratch.containers.plugins.module_utils.host.topology import KINDS, OWN_KINDS, Topology
+from ansible_collections.fromscratch.containers.plugins.module_utils.core.argspec import list_of
+from ansible_collections.fromscratch.containers.plugins.module_utils.core.run import Module, run_all
+from ansible_collections.fromscratch.containers.plugins.module_utils.host.topology import KINDS, Topology
 from ansible_collections.fromscratch.containers.plugins.module_utils.rootfs.download import OPTIONS
 
 
 def main():
-    module = AnsibleModule(argument_spec={
-        **{kind: {"type": "list", "elements": "dict"} for kind in KINDS},
-        **{kind: {"type": "list", "elements": "dict", "options": each.options} for kind, each in OWN_KINDS.items()},
+    module = Module({
+        **{option: list_of(kind) for option, kind in KINDS.items()},
         "prune": {"type": "bool", "default": False},
         "persist": {"type": "bool", "default": False},
         "use": {"type": "str"},
         **OPTIONS,
-    }, supports_check_mode=True)
+    })
     topology = Topology(module.params)
     run_all(module, topology.kinds.values(), topology.requirements, topology.stages)
 

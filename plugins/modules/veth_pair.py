@@ -20,93 +20,94 @@ extends_documentation_fragment:
   - fromscratch.containers.attributes
   - fromscratch.containers.attributes.links
 options:
-  name: &name
-    description:
-      - Name of the host end, at most 15 characters.
-      - By default C(ve-) and the name of the O(container) or O(namespace), shortened with a hash where it is too long.
-    type: str
-  state: &state
-    description: Whether the pair is there.
-    type: str
-    choices: [present, absent]
-    default: present
-  netns: &netns
-    description:
-      - The named network namespace, as C(ip netns) lists it, that the host end lives in.
-      - Without it, the namespace of the host.
-    type: str
-  container: &container
-    description:
-      - The container, made by M(fromscratch.containers.ns_container), that the inner end lives in.
-      - For O(state=present), give just one of O(container), O(namespace) and O(pid).
-    type: str
-  namespace: &namespace
-    description: The named network namespace that the inner end lives in.
-    type: str
-  pid: &pid
-    description: A process, in whose network namespace the inner end lives.
-    type: int
-  inner_name: &inner_name
-    description: Name of the inner end, at most 15 characters.
-    type: str
-    default: eth0
-  addresses: &addresses
-    description:
-      - All addresses of the inner end, IPv4 and IPv6, with their prefix length. Others are removed; the link-local IPv6
-        address that the kernel sets is left alone, and so are those that a router or a DHCP server has given.
-      - Without it, addresses are not managed.
-    type: list
-    elements: str
-  gateway: &gateway
-    description:
-      - The gateway of the inner end's default route, IPv4 or IPv6, in a network of O(addresses).
-      - For one of each family, put the other into O(routes), with V(default) as its O(routes[].dst).
-    type: str
-  routes: &routes
-    description:
-      - All routes by the inner end beside that of O(gateway) and those that come with an address. Others are removed.
-      - Without it and without O(gateway), routes are not managed.
-    type: list
-    elements: dict
-    suboptions:
-      dst:
-        description: The destination, a network such as V(10.1.0.0/16), or V(default).
-        type: str
-        required: true
-      via:
-        description: The gateway. Without it, the destination is on the link itself.
-        type: str
-  mtu: &mtu
-    description:
-      - MTU in bytes of both ends, from 68, or 1280 with an IPv6 address, to 65535. In a VXLAN network it must be that
-        of the VXLAN device, or full packets are lost in silence.
-      - Without it, it is not managed.
-    type: int
-  underlay: &underlay
-    description:
-      - An address of this host on the network that VXLAN links are laid over. Without O(mtu), the MTU of both ends is then
-        what a VXLAN link from that address has, 50 bytes (IPv4) or 70 (IPv6) less than that of the address's device.
-    type: str
-  underlay_device: &underlay_device
-    description:
-      - The link of this host whose MTU counts for O(underlay). By default the one that has the address.
-    type: str
-  mac: &mac
-    description:
-      - MAC address of the host end.
-      - By default it is derived from O(name), O(netns) and the host's C(/etc/machine-id).
-    type: str
-  inner_mac: &inner_mac
-    description:
-      - MAC address of the inner end.
-      - By default it is derived from the first of O(addresses), or else from the name and the host's
-        C(/etc/machine-id).
-    type: str
-  bridge: &bridge
-    description:
-      - The bridge that the host end is a port of; an empty string for none.
-      - Without it, it is not managed.
-    type: str
+  <<: &item  # the options of an item
+    name:
+      description:
+        - Name of the host end, at most 15 characters.
+        - By default C(ve-) and the name of the O(container) or O(namespace), shortened with a hash where it is too long.
+      type: str
+    state:
+      description: Whether the pair is there.
+      type: str
+      choices: [present, absent]
+      default: present
+    netns:
+      description:
+        - The named network namespace, as C(ip netns) lists it, that the host end lives in.
+        - Without it, the namespace of the host.
+      type: str
+    container:
+      description:
+        - The container, made by M(fromscratch.containers.ns_container), that the inner end lives in.
+        - For O(state=present), give just one of O(container), O(namespace) and O(pid).
+      type: str
+    namespace:
+      description: The named network namespace that the inner end lives in.
+      type: str
+    pid:
+      description: A process, in whose network namespace the inner end lives.
+      type: int
+    inner_name:
+      description: Name of the inner end, at most 15 characters.
+      type: str
+      default: eth0
+    addresses:
+      description:
+        - All addresses of the inner end, IPv4 and IPv6, with their prefix length. Others are removed; the link-local IPv6
+          address that the kernel sets is left alone, and so are those that a router or a DHCP server has given.
+        - Without it, addresses are not managed.
+      type: list
+      elements: str
+    gateway:
+      description:
+        - The gateway of the inner end's default route, IPv4 or IPv6, in a network of O(addresses).
+        - For one of each family, put the other into O(routes), with V(default) as its O(routes[].dst).
+      type: str
+    routes:
+      description:
+        - All routes by the inner end beside that of O(gateway) and those that come with an address. Others are removed.
+        - Without it and without O(gateway), routes are not managed.
+      type: list
+      elements: dict
+      suboptions:
+        dst:
+          description: The destination, a network such as V(10.1.0.0/16), or V(default).
+          type: str
+          required: true
+        via:
+          description: The gateway. Without it, the destination is on the link itself.
+          type: str
+    mtu:
+      description:
+        - MTU in bytes of both ends, from 68, or 1280 with an IPv6 address, to 65535. In a VXLAN network it must be that
+          of the VXLAN device, or full packets are lost in silence.
+        - Without it, it is not managed.
+      type: int
+    underlay:
+      description:
+        - An address of this host on the network that VXLAN links are laid over. Without O(mtu), the MTU of both ends is then
+          what a VXLAN link from that address has, 50 bytes (IPv4) or 70 (IPv6) less than that of the address's device.
+      type: str
+    underlay_device:
+      description:
+        - The link of this host whose MTU counts for O(underlay). By default the one that has the address.
+      type: str
+    mac:
+      description:
+        - MAC address of the host end.
+        - By default it is derived from O(name), O(netns) and the host's C(/etc/machine-id).
+      type: str
+    inner_mac:
+      description:
+        - MAC address of the inner end.
+        - By default it is derived from the first of O(addresses), or else from the name and the host's
+          C(/etc/machine-id).
+      type: str
+    bridge:
+      description:
+        - The bridge that the host end is a port of; an empty string for none.
+        - Without it, it is not managed.
+      type: str
   config:
     description:
       - Any number of pairs, each with the options above.
@@ -115,22 +116,7 @@ options:
     type: list
     elements: dict
     suboptions:
-      name: *name
-      state: *state
-      netns: *netns
-      container: *container
-      namespace: *namespace
-      pid: *pid
-      inner_name: *inner_name
-      addresses: *addresses
-      gateway: *gateway
-      routes: *routes
-      mtu: *mtu
-      underlay: *underlay
-      underlay_device: *underlay_device
-      mac: *mac
-      inner_mac: *inner_mac
-      bridge: *bridge
+      <<: *item
   prune:
     description:
       - Remove the pairs that this collection made, whose host ends are in the host's own namespace or in those named by
@@ -212,13 +198,13 @@ observed:
   elements: dict
 """
 
-from ansible_collections.fromscratch.containers.plugins.module_utils.core.run import Module, run
+from ansible_collections.fromscratch.containers.plugins.module_utils.core.run import KindModule, run
 from ansible_collections.fromscratch.containers.plugins.module_utils.network.veth import VethPairs
 
 
 def main():
     kind = VethPairs()
-    run(Module(kind), kind)
+    run(KindModule(kind), kind)
 
 
 if __name__ == "__main__":

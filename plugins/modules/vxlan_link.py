@@ -24,103 +24,104 @@ options:
   name: &name
     description: Name of the device, at most 15 characters.
     type: str
-  state: &state
-    description: Whether the device is there.
-    type: str
-    choices: [present, absent]
-    default: present
-  netns: &netns
-    description:
-      - The named network namespace, as C(ip netns) lists it, that the device lives in.
-      - Without it, the namespace of the host.
-    type: str
-  vni: &vni
-    description:
-      - VXLAN network identifier, from 1 to 16777215. Only one device of a host may have it on the same O(port).
-      - Required for O(state=present).
-    type: int
-  local: &local
-    description:
-      - The underlay address of this host, the source of what it sends. The peers must know it, so it is never left to
-        the routing table.
-      - Required for O(state=present).
-    type: str
-  remotes: &remotes
-    description:
-      - The underlay addresses of all peers. One becomes the device's own C(remote); of several, each gets an all-zero
-        forwarding entry, and what has no entry of its own is copied to all.
-      - Peers that are not listed are removed. Without it and without O(group), peers are not managed.
-      - Excludes O(group).
-    type: list
-    elements: str
-  group: &group
-    description: The multicast group of the peers, where the underlay carries multicast. Excludes O(remotes).
-    type: str
-  device: &device
-    description:
-      - The underlay device that the peers are reached by.
-      - By default it is the one that carries O(local).
-    type: str
-  port: &port
-    description: UDP port, here and at the peers, from 1 to 65535.
-    type: int
-    default: 4789
-  learning: &learning
-    description: Whether the device learns from the frames it receives which peer has which MAC address.
-    type: bool
-    default: true
-  ttl: &ttl
-    description:
-      - Time to live of the outer packets, from 0 to 255; with 0, the kernel chooses. Without it, it is not managed.
-    type: int
-  ageing: &ageing
-    description: Seconds that a learnt entry is kept, from 1 to 1000000. Without it, it is not managed.
-    type: int
-  udp_checksum: &udp_checksum
-    description:
-      - Whether the outer UDP packets carry a checksum. An underlay device that computes it wrongly lets pings through
-        and stalls TCP. IPv6 requires it.
-      - Without it, it is not managed; the kernel's default is to carry one.
-    type: bool
-  mtu: &mtu
-    description:
-      - MTU in bytes, at most that of the underlay device less what the encapsulation costs, which is 50 over IPv4 and
-        70 over IPv6.
-      - By default it is just that.
-    type: int
-  mac: &mac
-    description:
-      - MAC address of the device.
-      - By default it is derived from O(vni) and O(local), so that it survives a reboot and peers can compute it.
-    type: str
-  bridge: &bridge
-    description:
-      - The bridge that the device is a port of; an empty string for none.
-      - Without it, it is not managed.
-    type: str
-  flood: &flood
-    description:
-      - Whether O(bridge) copies frames for unknown, broadcast and multicast addresses into the tunnel, and learns MAC addresses
-        from it.
-      - With V(false), nothing goes out but what is for the MAC addresses of O(fdb), which the bridge is told, too; and the
-        bridge itself answers ARP and neighbour discovery for its O(fromscratch.containers.linux_bridge#module:neighbours).
-      - Without it, it is not managed; the kernel's default is V(true).
-    type: bool
-  fdb: &fdb
-    description:
-      - All permanent forwarding entries beside those of O(remotes). Others are removed; learnt ones are left alone.
-      - Without it, they are not managed.
-    type: list
-    elements: dict
-    suboptions:
-      mac:
-        description: The MAC address that frames are for.
-        type: str
-        required: true
-      dst:
-        description: The underlay address of the peer to send them to.
-        type: str
-        required: true
+  <<: &item  # the options of an item
+    state:
+      description: Whether the device is there.
+      type: str
+      choices: [present, absent]
+      default: present
+    netns:
+      description:
+        - The named network namespace, as C(ip netns) lists it, that the device lives in.
+        - Without it, the namespace of the host.
+      type: str
+    vni:
+      description:
+        - VXLAN network identifier, from 1 to 16777215. Only one device of a host may have it on the same O(port).
+        - Required for O(state=present).
+      type: int
+    local:
+      description:
+        - The underlay address of this host, the source of what it sends. The peers must know it, so it is never left to
+          the routing table.
+        - Required for O(state=present).
+      type: str
+    remotes:
+      description:
+        - The underlay addresses of all peers. One becomes the device's own C(remote); of several, each gets an all-zero
+          forwarding entry, and what has no entry of its own is copied to all.
+        - Peers that are not listed are removed. Without it and without O(group), peers are not managed.
+        - Excludes O(group).
+      type: list
+      elements: str
+    group:
+      description: The multicast group of the peers, where the underlay carries multicast. Excludes O(remotes).
+      type: str
+    device:
+      description:
+        - The underlay device that the peers are reached by.
+        - By default it is the one that carries O(local).
+      type: str
+    port:
+      description: UDP port, here and at the peers, from 1 to 65535.
+      type: int
+      default: 4789
+    learning:
+      description: Whether the device learns from the frames it receives which peer has which MAC address.
+      type: bool
+      default: true
+    ttl:
+      description:
+        - Time to live of the outer packets, from 0 to 255; with 0, the kernel chooses. Without it, it is not managed.
+      type: int
+    ageing:
+      description: Seconds that a learnt entry is kept, from 1 to 1000000. Without it, it is not managed.
+      type: int
+    udp_checksum:
+      description:
+        - Whether the outer UDP packets carry a checksum. An underlay device that computes it wrongly lets pings through
+          and stalls TCP. IPv6 requires it.
+        - Without it, it is not managed; the kernel's default is to carry one.
+      type: bool
+    mtu:
+      description:
+        - MTU in bytes, at most that of the underlay device less what the encapsulation costs, which is 50 over IPv4 and
+          70 over IPv6.
+        - By default it is just that.
+      type: int
+    mac:
+      description:
+        - MAC address of the device.
+        - By default it is derived from O(vni) and O(local), so that it survives a reboot and peers can compute it.
+      type: str
+    bridge:
+      description:
+        - The bridge that the device is a port of; an empty string for none.
+        - Without it, it is not managed.
+      type: str
+    flood:
+      description:
+        - Whether O(bridge) copies frames for unknown, broadcast and multicast addresses into the tunnel, and learns MAC addresses
+          from it.
+        - With V(false), nothing goes out but what is for the MAC addresses of O(fdb), which the bridge is told, too; and the
+          bridge itself answers ARP and neighbour discovery for its O(fromscratch.containers.linux_bridge#module:neighbours).
+        - Without it, it is not managed; the kernel's default is V(true).
+      type: bool
+    fdb:
+      description:
+        - All permanent forwarding entries beside those of O(remotes). Others are removed; learnt ones are left alone.
+        - Without it, they are not managed.
+      type: list
+      elements: dict
+      suboptions:
+        mac:
+          description: The MAC address that frames are for.
+          type: str
+          required: true
+        dst:
+          description: The underlay address of the peer to send them to.
+          type: str
+          required: true
   config:
     description:
       - Any number of devices, each with the options above.
@@ -132,23 +133,7 @@ options:
       name:
         <<: *name
         required: true
-      state: *state
-      netns: *netns
-      vni: *vni
-      local: *local
-      remotes: *remotes
-      group: *group
-      device: *device
-      port: *port
-      learning: *learning
-      ttl: *ttl
-      ageing: *ageing
-      udp_checksum: *udp_checksum
-      mtu: *mtu
-      mac: *mac
-      bridge: *bridge
-      flood: *flood
-      fdb: *fdb
+      <<: *item
   prune:
     description:
       - Remove the VXLAN devices that this collection made, in the host's own namespace and in those named by the items,
@@ -231,13 +216,13 @@ observed:
   elements: dict
 """
 
-from ansible_collections.fromscratch.containers.plugins.module_utils.core.run import Module, run
+from ansible_collections.fromscratch.containers.plugins.module_utils.core.run import KindModule, run
 from ansible_collections.fromscratch.containers.plugins.module_utils.network.vxlan import Vxlans
 
 
 def main():
     kind = Vxlans()
-    run(Module(kind), kind)
+    run(KindModule(kind), kind)
 
 
 if __name__ == "__main__":

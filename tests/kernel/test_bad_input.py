@@ -75,7 +75,8 @@ NETWORK, TWICE, SAME = "neither 'default' nor a network such as", "leave one of 
 DIRECTORY, SYSTEM = "give the absolute path of a directory", "give a directory of its own, such as"
 RELEASE, SHA = "a release has three numbers, such as", "give sha256: and 64 hexadecimal digits"
 URL, TARBALL = "give an http or https URL such as", "give the absolute path of a tarball"
-WHERE, INSIDE = "give one of container, namespace and pid", "give it inside config"
+MISSING, ONE_OF = "all of the following are missing", "parameters are mutually exclusive: container|namespace|pid"
+INSIDE = "parameters are mutually exclusive: "
 NO_UNDERLAY = "give one of its addresses, or the device"
 
 # What fetches a tarball, in each module that does.
@@ -105,7 +106,7 @@ TABLE = {
         Row("checksum", "", SHA), Row("checksum", "md5:" + "1" * 32, SHA), Row("checksum", "1" * 63, SHA),
         Row("checksum", "sha256:" + "g" * 64, SHA), Row("checksum", "0" * 64, "Get it again", named="src"),
         Row("colour", "red", UNKNOWN, shown=""),
-        Row("config", {"dest": ROOTFS}, LIST, shown="dict"), Row("config", [], INSIDE, named="dest", shown=ROOTFS),
+        Row("config", {"dest": ROOTFS}, LIST, {"dest": LEFT_OUT}, shown="dict"), Row("config", [], INSIDE, named="dest", shown="dest|config"),
         Row("prune", "maybe", BOOL),
         *FETCHING,
     ],
@@ -113,7 +114,8 @@ TABLE = {
         Row("name", LEFT_OUT, REQUIRED), Row("name", "", NAMES), Row("name", "../x", NAMES), Row("name", "a b", NAMES),
         Row("name", "-a", NAMES), Row("name", "x" * 64, NAMES), Row("name", "a\n", NAMES),
         Row("state", "running", CHOICES),
-        Row("rootfs", LEFT_OUT, REQUIRED), Row("rootfs", "relative", PATH), Row("rootfs", "/a/../b", PATH),
+        Row("rootfs", LEFT_OUT, f"state is started but {MISSING}: rootfs"), Row("rootfs", None, MISSING, shown=""),
+        Row("rootfs", "relative", PATH), Row("rootfs", "/a/../b", PATH),
         Row("rootfs", "/a,b", PLAIN), Row("rootfs", "/a:b", PLAIN), Row("rootfs", "/a b", PLAIN), Row("rootfs", "/a\nb", PLAIN),
         Row("rootfs", "/a'b", PLAIN),
         Row("command", [], "at least the program to run"), Row("command", [""], "at least the program to run", shown="['']"),
@@ -162,17 +164,18 @@ TABLE = {
         Row("cpus", "half", "unable to convert to float", shown="str"), Row("cpus", 0.0, "it must be from 0.01 to 1024"),
         Row("pids", 0, "it must be from 1 to 4194304"), Row("pids", "few", INT),
         Row("colour", "red", UNKNOWN, shown=""),
-        Row("config", {"name": "c1"}, LIST, shown="dict"), Row("config", [], INSIDE, named="name", shown="c1"),
+        Row("config", {"name": "c1"}, LIST, {"name": LEFT_OUT}, shown="dict"), Row("config", [], INSIDE, named="name", shown="name|config"),
         Row("prune", "maybe", BOOL),
     ],
     "veth_pair": [
         Row("name", "ve-of-the-testing", LENGTH), Row("name", "a b", CHARACTERS),
-        Row("name", LEFT_OUT, REQUIRED, {"container": LEFT_OUT, "pid": 1}),
+        Row("name", LEFT_OUT, "one of the following is required: name, container, namespace", {"container": LEFT_OUT, "pid": 1}),
         Row("state", "up", CHOICES),
         Row("netns", "a b", NAMES),
-        Row("container", "a b", NAMES), Row("container", LEFT_OUT, WHERE),
-        Row("namespace", "c1", WHERE), Row("namespace", "a/b", NAMES, {"container": LEFT_OUT}),
-        Row("pid", 1, WHERE), Row("pid", 0, "it must be from 1 to 4194304", {"container": LEFT_OUT}), Row("pid", "self", INT),
+        Row("container", "a b", NAMES), Row("container", LEFT_OUT, "state is present but any of the following are missing: container, namespace, pid"),
+        Row("namespace", "c1", ONE_OF, shown=""), Row("namespace", "a/b", NAMES, {"container": LEFT_OUT}),
+        Row("pid", 1, ONE_OF, shown=""), Row("pid", 0, "it must be from 1 to 4194304", {"container": LEFT_OUT}),
+        Row("pid", "self", INT, {"container": LEFT_OUT}),
         Row("inner_name", "eth/0", CHARACTERS), Row("inner_name", "", LENGTH),
         Row("addresses", ["10.0.0.100"], PREFIX), Row("addresses", ["10.0.0.1/24", "10.0.0.1/16"], TWICE, shown="10.0.0.1"),
         Row("addresses", {"a": 1}, LIST, shown="dict"),
@@ -200,7 +203,8 @@ TABLE = {
         Row("inner_mac", "02-00", PAIRS),
         Row("bridge", LONG, LENGTH),
         Row("colour", "red", UNKNOWN, shown=""),
-        Row("config", {"name": "ve-c1"}, LIST, shown="dict"), Row("config", [], INSIDE, named="name", shown="ve-c1"),
+        Row("config", {"name": "ve-c1"}, LIST, {"name": LEFT_OUT, "container": LEFT_OUT}, shown="dict"),
+        Row("config", [], INSIDE, named="name", shown="name|config"),
         Row("prune", "maybe", BOOL),
     ],
     "linux_bridge": [
@@ -234,7 +238,7 @@ TABLE = {
         Row("max_age", 5, "it must be from 6 to 40"),
         Row("ageing_time", -1, "it must be from 0 to 1000000"),
         Row("colour", "red", UNKNOWN, shown=""),
-        Row("config", {"name": "br0"}, LIST, shown="dict"), Row("config", [], INSIDE, named="name", shown="br0"),
+        Row("config", {"name": "br0"}, LIST, {"name": LEFT_OUT}, shown="dict"), Row("config", [], INSIDE, named="name", shown="name|config"),
         Row("prune", "maybe", BOOL),
     ],
     "vxlan_link": [
@@ -242,8 +246,9 @@ TABLE = {
         Row("state", "up", CHOICES),
         Row("netns", "a b", NAMES),
         Row("vni", 0, "it must be from 1 to 16777215"), Row("vni", 16777216, "it must be from 1 to 16777215"),
-        Row("vni", "many", INT), Row("vni", LEFT_OUT, REQUIRED),
-        Row("local", LEFT_OUT, REQUIRED), Row("local", "192.0.2.77", NO_UNDERLAY), Row("local", "host", IP),
+        Row("vni", "many", INT), Row("vni", LEFT_OUT, f"state is present but {MISSING}: vni"),
+        Row("vni", None, f"state is present but {MISSING}: vni", shown=""),
+        Row("local", LEFT_OUT, f"state is present but {MISSING}: local"), Row("local", "192.0.2.77", NO_UNDERLAY), Row("local", "host", IP),
         *(Row("local", value, ONE_HOST) for value in ("239.1.1.1", "0.0.0.0", "::", "fe80::1", "169.254.0.1")),
         Row("remotes", ["192.0.2.1"], "give those of the others"), Row("remotes", ["2001:db8::2"], SAME),
         Row("remotes", ["192.0.2.2", "192.0.2.2"], TWICE, shown="192.0.2.2"), Row("remotes", ["239.1.1.1"], ONE_HOST),
@@ -252,7 +257,7 @@ TABLE = {
         Row("remotes", ["host2"], IP), Row("remotes", {"a": 1}, LIST, shown="dict"),
         Row("group", "192.0.2.9", "a group is a multicast address, such as", {"remotes": LEFT_OUT}),
         Row("group", "fd00::1", "a group is a multicast address, such as", {"remotes": LEFT_OUT}),
-        Row("group", "ff05::1", SAME, {"remotes": LEFT_OUT}), Row("group", "239.1.1.1", "give either group or remotes"),
+        Row("group", "ff05::1", SAME, {"remotes": LEFT_OUT}), Row("group", "239.1.1.1", "parameters are mutually exclusive: remotes|group", shown=""),
         Row("device", "a b", CHARACTERS),
         Row("port", 0, "it must be from 1 to 65535"), Row("port", 65536, "it must be from 1 to 65535"),
         Row("learning", "maybe", BOOL),
@@ -269,14 +274,14 @@ TABLE = {
         Row("fdb.dst", "2001:db8::2", SAME), Row("fdb.dst", "192.0.2.1", "give those of the others"),
         Row("fdb.dst", LEFT_OUT, REQUIRED),
         Row("colour", "red", UNKNOWN, shown=""),
-        Row("config", {"name": "vxlan0"}, LIST, shown="dict"), Row("config", [], INSIDE, named="name", shown="vxlan0"),
+        Row("config", {"name": "vxlan0"}, LIST, {"name": LEFT_OUT}, shown="dict"), Row("config", [], INSIDE, named="name", shown="name|config"),
         Row("prune", "maybe", BOOL),
     ],
     "topology": [
         *(Row(kind, {"a": 1}, LIST, shown="dict") for kind in KINDS),
         Row("nftables.name", LEFT_OUT, REQUIRED), Row("nftables.name", "a b", "use small letters, digits and '_'"),
         Row("nftables.family", "ip", CHOICES),
-        Row("nftables.rules", LEFT_OUT, REQUIRED), Row("nftables.rules", "chain input { no such thing }", "nft refuses it"),
+        Row("nftables.rules", LEFT_OUT, f"state is present but {MISSING}: rules"), Row("nftables.rules", "chain input { no such thing }", "nft refuses it"),
         Row("nftables.state", "there", CHOICES),
         Row("names.network", "a/b", NAMES), Row("names.network", LEFT_OUT, REQUIRED), Row("names.file", "passwd", CHOICES),
         Row("names.lines", ["a\nb"], "a line has no line break"), Row("names.lines", {"a": 1}, LIST, shown="dict"),
@@ -585,10 +590,10 @@ def test_the_role_changed_nothing(said, place):
 # Whether all is there
 
 def paths(options, before=""):
-    """All options and, by their paths, suboptions; those below config are those beside it."""
+    """All options and, by their paths, suboptions; those below config are those beside it, and of M(topology) those of the modules."""
     for name, spec in options.items():
         yield before + name
-        yield from paths(spec.get("options", {}) if name != "config" else {}, f"{before}{name}.")
+        yield from paths(spec.get("options", {}) if name not in ("config", *ANOTHER) else {}, f"{before}{name}.")
 
 
 def without_row(options, rows):

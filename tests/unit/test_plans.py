@@ -86,15 +86,16 @@ def parameters(kind, given):
     """What Ansible makes of a task's parameters: types and defaults."""
     if not kind.options:  # only the collection itself makes any
         return {"prune": False, **given}
-    found = ArgumentSpecValidator(argument_spec(kind.options)).validate(given)
-    assert not found.error_messages
+    found = ArgumentSpecValidator(argument_spec(kind)).validate(given)
+    if found.error_messages:
+        raise ModuleError("; ".join(found.error_messages))
     return found.validated_parameters
 
 
 def planned(kind, desired):
     """The plan of a module for these parameters, in the words of plan.yml."""
-    params = parameters(kind, desired)
     try:
+        params = parameters(kind, desired)
         stage = Stage(kind, items_of(kind.options, params), params["prune"])
         stage.look()
     except ModuleError as refusal:

@@ -36,7 +36,19 @@ from .operations import (
     written,
 )
 from .recorded import BUNDLE, FORMER_FILTER, files_of_a_script, is_script_left, read, recorded
-from .spec import LIMITS, ON_ROOTFS_CHANGE, OPTIONS, RESTARTED, RUNTIMES, STARTED, STOPPED, Container, container, to_bundle
+from .spec import (
+    LIMITS,
+    ON_ROOTFS_CHANGE,
+    OPTIONS,
+    RESTARTED,
+    RULES,
+    RUNTIMES,
+    STARTED,
+    STOPPED,
+    Container,
+    container,
+    to_bundle,
+)
 
 UNIT_MODE, BUNDLE_MODE = 0o644, 0o600
 OLDEST_LINUX = 5, 12  # the first that has mount_setattr(2)
@@ -52,6 +64,7 @@ def require_linux(release):
 class Containers(OperationsKind):
     tools = ("ip",)
     options = OPTIONS
+    rules = RULES
     parse = staticmethod(container)
 
     def __init__(self, ahead=None):

@@ -142,7 +142,7 @@ class Container(Item):
 
 OPTIONS = {
     "name": {"type": "str", "required": True},
-    "state": {"type": "str", "choices": ["started", "stopped", "restarted", "absent"], "default": "started"},
+    "state": {"type": "str", "choices": [STARTED, STOPPED, RESTARTED, "absent"], "default": STARTED},
     "rootfs": {"type": "path"},
     "command": {"type": "raw", "default": ["sleep", "infinity"]},
     "env": {"type": "dict", "default": {}},
@@ -173,6 +173,7 @@ OPTIONS = {
     "cpus": {"type": "float"},
     "pids": {"type": "int"},
 }
+RULES = {"required_if": [("state", state, ("rootfs",)) for state in (STARTED, STOPPED, RESTARTED)]}
 
 
 def container(options: Dict[str, Any]) -> Container:
@@ -185,7 +186,7 @@ def container(options: Dict[str, Any]) -> Container:
     privileged = options["privileged"]
     wanted = Container(
         name=name, hostname=hostname, namespace=True, lo=True, state=options["state"], bundle=True,
-        rootfs=validate.path("rootfs", validate.required("rootfs", options["rootfs"])),
+        rootfs=validate.path("rootfs", options["rootfs"]),
         command=validate.command("command", options["command"]),
         env=validate.arguments("env", [f"{key}={value}" for key, value in sorted(env.items())]),
         workdir=validate.path("workdir", options["workdir"]),

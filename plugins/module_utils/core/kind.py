@@ -32,6 +32,7 @@ class Kind:
     """One kind of thing. A subclass fills in these; all but ``apply`` leave the host as it is."""
 
     options: Dict[str, Any] = {}  # the specification of one item's options
+    rules: Dict[str, Any] = {}  # what Ansible checks of them together, such as required_if
     tools: Tuple[str, ...] = ()  # the programs of the host, in the words of ``dependencies``, without which there can be no item
 
     def __init__(self, ahead: Optional[Ahead] = None) -> None:

@@ -16,10 +16,9 @@ from contextlib import contextmanager
 from typing import Any, Dict
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
 from . import dependencies, left_behind
-from .argspec import argument_spec, items_of, spread
+from .argspec import argument_spec, given, items_of, rules_of, spread
 from .conflicts import refuse_shared_addresses, refuse_shared_names
 from .errors import ModuleError, OptionError
 from .plan import diff
@@ -85,18 +84,34 @@ class Stage:
 
 
 class Module(AnsibleModule):
-    """A module for one kind of thing: one item by its options, or many under ``config``, whose defaults those are then."""
+    """A module for which an option that is null is one that is left out."""
 
+    argument_spec: Dict[str, Any]
     params: Dict[str, Any]
 
+    def __init__(self, options):
+        super().__init__(argument_spec=options, supports_check_mode=True)
+
+    def _load_params(self):
+        super()._load_params()
+        self.params = given(self.argument_spec, self.params)
+
+
+class KindModule(Module):
+    """A module for one kind of thing: one item by its options, or many under ``config``, whose defaults those are then."""
+
     def __init__(self, kind, **further):
-        self._options = kind.options
-        super().__init__(argument_spec={**argument_spec(kind.options), **further}, supports_check_mode=True)
+        self._kind = kind
+        super().__init__({**argument_spec(kind), **further})
 
     def _load_params(self):
         """Before anything is validated: afterwards, nobody can tell a value that was given from a default."""
-        super()._load_params()
-        self.params = spread(self._options, self.params)
+        AnsibleModule._load_params(self)
+        self.params = given(self.argument_spec, spread(self._kind.options, self.params))
+        if self.params.get("config") is None:
+            self.argument_spec = {**self.argument_spec, **self._kind.options}  # with what is required of one item
+        for name, rule in rules_of(self._kind, self.params).items():
+            setattr(self, name, rule)
 
 
 def run(module, kind):
@@ -108,16 +123,6 @@ def run(module, kind):
         yield Stage(kind, options(), module.params["prune"])
 
     run_all(module, [kind], lambda: kind.requirements(options()), stages, lambda stages, shown: shown(stages[0]))
-
-
-def checked(kinds, params):
-    """The validated options of each kind's items, by the option that lists them; those that are given."""
-    spec = {option: {"type": "list", "elements": "dict", "options": kind.options} for option, kind in kinds.items()
-            if params[option] is not None}
-    found = ArgumentSpecValidator(spec).validate({option: params[option] for option in spec})
-    if found.error_messages:
-        raise ModuleError("; ".join(found.error_messages))
-    return found.validated_parameters
 
 
 def by_option(stages, shown):

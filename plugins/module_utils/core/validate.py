@@ -42,12 +42,6 @@ def refuse_duplicates(option, values):
         seen.add(value)
 
 
-def required(option, value):
-    if value is None:
-        raise OptionError(option, value, "it is required for this state")
-    return value
-
-
 def path(option, value, below=""):
     """An absolute path of plain characters, without ``..``; it becomes part of mount options and of an fstab."""
     if not value.startswith("/") or ".." in value.split("/"):

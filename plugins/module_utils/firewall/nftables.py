@@ -80,12 +80,11 @@ class Tables(OperationsKind):
         "rules": {"type": "str"},
         "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     }
+    rules = {"required_if": [("state", "present", ("rules",))]}
 
     def parse(self, options):
         if not re.fullmatch(r"[a-z][a-z0-9_]*", options["name"]):
             raise OptionError("name", options["name"], "use small letters, digits and '_', a letter first")
-        if options["state"] == "present" and not options["rules"]:
-            raise OptionError("rules", options["rules"], "it is required for this state")
         return Table(name=options["name"], family=options["family"],
                      rules=options["rules"] if options["state"] == "present" else None)
 

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+from typing import Dict, Type
+
 from ..container.kind import Containers
 from ..container.service import manages_host
-from ..core.kind import Ahead
-from ..core.run import Stage, checked
+from ..core.kind import Ahead, Kind
+from ..core.run import Stage
 from ..firewall.forward import Passages
 from ..firewall.nftables import Tables, loading
 from ..firewall.ports import Ports
@@ -22,12 +24,11 @@ from .files import Files
 from .names import Names
 from .units import Units
 
-KINDS = ("alpine_rootfs", "names", "ns_container", "nftables", "forward", "veth_pair", "linux_bridge", "vxlan_link", "sysctl",
-         "publish")
+KINDS: Dict[str, Type[Kind]] = {
+    "alpine_rootfs": Rootfses, "names": Names, "ns_container": Containers, "nftables": Tables, "forward": Passages,
+    "veth_pair": VethPairs, "linux_bridge": Bridges, "vxlan_link": Vxlans, "sysctl": Sysctls, "publish": Ports}
 LINKS = ("veth_pair", "linux_bridge", "vxlan_link")
 UNPRUNED = ("alpine_rootfs", "nftables")
-# Those without a module of their own.
-OWN_KINDS = {"names": Names, "nftables": Tables, "forward": Passages, "sysctl": Sysctls, "publish": Ports}
 WHOLE = ("names", "forward", "sysctl")  # a list of these is all that the host is to have of them
 
 
@@ -51,7 +52,7 @@ class Topology:
 
     def stages(self):
         """No kind is managed that is not given."""
-        given = with_ports(checked(self.kinds, self.params))
+        given = with_ports({option: self.params[option] for option in self.kinds})
         persist, items = self.params["persist"], {}
         if "publish" in given:
             self._ports.coming = {address.split("/")[0] for bridge in given.get("linux_bridge", ())

@@ -7,7 +7,6 @@ undo the other's at every run. A file records the owner.
 
 from __future__ import annotations
 
-from ..core import validate
 from ..core.errors import OptionError
 from .files import MADE, Files
 
@@ -34,7 +33,6 @@ class Use(Files):
 
 def files(name, present):
     """Return the options of ``Use``."""
-    validate.required("use", name)
     if "\n" in name:
         raise OptionError("use", name, "a name has no line break")
     return [{"path": PATH, "mode": 0o600, "state": "present" if present else "absent", "text": f"{HEAD}{name}\n"}]

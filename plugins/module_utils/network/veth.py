@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, Dict, Optional
 
 from ..core import validate
-from ..core.errors import ModuleError, OptionError
+from ..core.errors import ModuleError
 from ..core.plan import CREATE, ours
 from ..core.resource import OWNER, UNMARKED
 from . import addressing, identity, operations
@@ -43,6 +43,11 @@ OPTIONS = {
     "mac": {"type": "str"},
     "inner_mac": {"type": "str"},
     "bridge": {"type": "str"},
+}
+RULES = {
+    "required_one_of": [("name", "container", "namespace")],  # a pair has the name of the one or the other
+    "required_if": [("state", "present", ("container", "namespace", "pid"), True)],  # where the inner end goes
+    "mutually_exclusive": [("container", "namespace", "pid")],
 }
 
 
@@ -76,28 +81,21 @@ def pair(options: Dict[str, Any]) -> VethPair:
 
 def where(options: Dict[str, Any]) -> Optional[str]:
     """Return the namespace of the inner end: a name, or a path below /proc; None where the pair is absent."""
-    given = [name for name in ("container", "namespace", "pid") if options[name] is not None]
-    if len(given) > 1:
-        raise OptionError(given[1], options[given[1]], f"give one of container, namespace and pid, here beside {given[0]}")
     if options["pid"] is not None:
         return f"/proc/{validate.in_range('pid', options['pid'], 1, 4194304)}/ns/net"
-    if not given and options["state"] == "present":
-        raise OptionError("container", None, "give one of container, namespace and pid: it says where the inner end goes")
-    return validate.thing_name(given[0], options[given[0]]) if given else None
+    return validate.thing_name("container", options["container"]) or validate.thing_name("namespace", options["namespace"])
 
 
 def host_end(options: Dict[str, Any]) -> str:
     if options["name"] is not None:
         return addressing.interface_name("name", options["name"])
-    inner = options["container"] or options["namespace"]
-    if inner is None:
-        raise OptionError("name", None, "it is required, unless container or namespace is given")
-    return derived_ifname("ve-", inner)
+    return derived_ifname("ve-", options["container"] or options["namespace"])
 
 
 class VethPairs(LinkKind):
     item = VethPair
     options = OPTIONS
+    rules = RULES
     parse = staticmethod(pair)
 
     def observe(self, wanted, prune):

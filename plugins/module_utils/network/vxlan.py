@@ -34,7 +34,6 @@ from .links import FdbEntry, Vxlan
 
 ALL_ZERO = "00:00:00:00:00:00"
 
-
 OPTIONS = {
     "name": {"type": "str", "required": True},
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
@@ -58,15 +57,13 @@ OPTIONS = {
         "dst": {"type": "str", "required": True},
     }},
 }
+RULES = {"required_if": [("state", "present", ("vni", "local"))], "mutually_exclusive": [("remotes", "group")]}
 
 
 def vxlan(options: Dict[str, Any]) -> Vxlan:
     """Return the desired Vxlan of one item's options. Raise OptionError."""
     vni = addressing.vni("vni", options["vni"])
     local = addressing.unicast("local", options["local"])
-    if options["state"] == "present":
-        validate.required("vni", vni)
-        validate.required("local", local)
     if local and ":" in local and options["udp_checksum"] is False:
         raise OptionError("udp_checksum", False, "UDP over IPv6 needs its checksum: set it to true, or leave it out")
     return Vxlan(
@@ -96,8 +93,6 @@ def peers(options, local):
     """Return ``remote``, ``remotes`` and ``group``, by which the device reaches its peers; {} where that is not managed."""
     group = addressing.multicast("group", options["group"])
     if group:
-        if options["remotes"]:
-            raise OptionError("group", group, "give either group or remotes, as the peers are reached by one or the other")
         return {"remote": "", "remotes": frozenset(), "group": peer("group", group, local)}
     if options["remotes"] is None:
         return {}
@@ -126,6 +121,7 @@ def entries(values, local):
 class Vxlans(LinkKind):
     item = Vxlan
     options = OPTIONS
+    rules = RULES
     parse = staticmethod(vxlan)
 
     def complete(self, item) -> Vxlan:

@@ -9,12 +9,10 @@ from dataclasses import dataclass, replace
 from typing import Optional
 
 import pytest
-from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.testing import patch_module_args
 
 from ansible_collections.fromscratch.containers.plugins.module_utils.core import resource
 from ansible_collections.fromscratch.containers.plugins.module_utils.core import run as core_run
-from ansible_collections.fromscratch.containers.plugins.module_utils.core.argspec import argument_spec
 from ansible_collections.fromscratch.containers.plugins.module_utils.core.kind import Kind
 
 
@@ -70,7 +68,7 @@ def switch(capsys, monkeypatch):
         kind = Lamps(host, apply)
         with patch_module_args({"name": "a", **params, "_ansible_check_mode": check, "_ansible_remote_tmp": "/tmp",
                                 "_ansible_keep_remote_files": False}), contextlib.suppress(SystemExit):
-            core_run.run(AnsibleModule(argument_spec=argument_spec(kind.options), supports_check_mode=True), kind)
+            core_run.run(core_run.KindModule(kind), kind)
         assert kind.closed
         return json.loads(capsys.readouterr().out)
 
