@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Dict, List, Optional, Tuple
 
+from ..module_utils.container.spec import OPTIONS as CONTAINER
 from ..module_utils.core import validate
 from ..module_utils.core.errors import ModuleError, OptionError
 from ..module_utils.host.names import HOSTS, RESOLV, path
@@ -18,14 +19,12 @@ from ..module_utils.network import addressing, identity
 from ..module_utils.network.identity import derived_ifname
 from . import antispoof, firewall
 
-# The variables that describe a network: those of a host are what each of its overlay_networks does not say itself.
-NETWORK = ("vni", "port", "bridge", "vxlan", "forwarding", "mtu", "egress", "metadata", "antispoof", "names", "dns", "underlay_ip",
-           "device", "bridge_address", "bridge_addresses")
 OPTIONAL = ("mtu", "device", "dns", "bridge_address", "bridge_addresses")  # a network may set these to none
 LEARNING, STATIC = "learning", "static"
-CONTAINER_OPTIONS = ("rootfs", "command", "env", "hostname", "workdir", "layer", "binds", "tmpfs", "read_only",
-                     "privileged", "capabilities", "no_new_privs", "seccomp", "userns", "ulimits", "recreate", "init",
-                     "user", "stop_timeout", "runtime", "restart", "memory", "cpus", "pids")
+CONTAINER_OPTIONS = tuple(name for name in CONTAINER if name != "state")  # which is that of the host
+# The option of alpine_rootfs that each variable sets, without overlay_ before it.
+ARCHIVE = {"dest": "rootfs", "state": "state", "version": "rootfs_version", "src": "rootfs_src", "checksum": "rootfs_checksum",
+           "mirror": "rootfs_mirror"}
 
 
 @dataclass
@@ -52,6 +51,10 @@ class Network:
         """Return the subnets of the bridge, in the order of its addresses; a single address, such as a VIP, is none."""
         nets = (ipaddress.ip_interface(each).network for each in self.addresses)
         return list(dict.fromkeys(net for net in nets if net.version == version and net.prefixlen < net.max_prefixlen))
+
+
+# The variables that describe a network: those of a host are what each of its overlay_networks does not say itself.
+NETWORK = (*(each.name for each in fields(Network) if each.name not in ("name", "addresses")), "bridge_address", "bridge_addresses")
 
 
 @dataclass
@@ -149,9 +152,7 @@ class Overlay:
 
 def topology(settings, part):
     """Return the options of M(topology) for a host: its plan, and what its settings say of itself alone."""
-    archive = {"dest": "rootfs", "state": "state", "version": "rootfs_version", "src": "rootfs_src",
-               "checksum": "rootfs_checksum", "mirror": "rootfs_mirror"}
-    return {"alpine_rootfs": [{option: settings[f"overlay_{name}"] for option, name in archive.items()
+    return {"alpine_rootfs": [{option: settings[f"overlay_{name}"] for option, name in ARCHIVE.items()
                                if settings[f"overlay_{name}"]}],
             **part, "prune": settings["overlay_prune"], "persist": True, "use": settings["overlay_group"]}
 
@@ -389,7 +390,7 @@ def _items(hosts, here, settings):
         files = _names(hosts, network)
         names += files
         shared = {key: settings[f"overlay_{key}"] for key in ("rootfs", "runtime") if settings[f"overlay_{key}"]}
-        containers += [{**shared, **_given(each, "name", *CONTAINER_OPTIONS), **_binds(each, files)} for each in members]
+        containers += [{**shared, **_given(each, *CONTAINER_OPTIONS), **_binds(each, files)} for each in members]
         sysctls += [{"device": network.bridge, "name": "arp_ignore"}] * (len(here.networks) > 1)
         sysctls += [{"device": network.bridge, "name": "forwarding"}] * network.egress
         passages.append({"bridge": network.bridge, "accept": settings["overlay_bridge_netfilter"] == "accept",

@@ -37,7 +37,7 @@ ALLOWED = {
     "rootfs": {"core", "container"},  # the trees that containers run on
     "host": {"core", "network", "firewall", "container", "rootfs"},
     "modules": {"core", "network", "firewall", "container", "rootfs", "host"},
-    "plugin_utils": {"core", "network", "host"},
+    "plugin_utils": {"core", "network", "container", "host"},
     "action": {"core", "plugin_utils"},
     "inventory": {"core", "container", "plugin_utils"},
     "connection": {"core", "container", "plugin_utils"},
