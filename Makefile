@@ -75,14 +75,16 @@ demo-down: $(RUNS) ## take the lab away
 test: tools venv lint sanity molecule pytest ## run the checks and tests of every day; the last line is pytest's
 
 # Three at a time: what waits for the kernel, or for hosts that boot, leaves the cores to the others. They share no directory of
-# build/, and what boots systemd is in one of them. Half of the random cases, which are others each time.
+# build/, and what boots systemd is in one of them. Kernel tests and scenarios have the root filesystem that each machine can make, and
+# the others Alpine's own, where it can be had. Half of the random cases, which are others each time.
 test-all: FIRST = coverage
 test-all: SECOND = lint docs sanity units integration matrix properties
-test-all: THIRD = molecule package distributions
+test-all: THIRD = package distributions
 test-all: tools venv ## those that take minutes, too
 	@mkdir -p build
 	@$(MAKE) --no-print-directory --keep-going $(SECOND) CASES=$(or $(CASES),100) >build/second.log 2>&1 & second=$$!; \
-	$(MAKE) --no-print-directory --keep-going $(THIRD) SCENARIOS="$(SCENARIOS) mesh" >build/third.log 2>&1 & third=$$!; \
+	{ $(MAKE) --no-print-directory molecule SCENARIOS="$(SCENARIOS) mesh" ALPINE_ROOTFS=stand-in || third=$$?; \
+		$(MAKE) --no-print-directory --keep-going $(THIRD) || third=$$?; exit $${third-0}; } >build/third.log 2>&1 & third=$$!; \
 	failed=0; \
 	$(MAKE) --no-print-directory --keep-going $(FIRST) TESTS="$(TESTS) --ignore=tests/kernel/test_properties.py" || failed=$$?; \
 	wait $$second || failed=$$?; \
@@ -118,7 +120,6 @@ pytest: tools venv ## the unit and the kernel tests
 	$(call header,unit and kernel tests)
 	@$(AS_ROOT) $(MEASURED) scripts/apart $(PYTEST) $(TESTS)
 
-# With the root filesystem that each machine can make: the other targets take Alpine's own, where it can be had.
 coverage: tools venv ## pytest, measured: how much of plugins/ it runs, which must be 95 %
 	@$(SUDO) rm -rf build/coverage
 	@$(MAKE) --no-print-directory pytest TESTS="$(TESTS)" \
