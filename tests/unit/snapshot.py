@@ -27,6 +27,7 @@ class Snapshot(HostView):
     """
 
     def __init__(self, namespaces):
+        self.gone = frozenset()
         self._ids = {name: at for at, name in enumerate(namespaces)}
         # Each namespace counts for itself, so that links of two may well have one index.
         indices = {(netns, name): at for netns, links in namespaces.items() for at, name in enumerate(links, 2)}
@@ -35,7 +36,7 @@ class Snapshot(HostView):
             for netns, links in {HOST: {}, **namespaces}.items()}
 
     def namespace(self, netns):
-        return self._namespaces.get(netns)
+        return None if ("netns", netns) in self.gone else self._namespaces.get(netns)
 
     def names(self):
         return sorted(filter(None, self._namespaces))
@@ -49,6 +50,9 @@ class Snapshot(HostView):
     def id_of(self, netns):
         return self._ids[netns or HOST]
 
+    def at(self, state):
+        self.gone = state.gone
+
     def forget(self):
         """Nothing: it is read but once."""
 
@@ -58,7 +62,7 @@ class Snapshot(HostView):
 
 class NamespaceSnapshot(NamespaceView):
     def __init__(self, host, netns, given, indices):
-        self._host = host
+        self._host, self._netns = host, None if netns == HOST else netns
         given = {name: {**(OURS if values.get("ours") else {}), **values} for name, values in given.items()}
         self._given = {indices[netns, name]: values for name, values in given.items()}
         self._links = {name: self._link(netns, name, values, indices) for name, values in given.items()}
@@ -78,7 +82,7 @@ class NamespaceSnapshot(NamespaceView):
 
     @property
     def links(self):
-        return self._links
+        return {name: link for name, link in self._links.items() if ("link", self._netns, name) not in self._host.gone}
 
     def addresses(self, index):
         return tuple(self._given[index].get("addresses", ()))

@@ -16,7 +16,7 @@ from ansible_collections.fromscratch.containers.plugins.module_utils.container i
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher import bundle, guard, namespaces
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher import options as command_line
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher import record as launcher_record
-from ansible_collections.fromscratch.containers.plugins.module_utils.core.plan import diff
+from ansible_collections.fromscratch.containers.plugins.module_utils.core.plan import NOW, diff
 from ansible_collections.fromscratch.containers.plugins.module_utils.core.run import Stage
 from ansible_collections.fromscratch.containers.plugins.module_utils.firewall import sysctl
 from ansible_collections.fromscratch.containers.plugins.module_utils.host import boot, managers, names, use
@@ -83,7 +83,7 @@ def stages(kinds, module, options):
 
 
 def wanted(kinds, module, options):
-    return [{item.key: stage.kind.complete(item) for item in stage.items} for stage in stages(kinds, module, options)]
+    return [{item.key: stage.kind.complete(item, NOW) for item in stage.items} for stage in stages(kinds, module, options)]
 
 
 def rendered(kinds, module, options):

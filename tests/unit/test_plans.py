@@ -107,10 +107,11 @@ def planned(kind, desired):
     found = {"changes": list(map(change_in_words, stage.plan.changes))}
     if isinstance(kind, LinkKind):
         found["commands"] = [line for lines in stage.commands for line in lines]
+        found.update({"unmet": list(stage.plan.unmet)} if stage.plan.unmet else {})
     else:
         operations = [*kind.operations(stage.plan.going), *kind.operations(stage.plan.coming)]
         found["operations"] = in_words(operations, ON_FILES if isinstance(kind, Containers) else ())
-    return {**found, "missing": stage.missing} if stage.missing else found
+    return found
 
 
 def change_in_words(change):
@@ -136,9 +137,9 @@ def given(case, observed):
     make, item = OTHERS[case.parent.name]
     kind = make()
     found = [as_item(kind, item, each) for each in observed.get("items", ())]
-    kind.complete = lambda wanted: replace(wanted, **observed.get("host", {}))
-    kind.observe = lambda wanted, prune: {each.key: each for each in found}
-    kind.missing = lambda plan: []
+    kind.complete = lambda wanted, state: replace(wanted, **observed.get("host", {}))
+    kind.observe = lambda wanted, prune, state: {each.key: each for each in found}
+    kind.judge = lambda item: None  # the tarball is nowhere
     return kind
 
 
@@ -154,6 +155,26 @@ def as_item(kind, item, values):
 @pytest.mark.parametrize("case", CASES, ids=lambda path: f"{path.parent.name}-{path.name}")
 def test_plan(case):
     assert planned(given(case, read(case / "observed.yml")), read(case / "desired.yml")) == read(case / "plan.yml")
+
+
+def test_a_plan_starts_from_what_those_before_it_leave():
+    """One pair goes, which the bridge has as its port, and another comes: both are ports that the bridge is to have."""
+    host = Snapshot({"host": {"br0": {"kind": "bridge", "ours": True, "mac": "02:00:00:00:00:01"},
+                              "ve-old": {"kind": "veth", "ours": True, "peer": "a/eth0", "master": "br0"}},
+                     "a": {"eth0": {"kind": "veth", "peer": "host/ve-old"}}, "b": {}})
+
+    def stage(kind, *config):
+        return Stage(kind, parameters(kind, {"config": list(config)})["config"], False)
+
+    def ports():
+        return stage(Bridges(host), {"name": "br0", "mac": "02:00:00:00:00:01", "ports": ["ve-old", "ve-new"]})
+
+    before, after = ports(), ports()
+    before.look()
+    after.look(stage(VethPairs(host), {"name": "ve-old", "state": "absent"}, {"name": "ve-new", "namespace": "b"}).look())
+    assert (before.commands[1], before.plan.unmet) == (["ip link set ve-new master br0"], ("bridge br0: there is no link ve-new",))
+    assert (after.commands[1], after.plan.unmet) == (
+        ["ip link set ve-new master br0", "ip link set ve-old master br0"], ("bridge br0: there is no link ve-old",))
 
 
 def test_every_folder_is_whole():

@@ -67,8 +67,8 @@ class Containers(OperationsKind):
     rules = RULES
     parse = staticmethod(container)
 
-    def __init__(self, ahead=None):
-        super().__init__(ahead)
+    def __init__(self):
+        super().__init__()
         self._isolation = Isolation()
         self._names, self._stay = frozenset(), False  # the containers of the host, and whether one is to be there
 
@@ -76,7 +76,7 @@ class Containers(OperationsKind):
         runtimes = {each.get("runtime") for each in options if each.get("state") != "absent"}
         return [*super().requirements(options), *sorted(runtimes.intersection(RUNTIMES))]
 
-    def observe(self, wanted, prune):
+    def observe(self, wanted, prune, state):
         names = [item.name for item in wanted]
         self._stay = any(item.rootfs for item in wanted)
         self._names = frozenset(os.listdir(STATE) if os.path.isdir(STATE) else ())
@@ -124,7 +124,7 @@ class Containers(OperationsKind):
         units = {service.TEMPLATE: service.TEMPLATE_TEXT, service.drop_in(name): service.drop_in_text(known)}
         return text == to_bundle(known) and (not service.manages_host() or all(read(path) == units[path] for path in units))
 
-    def complete(self, item) -> Container:
+    def complete(self, item, state) -> Container:
         """As a service, where systemd runs the host; and as far apart from the host as that can have it."""
         require_linux(os.uname().release)
         by_systemd = service.manages_host()
@@ -133,36 +133,23 @@ class Containers(OperationsKind):
         self.warnings += told
         refuse_binds(item, apart["userns"])
         if item.layer == "none" and not item.read_only and (
-                item.rootfs in self.ahead.trees or store.is_store_tree(item.rootfs)):
+                item.rootfs in state.trees or store.is_store_tree(item.rootfs)):
             raise OptionError("layer", item.layer, f"{item.rootfs} is shared, and nobody writes to it: set read_only to true, or "
                               "take a directory of your own")
         for option, path in ("init", item.init), ("runtime", item.runtime):
             if path.startswith("/") and not os.access(path, os.X_OK):
                 raise OptionError(option, path, "there is no such program on the host: install it, or leave the option out")
         return replace(item, service=by_systemd, enabled=item.state != STOPPED if by_systemd else None,
-                       rootfs_id=store.tree_of(item.rootfs, self.ahead) if item.recreate == ON_ROOTFS_CHANGE else None, **apart)
+                       rootfs_id=store.tree_of(item.rootfs, state) if item.recreate == ON_ROOTFS_CHANGE else None, **apart)
 
-    def missing(self, plan):
-        wanted = [change.after for change in plan.changes if change.after]
-        roots = [f"{item.key}: there is no root filesystem in {item.rootfs} (make it with alpine_rootfs)"
-                 for item in wanted if not (os.path.isdir(item.rootfs) or item.rootfs in self.ahead.made)]
-        binds = [f"{item.key}: there is no {bind.source} to bind to {bind.dest}"
-                 for item in wanted for bind in item.binds
-                 if not (os.path.exists(bind.source) or bind.source in self.ahead.made)]
-        mounted = [f"{change.item}: a directory without mounts, but {point} is a mount point (umount it)" for change in plan.changes
-                   if change.action == DELETE for point in mounts_below(change.before.directory)]
-        return roots + binds + mounted + [
-            f"{change.item}: files in its layer that belong to the user ids that it has, and userns would change these: start it "
-            f"with a fresh layer (state: absent, or rm -r {change.before.directory}/layer while it is stopped)"
-            for change in plan.changes if _loses_its_files(change)]
-
-    def expect(self, plan):
+    def plan(self, wanted, observed, prune, state):
+        plan, after = super().plan(wanted, observed, prune, state)
         self.warnings += [
             f"{change.item} runs, but was not started by {service.unit(change.after.name)}: it is stopped, and started anew by "
             "that; start and stop it by systemctl" for change in plan.changes if _taken_over(change)]
-        self.ahead.made.update(("netns", change.after.name) for change in plan.changes if change.after)
-        self.ahead.gone.update(("netns", change.subject.name) for change in plan.changes
-                               if change.before and not _keeps_namespace(change))
+        made = [("netns", change.after.name) for change in plan.changes if change.after]
+        gone = [("netns", change.before.name) for change in plan.changes if change.before and not _keeps_namespace(change)]
+        return replace(plan, unmet=tuple(_unmet(plan))), after.after(made, gone)
 
     def operations(self, plan):
         changes = plan.changes
@@ -175,7 +162,7 @@ class Containers(OperationsKind):
         if any(change.after and change.after.service for change in changes):
             found += written(service.TEMPLATE, service.TEMPLATE_TEXT, UNIT_MODE)
         for change in changes:
-            found += self._removal(change.before) if change.action == DELETE else [self._preparation(change)]
+            found += self._removal(change.before) if change.action == DELETE else [self._preparation(change, plan.state)]
         if os.path.exists(FORMER_FILTER) and not is_script_left({change.subject.name for change in changes}):
             found.append(RemoveFile(FORMER_FILTER))
         if self._is_last(plan):
@@ -188,14 +175,14 @@ class Containers(OperationsKind):
         found += [Run((PROGRAM, "namespace", *stay))] * bool(stay)
         left = _left(plan)
         found.append(Start(tuple(change.after for change in changes if change.after and change.after.state != STOPPED
-                                 and not _keeps_running(change)), tuple(left), tuple(store.waiting(left, self.ahead))))
+                                 and not _keeps_running(change)), tuple(left), tuple(store.waiting(left, plan.state))))
         return found
 
-    def _preparation(self, change):
+    def _preparation(self, change, state):
         """Return the Prepare of a change. It creates the state directory first, which marks the namespace as the collection's."""
         item, keeps_running = change.after, _keeps_running(change)
         if not keeps_running:
-            item = replace(item, rootfs_id=store.tree_of(item.rootfs, self.ahead))
+            item = replace(item, rootfs_id=store.tree_of(item.rootfs, state))
         found = written(f"{item.directory}/{BUNDLE}", to_bundle(item), BUNDLE_MODE)
         found += written(service.drop_in(item.name), service.drop_in_text(item), UNIT_MODE) if item.service else []
         found += [RemoveTree(path) for path in files_of_a_script(item.name)]
@@ -218,6 +205,22 @@ class Containers(OperationsKind):
 
     def boot(self, items):
         return [f"{PROGRAM} namespace {shlex.join(item.name for item in items)}"] if items else []
+
+
+def _unmet(plan):
+    """Return what a plan of containers needs that is not there, in words."""
+    wanted = [change.after for change in plan.changes if change.after]
+    roots = [f"{item.key}: there is no root filesystem in {item.rootfs} (make it with alpine_rootfs)"
+             for item in wanted if not (os.path.isdir(item.rootfs) or item.rootfs in plan.state.made)]
+    binds = [f"{item.key}: there is no {bind.source} to bind to {bind.dest}"
+             for item in wanted for bind in item.binds
+             if not (os.path.exists(bind.source) or bind.source in plan.state.made)]
+    mounted = [f"{change.item}: a directory without mounts, but {point} is a mount point (umount it)" for change in plan.changes
+               if change.action == DELETE for point in mounts_below(change.before.directory)]
+    return roots + binds + mounted + [
+        f"{change.item}: files in its layer that belong to the user ids that it has, and userns would change these: start it "
+        f"with a fresh layer (state: absent, or rm -r {change.before.directory}/layer while it is stopped)"
+        for change in plan.changes if _loses_its_files(change)]
 
 
 def _told_to_systemd(plan):

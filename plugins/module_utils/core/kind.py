@@ -3,29 +3,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterable, List, Optional, Sequence, Set, Tuple
+from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
 
-from .plan import Plan
+from .plan import Plan, State, diff
 from .resource import Item
-
-
-class Ahead:
-    """What the plans made so far in this run will do: those made after them count on it.
-
-    ``made`` and ``gone`` hold paths of directories, names of network namespaces as ``("netns", name)``, and links as
-    ``("link", netns, name)``. A thing made anew is in both. ``trees`` are the paths of the trees that root filesystems will lead
-    to, by their names. Forgotten before the first plan is applied.
-    """
-
-    def __init__(self) -> None:
-        self.made: Set[Any] = set()
-        self.gone: Set[Any] = set()
-        self.trees: Dict[str, str] = {}
-
-    def forget(self) -> None:
-        self.made.clear()
-        self.gone.clear()
-        self.trees.clear()
 
 
 class Kind:
@@ -35,8 +16,7 @@ class Kind:
     rules: Dict[str, Any] = {}  # what Ansible checks of them together, such as required_if
     tools: Tuple[str, ...] = ()  # the programs of the host, in the words of ``dependencies``, without which there can be no item
 
-    def __init__(self, ahead: Optional[Ahead] = None) -> None:
-        self.ahead = ahead or Ahead()
+    def __init__(self) -> None:
         self.warnings: List[str] = []  # what an administrator should know about the host, in words
 
     def parse(self, options: Dict[str, Any]) -> Item:
@@ -50,24 +30,21 @@ class Kind:
         """What the host must have, in the words of ``dependencies``, for items of these options."""
         return self.tools if any(each.get("state") != "absent" for each in options) else ()
 
-    def complete(self, item: Any) -> Optional[Item]:
-        """The wanted item with the defaults that only this host can tell."""
+    def complete(self, item: Any, state: State) -> Optional[Item]:
+        """Return the wanted item with the defaults that only this host can tell, in the state that the plans so far will leave."""
         return item
 
-    def observe(self, wanted: Sequence[Any], prune: bool) -> Dict[str, Any]:
-        """The items found, by key: those wanted, and with ``prune`` all others of the kind."""
+    def observe(self, wanted: Sequence[Any], prune: bool, state: State) -> Dict[str, Any]:
+        """Return the items found, by key: those wanted, and with ``prune`` all others of the kind."""
         raise NotImplementedError
 
-    def left(self, named: Sequence[Any]) -> List[Any]:
-        """The items of ours that none of these is, and that the plans so far do not take away."""
-        return []
+    def plan(self, wanted: Dict[str, Optional[Any]], observed: Dict[str, Any], prune: bool, state: State) -> Tuple[Plan, State]:
+        """Return the plan from the observed items to the wanted ones, and the state that it will leave. It changes nothing."""
+        return diff(wanted, observed, prune, state), state
 
-    def missing(self, plan: Plan) -> List[str]:
-        """What the plan needs that is not there yet, in words. A real run refuses; check mode warns."""
+    def left(self, named: Sequence[Any], state: State) -> List[Any]:
+        """Return the items of ours that none of these is, and that the plans do not take away."""
         return []
-
-    def expect(self, plan: Plan) -> None:
-        """Tells ``ahead`` what the plan will make and take away."""
 
     def commands(self, plan: Plan) -> List[str]:
         """The plan as the commands of an administrator."""

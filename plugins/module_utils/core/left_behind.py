@@ -12,9 +12,9 @@ import ipaddress
 from .conflicts import REMEDY, described
 
 
-def left_of(stages):
+def left_of(stages, state):
     """Return all items that stay without being named. A module for one kind does not know all that a host has."""
-    return [item for stage in stages if stage.option and not stage.prune for item in stage.kind.left(stage.sought)]
+    return [item for stage in stages if stage.option and not stage.prune for item in stage.kind.left(stage.sought, state)]
 
 
 def told(named, left):

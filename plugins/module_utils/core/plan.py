@@ -7,8 +7,8 @@ that an administrator would type. After applying, the plan computed again must b
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any, Dict, Optional, Set, Tuple
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Dict, FrozenSet, Iterable, Mapping, Optional, Set, Tuple
 
 from .errors import NotOwnedError
 from .resource import OWNER, UNMARKED, Item
@@ -67,8 +67,34 @@ class Change:
 
 
 @dataclass(frozen=True)
+class State:
+    """What the plans made so far in a run will have changed of the host: those made after them count on it.
+
+    ``made`` and ``gone`` hold paths of directories, names of network namespaces as ``("netns", name)``, and links as
+    ``("link", netns, name)``. A thing made anew is in both. ``trees`` are the paths of the trees that root filesystems will lead
+    to, by their names.
+    """
+
+    made: FrozenSet[Any] = frozenset()
+    gone: FrozenSet[Any] = frozenset()
+    trees: Mapping[str, str] = field(default_factory=dict)
+
+    def after(self, made: Iterable[Any] = (), gone: Iterable[Any] = (), trees: Optional[Mapping[str, str]] = None) -> State:
+        """Return the state with more that is made and gone."""
+        return State(self.made.union(made), self.gone.union(gone), {**self.trees, **(trees or {})})
+
+
+NOW = State()  # the host as it is: no plan is ahead of it
+
+
+@dataclass(frozen=True)
 class Plan:
+    """``unmet``: what the changes need that is not there yet, in words. A real run refuses; check mode warns. ``state`` is the one
+    that they start from."""
+
     changes: Tuple[Change, ...] = ()
+    unmet: Tuple[str, ...] = ()
+    state: State = NOW
 
     def __bool__(self) -> bool:
         return bool(self.changes)
@@ -76,12 +102,12 @@ class Plan:
     @property
     def going(self) -> Plan:
         """What is deleted."""
-        return Plan(tuple(change for change in self.changes if change.action == DELETE))
+        return replace(self, changes=tuple(change for change in self.changes if change.action == DELETE))
 
     @property
     def coming(self) -> Plan:
         """What is created, changed or made anew."""
-        return Plan(tuple(change for change in self.changes if change.action != DELETE))
+        return replace(self, changes=tuple(change for change in self.changes if change.action != DELETE))
 
     def before(self) -> Dict[str, Any]:
         return {change.item: change.before.to_result() for change in self.changes if change.before}
@@ -108,7 +134,7 @@ def differences(wanted: Item, observed: Item) -> Tuple[Difference, ...]:
     return tuple(found)
 
 
-def diff(wanted: Dict[str, Optional[Item]], observed: Dict[str, Item], prune: bool = False) -> Plan:
+def diff(wanted: Dict[str, Optional[Item]], observed: Dict[str, Item], prune: bool = False, state: State = NOW) -> Plan:
     """The plan that takes a host from ``observed`` to ``wanted``.
 
     ``wanted`` maps each item's key to the item, or to None where it must be absent. ``observed`` maps keys to the
@@ -134,4 +160,4 @@ def diff(wanted: Dict[str, Optional[Item]], observed: Dict[str, Item], prune: bo
     if prune:
         changes = [Change(DELETE, have, None) for key, have in observed.items()
                    if key not in wanted and ours(have)] + changes
-    return Plan(tuple(changes))
+    return Plan(tuple(changes), state=state)

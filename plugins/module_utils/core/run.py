@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Dict
 
 from ansible.module_utils.basic import AnsibleModule
@@ -21,7 +22,7 @@ from . import dependencies, left_behind
 from .argspec import argument_spec, given, items_of, rules_of, spread
 from .conflicts import refuse_shared_addresses, refuse_shared_names
 from .errors import ModuleError, OptionError
-from .plan import diff
+from .plan import NOW, diff
 
 
 @contextmanager
@@ -56,16 +57,15 @@ class Stage:
         """Those that are to be there; complete, once they have been looked for."""
         return [item for item in self.wanted.values() if item]
 
-    def look(self):
-        """Observe and plan."""
+    def look(self, state=NOW):
+        """Observe and plan, on the state that the stages before will leave. Return the one that this leaves."""
         with _below(self.option):
-            self.wanted = {key: item and self.kind.complete(item) for key, item in self.wanted.items()}
+            self.wanted = {key: item and self.kind.complete(item, state) for key, item in self.wanted.items()}
             self.sought = [self.wanted[key] or item for key, (item, unused) in self._entries.items()]
-            self.found = self.kind.observe(self.sought, self.prune)
-        self.plan = diff(self.wanted, self.found, self.prune)
-        self.missing = self.kind.missing(self.plan)
+            self.found = self.kind.observe(self.sought, self.prune, state)
+        self.plan, after = self.kind.plan(self.wanted, self.found, self.prune, state)
         self.commands = [self.kind.commands(part) if part else [] for part in (self.plan.going, self.plan.coming)]
-        self.kind.expect(self.plan)
+        return after
 
     def predicted(self):
         after = {change.item: change.after for change in self.plan.changes}
@@ -79,7 +79,7 @@ class Stage:
 
     def left(self):
         """The gate: what is observed after applying must leave nothing to do."""
-        self.found = self.kind.observe(self.sought, self.prune)
+        self.found = self.kind.observe(self.sought, self.prune, NOW)
         return diff({key: item and item.expected_after_apply() for key, item in self.wanted.items()}, self.found, self.prune)
 
 
@@ -138,11 +138,11 @@ def run_all(module, kinds, requirements, stages, gathered=by_option):
         for kind in kinds:
             kind.require()
         dependencies.require(requirements())
-        planned = []
+        planned, state = [], NOW
         for stage in stages():
-            stage.look()
+            state = stage.look(state)
             planned.append(stage)
-        named, left = [item for stage in planned for item in stage.items], left_behind.left_of(planned)
+        named, left = [item for stage in planned for item in stage.items], left_behind.left_of(planned, state)
         refuse_shared_names([item for item in named if hasattr(item, "netns")])
         refuse_shared_addresses(planned, left)
         told = left_behind.told(named, left)
@@ -174,22 +174,20 @@ def _converge(module, stages, gathered, warnings):
               "commands": [line for unused, unused, lines in doing for line in lines],
               "diff": {when: {key: shown for stage in stages for key, shown in getattr(stage.plan, when)().items()}
                        for when in ("before", "after")}}
-    missing = [each for stage in stages for each in stage.missing]
+    unmet = [text for stage in stages for text in stage.plan.unmet]
     for each in [*(each for stage in stages for each in stage.kind.warnings), *warnings]:
         module.warn(each)
     if module.check_mode:
         # Another task of the play may provide it first, which check mode cannot see.
-        for each in missing:
-            module.warn(f"A real run fails unless an earlier task provides this: {each}")
-        return {**result, **({"unmet": missing} if missing else {}), "observed": gathered(stages, Stage.predicted)}
-    if missing:
-        raise ModuleError("; ".join(missing))
-    for stage in stages:
-        stage.kind.ahead.forget()
+        for text in unmet:
+            module.warn(f"A real run fails unless an earlier task provides this: {text}")
+        return {**result, **({"unmet": unmet} if unmet else {}), "observed": gathered(stages, Stage.predicted)}
+    if unmet:
+        raise ModuleError("; ".join(unmet))
     for stage, plan, unused in doing:
         if plan:
             with _below(stage.option):
-                stage.kind.apply(plan)
+                stage.kind.apply(replace(plan, state=NOW))  # those before it have been applied
     _gate(planned)
     return {**result, "observed": gathered(stages, Stage.observed)}
 

@@ -110,8 +110,8 @@ class Passages(OperationsKind):
         "routed": {"type": "bool", "default": False},
     }
 
-    def __init__(self, ahead=None):
-        super().__init__(ahead)
+    def __init__(self):
+        super().__init__()
         self._before = None  # the chains as they are before the first plan
 
     def requirements(self, options):
@@ -121,7 +121,7 @@ class Passages(OperationsKind):
         name = addressing.plain_interface_name("bridge", options["bridge"])
         return Passage(name=name, accept=options["accept"], routed=options["routed"])
 
-    def complete(self, item):
+    def complete(self, item, state):
         if self._before is None:
             self._before = _chains()
         wanted = _needed(item, self._before)
@@ -133,7 +133,7 @@ class Passages(OperationsKind):
             wanted = frozenset()
         return Passage(name=item.name, rules=wanted)
 
-    def observe(self, wanted, prune):
+    def observe(self, wanted, prune, state):
         ours = {}
         for rule, handle in (entry for chain in _chains() for entry in chain.ours):
             ours.setdefault(re.findall(r'ifname (?:!= )?"([^"]+)"', rule.text)[0], []).append((rule, handle))

@@ -88,7 +88,7 @@ class Tables(OperationsKind):
         return Table(name=options["name"], family=options["family"],
                      rules=options["rules"] if options["state"] == "present" else None)
 
-    def complete(self, item):
+    def complete(self, item, state):
         """The rules as nft lists them; None where the kernel has no tables of that family."""
         done = run("unshare", "--net", "sh", "-ec", f"nft -f - && {' '.join(LIST)} table {item.place}", text=loading(item))
         if done.returncode and item.family == "bridge" and not _knows_bridges():
@@ -99,7 +99,7 @@ class Tables(OperationsKind):
             raise OptionError("rules", item.rules, f"nft refuses it: {done.stderr.strip()}")
         return replace(item, rules=_inner(done.stdout))
 
-    def observe(self, wanted, prune):
+    def observe(self, wanted, prune, state):
         found = {}
         for item in wanted if nft() else ():
             done = run(*LIST, "table", item.family, item.name)

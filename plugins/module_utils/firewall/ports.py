@@ -50,15 +50,15 @@ class Ports(Kind):
         "over": {"type": "bool", "default": False},
     }
 
-    def __init__(self, ahead=None):
-        super().__init__(ahead)
+    def __init__(self):
+        super().__init__()
         self.coming = set()
 
     def parse(self, options):
         return Port(protocol=options["protocol"], port=validate.in_range("port", options["port"], 1, 65535),
                     address=options["address"], over=options["over"])
 
-    def complete(self, item):
+    def complete(self, item, state):
         if item.address and item.address not in self.coming and not has_address(item.address):
             raise OptionError("address", item.address,
                               f"this host has no such address, at which port {item.port} could be published: "
@@ -72,7 +72,7 @@ class Ports(Kind):
                                       "set overlay_publish_over (in topology: publish.over)")
         return item
 
-    def observe(self, wanted, prune):
+    def observe(self, wanted, prune, state):
         return {item.key: item for item in wanted}
 
 

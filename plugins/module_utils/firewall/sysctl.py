@@ -8,7 +8,7 @@ unless another program has changed it meanwhile: for this link, or for all links
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, Optional
 
@@ -103,16 +103,18 @@ class Sysctls(OperationsKind):
         return Sysctl(name=f"{device}/{options['name']}",
                       value=validate.in_range("value", options["value"], 0, SETTINGS[options["name"]]))
 
-    def observe(self, wanted, prune):
+    def observe(self, wanted, prune, state):
         names = [item.name for item in wanted]
         names += sorted({"/".join(path.parts[-2:]) for path in Path(FORMER).glob("*/*")} - set(names))
         found = (_look(name) for name in names)
         return {item.key: item for item in found if item}
 
-    def missing(self, plan):
+    def plan(self, wanted, observed, prune, state):
+        plan, after = super().plan(wanted, observed, prune, state)
         devices = sorted({change.after.name.split("/")[0] for change in plan.changes if change.after})
-        return [f"sysctl: there is no link {each}" for each in devices
-                if not os.path.exists(f"{CONF}/{each}") and ("link", None, each) not in self.ahead.made]
+        unmet = [f"sysctl: there is no link {device}" for device in devices
+                 if not os.path.exists(f"{CONF}/{device}") and ("link", None, device) not in state.made]
+        return replace(plan, unmet=tuple(unmet)), after
 
     def operations(self, plan):
         done = []

@@ -41,7 +41,7 @@ class Files(OperationsKind):
                     mode=None if link else options.get("mode", 0o644),
                     reload=tuple(tuple(each) for each in options.get("reload", ())))
 
-    def observe(self, wanted, prune):
+    def observe(self, wanted, prune, state):
         found = ((look(item), item.reload) for item in wanted)
         return {item.key: replace(item, reload=reload) for item, reload in found if item is not None}
 

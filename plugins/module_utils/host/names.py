@@ -48,14 +48,15 @@ class Names(Files):
         text = "".join(f"{line}\n" for line in [f"{MADE} for the network {options['network']}.", *lines])
         return File(path=path(validate.thing_name("network", options["network"]), options["file"]), text=text, mode=0o644)
 
-    def observe(self, wanted, prune):
+    def observe(self, wanted, prune, state):
         known = {item.path for item in wanted}
         others = [File(path=str(each)) for each in sorted(Path(DIRECTORY).glob("*/*")) if str(each) not in known]
-        found = super().observe([*wanted, *others], prune)
+        found = super().observe([*wanted, *others], prune, state)
         return {key: replace(item, owner=OWNER) for key, item in found.items()}  # the directory says it
 
-    def expect(self, plan):
-        self.ahead.made.update(change.after.path for change in plan.changes if change.after)
+    def plan(self, wanted, observed, prune, state):
+        plan, after = super().plan(wanted, observed, prune, state)
+        return plan, after.after(made=[change.after.path for change in plan.changes if change.after])
 
 
 def nameservers():

@@ -7,7 +7,7 @@ from typing import Dict, Type
 
 from ..container.kind import Containers
 from ..container.service import manages_host
-from ..core.kind import Ahead, Kind
+from ..core.kind import Kind
 from ..core.run import Stage
 from ..firewall.forward import Passages
 from ..firewall.nftables import Tables, loading
@@ -37,11 +37,10 @@ class Topology:
 
     def __init__(self, params):
         self.params = params
-        self.ahead = Ahead()
-        links, self._ports = Links(self.ahead), Ports(self.ahead)
-        kinds = (Rootfses(params, self.ahead), Names(self.ahead), Containers(self.ahead), Tables(self.ahead),
-                 Passages(self.ahead), VethPairs(self.ahead, links), Bridges(self.ahead, links), Vxlans(self.ahead, links),
-                 Sysctls(self.ahead), self._ports)
+        links, self._ports = Links(), Ports()
+        kinds = (Rootfses(params), Names(), Containers(), Tables(),
+                 Passages(), VethPairs(links), Bridges(links), Vxlans(links),
+                 Sysctls(), self._ports)
         self.kinds = {option: kind for option, kind in zip(KINDS, kinds) if params[option] is not None}
 
     def requirements(self):
@@ -58,10 +57,10 @@ class Topology:
             self._ports.coming = {address.split("/")[0] for bridge in given.get("linux_bridge", ())
                                   for address in bridge["addresses"] or () if bridge["state"] == "present"}
         if self.params["use"] is not None:  # first, so that it is there as long as anything else is
-            yield Stage(use.Use(self.ahead), use.files(self.params["use"], any(
+            yield Stage(use.Use(), use.files(self.params["use"], any(
                 each["state"] == "present" for options in given.values() for each in options if "state" in each)), False)
         if persist:  # before the first link
-            yield Stage(Files(self.ahead), managers.files(_names(given)), False)
+            yield Stage(Files(), managers.files(_names(given)), False)
         for option, options in given.items():
             stage = Stage(self.kinds[option], options, option in WHOLE or (self.params["prune"] and option not in UNPRUNED), option)
             yield stage
@@ -70,10 +69,10 @@ class Topology:
             tunnels = [item for item in items.get("vxlan_link", ()) if item.netns is None]
             devices = sorted({addressing.plain_interface_name("vxlan_link.local", item.device) for item in tunnels})
             commands = [line for option in items for line in self.kinds[option].boot(items[option])]
-            yield Stage(Files(self.ahead), boot.files(
+            yield Stage(Files(), boot.files(
                 commands, sorted({item.local for item in tunnels}), devices,
                 "".join(loading(item) for item in items.get("nftables", ()))), False)
-            yield Stage(Units(self.ahead), boot.units(commands), False)
+            yield Stage(Units(), boot.units(commands), False)
 
 
 def with_ports(given):

@@ -27,7 +27,7 @@ class Units(OperationsKind):
     def parse(self, options):
         return Unit(name=options["name"], active=True)
 
-    def observe(self, wanted, prune):
+    def observe(self, wanted, prune, state):
         found = (look(item.name) for item in wanted)
         return {item.key: item for item in found if item is not None}
 

@@ -17,8 +17,8 @@ HEAD = f"{MADE}: what the network of this host belongs to.\n"
 class Use(Files):
     """The file of the host, which no other use may take."""
 
-    def observe(self, wanted, prune):
-        found = super().observe(wanted, prune)
+    def observe(self, wanted, prune, state):
+        found = super().observe(wanted, prune, state)
         for item in wanted:
             have = found.get(item.key)
             if have is not None and have.text.startswith(HEAD) and have.text != item.text:

@@ -51,15 +51,16 @@ class LinkKind(Kind):
 
     item: Any = None  # the type of the model
 
-    def __init__(self, ahead=None, links=None):
-        super().__init__(ahead)
-        self.links = links or Links(self.ahead)
+    def __init__(self, links=None):
+        super().__init__()
+        self.links = links or Links()
 
     def requirements(self, options):
         return (PYROUTE2,)  # to see what is there, too
 
-    def complete(self, item):
+    def complete(self, item, state):
         """The MTU, where the item says which underlay it has to fit."""
+        self.links.at(state)
         namespace = self.links.namespace(item.netns)
         if item.underlay is None or item.mtu is not None or namespace is None:
             return item
@@ -87,7 +88,8 @@ class LinkKind(Kind):
         """(netns, link) that must exist before the change; link None for the namespace alone."""
         return []
 
-    def observe(self, wanted, prune):
+    def observe(self, wanted, prune, state):
+        self.links.at(state)
         self.links.forget()
         found = {}
         for item in wanted:
@@ -124,8 +126,8 @@ class LinkKind(Kind):
         return [self.find(namespace, netns, link) for link in list(namespace.links.values())
                 if link.kind == self.item.kind and link.alias == OWNER] if namespace else []
 
-    def left(self, named):
-        keys, gone = {item.key for item in named}, self.ahead.gone
+    def left(self, named, state):
+        keys, gone = {item.key for item in named}, state.gone
         found = [self.whole(have) for netns in sorted({item.netns for item in named} | {None}, key=str)
                  for have in self.ours_in(netns) if have.key not in keys]
         return [have for have in found
@@ -140,30 +142,30 @@ class LinkKind(Kind):
         going = [change.before for change in plan.changes if change.action in (DELETE, RECREATE)]
         coming = [replace(change, action=CREATE, before=None, differences=()) if change.action == RECREATE else change
                   for change in plan.changes if change.after]
-        return merged([step for item in going for step in self.deleted(item)]
+        return merged([step for item in going for step in self.deleted(item, plan.state)]
                       + [step for change in coming for step in self.changed(change)])
 
-    def deleted(self, item):
+    def deleted(self, item, state):
         return [LinkDel(item.netns, item.name)]
 
-    def missing(self, plan):
+    def plan(self, wanted, observed, prune, state):
+        plan = diff(wanted, observed, prune, state)
+        steps = self.steps(plan)
+        made = {("link", step.netns, step.name) for step in steps if isinstance(step, LinkAdd)}
+        gone = {("link", step.netns, step.name) for step in steps if isinstance(step, LinkDel)}
+        return replace(plan, unmet=tuple(self._unmet(plan))), state.after(made, gone)
+
+    def _unmet(self, plan):
         problems = []
         for change in plan.changes:
             for netns, name in self.needs(change) if change.after else ():
                 namespace = self.links.namespace(netns)
-                if namespace is None and ("netns", netns) not in self.ahead.made:
+                if namespace is None and ("netns", netns) not in plan.state.made:
                     problems.append(f"{change.item}: there is no network namespace {netns}" + (
                         "" if netns.startswith("/") else " (make it with ns_container, or with 'ip netns add')"))
-                elif name and ("link", netns, name) not in self.ahead.made and not (namespace and name in namespace.links):
+                elif name and ("link", netns, name) not in plan.state.made and not (namespace and name in namespace.links):
                     problems.append(f"{change.item}: there is no link {name}" + (f" in netns {netns}" if netns else ""))
         return list(dict.fromkeys(problems))
-
-    def expect(self, plan):
-        for step in self.steps(plan):
-            if isinstance(step, LinkDel):
-                self.ahead.gone.add(("link", step.netns, step.name))
-            elif isinstance(step, LinkAdd):
-                self.ahead.made.add(("link", step.netns, step.name))
 
     def commands(self, plan):
         return commands(self.steps(plan))
@@ -175,6 +177,7 @@ class LinkKind(Kind):
             step, LinkAdd) else "") + line for step in self.steps(diff(wanted, {})) for line in commands([step])]
 
     def apply(self, plan):
+        self.links.at(plan.state)
         self.links.apply(self.steps(plan))
 
     def close(self):

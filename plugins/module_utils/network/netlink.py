@@ -15,10 +15,11 @@ import socket
 from functools import lru_cache, singledispatchmethod
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, FrozenSet, List, Optional
 
 from ..container.launcher.record import running
 from ..core.errors import ModuleError
+from ..core.plan import NOW
 from . import namespaces, neighbour_tables, operations
 from .iproute2 import commands
 from .links import DEFAULT, DEFAULT6
@@ -128,8 +129,9 @@ class Sockets:
 class Namespace(NamespaceView):
     """Read one network namespace, at most once for each kind of object until it is changed."""
 
-    def __init__(self, netns, ahead, sockets):
-        self.netns, self._ahead, self.inode = netns, ahead, namespaces.inode(netns)
+    def __init__(self, netns, gone, sockets):
+        self.netns, self.inode = netns, namespaces.inode(netns)
+        self._gone = gone
         self._sockets, self._seen = sockets, {}
 
     @property
@@ -157,7 +159,7 @@ class Namespace(NamespaceView):
     def links(self) -> Dict[str, Link]:
         return self._read("links", lambda: {
             link.name: link for link in map(_link, self.socket.get_links())
-            if ("link", self.netns, link.name) not in self._ahead.gone})
+            if ("link", self.netns, link.name) not in self._gone()})
 
     def index(self, name):
         """Return the index of a link, asking for it alone where the links have not been read, or an operation has just added it."""
@@ -270,14 +272,19 @@ def _named(step):
 class Links(HostView):
     """Read and change links over netlink: open namespaces as they are needed, apply operations, close all."""
 
-    def __init__(self, ahead):
-        self._ahead = ahead
+    def __init__(self):
+        self._gone: FrozenSet[Any] = NOW.gone
         self._open: Dict[Optional[str], Namespace] = {}
         self._sockets = Sockets()
 
     def close(self):
         while self._open:
             self._open.popitem()[1].close()
+
+    def at(self, state):
+        if state.gone != self._gone:
+            self._gone = state.gone
+            self.forget()
 
     def forget(self):
         for namespace in self._open.values():
@@ -288,7 +295,7 @@ class Links(HostView):
 
         One that has taken the name of another is read anew.
         """
-        if ("netns", netns) in self._ahead.gone:
+        if ("netns", netns) in self._gone:
             return None
         known = self._open.get(netns)
         if netns is not None and (known is None or known.inode != namespaces.inode(netns)):
@@ -297,7 +304,7 @@ class Links(HostView):
             if not namespaces.exists(netns):
                 return None
         if netns not in self._open:
-            self._open[netns] = Namespace(netns, self._ahead, self._sockets)
+            self._open[netns] = Namespace(netns, lambda: self._gone, self._sockets)
         return self._open[netns]
 
     def apply(self, steps: List[Any]):

@@ -98,7 +98,7 @@ class VethPairs(LinkKind):
     rules = RULES
     parse = staticmethod(pair)
 
-    def observe(self, wanted, prune):
+    def observe(self, wanted, prune, state):
         seen = {}
         for pair in wanted:
             inner = (pair.inner_netns, pair.inner_name)
@@ -106,7 +106,7 @@ class VethPairs(LinkKind):
                 raise ModuleError(f"{pair.key}: the inner end {pair.inner_name} in {pair.inner_netns} is that of "
                                   f"{seen[inner]}, too: give one of them another inner_name")
             seen[inner] = pair.key
-        return super().observe(wanted, prune)
+        return super().observe(wanted, prune, state)
 
     def look(self, item: VethPair) -> Optional[VethPair]:
         host, namespace = None, self.links.namespace(item.netns)
@@ -168,8 +168,8 @@ class VethPairs(LinkKind):
                 return self._pair(replace(item, inner_name=inner), item) if inner else item
         return item
 
-    def deleted(self, item):
-        goes = not item.joined and any(gone[0] == "netns" for gone in self.ahead.gone)
+    def deleted(self, item, state):
+        goes = not item.joined and any(gone[0] == "netns" for gone in state.gone)
         return [operations.LinkDel(netns, name, goes) for netns, name in item.ends]
 
     def needs(self, change):
@@ -177,12 +177,13 @@ class VethPairs(LinkKind):
         bridge = pair.bridge if not change.before or change.before.bridge != pair.bridge else None
         return [(pair.netns, bridge or None), (pair.inner_netns, None)]
 
-    def missing(self, plan):
+    def plan(self, wanted, observed, prune, state):
+        plan, after = super().plan(wanted, observed, prune, state)
         for pair in (change.after for change in plan.changes if change.after):
             if self.links.same(pair.netns, pair.inner_netns):
                 raise ModuleError(f"{pair.key}: {pair.inner_netns} is the network namespace of its host end; "
                                   "the inner end goes into another")
-        return super().missing(plan)
+        return plan, after
 
     def changed(self, change):
         pair = change.after

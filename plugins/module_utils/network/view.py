@@ -92,6 +92,10 @@ class NamespaceView:
 class HostView:
     """The network namespaces of a host."""
 
+    def at(self, state) -> None:
+        """Show the host without what will be gone in this state."""
+        raise NotImplementedError
+
     def namespace(self, netns) -> Any:
         """Return the namespace, or None where it does not exist, or will be gone."""
         raise NotImplementedError

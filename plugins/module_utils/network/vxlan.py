@@ -124,8 +124,9 @@ class Vxlans(LinkKind):
     rules = RULES
     parse = staticmethod(vxlan)
 
-    def complete(self, item) -> Vxlan:
+    def complete(self, item, state) -> Vxlan:
         """Find the underlay device by its address, and take the MTU from it."""
+        self.links.at(state)
         namespace = self.links.namespace(item.netns)
         if item.local is None or namespace is None:
             return item
@@ -175,9 +176,10 @@ class Vxlans(LinkKind):
                if name and name not in ((change.before and (change.before.device, change.before.bridge)) or ())]
         return [(vxlan.netns, None)] + [(vxlan.netns, name) for name in new]
 
-    def missing(self, plan):
+    def plan(self, wanted, observed, prune, state):
+        plan, after = super().plan(wanted, observed, prune, state)
         self._refuse_twins(plan)
-        return super().missing(plan)
+        return plan, after
 
     def _refuse_twins(self, plan):
         """Raise NotOwnedError for a VNI that exists on the port already.

@@ -23,15 +23,15 @@ class Rootfses(OperationsKind):
     options = items.OPTIONS
     parse = staticmethod(items.rootfs)
 
-    def __init__(self, params, ahead=None):
-        super().__init__(ahead)
+    def __init__(self, params):
+        super().__init__()
         self._web = Web(params)
         self._judged = {}  # the Trees of tarballs that are on this host, by the paths that they are to have in the store
 
     def require(self):
         self._web.require()
 
-    def complete(self, item) -> Rootfs:
+    def complete(self, item, state) -> Rootfs:
         """With the checksum of the tarball that is wanted: from the task, the table, the record or the mirror."""
         have = record.tree_at(item.dest)
         checksum = item.checksum or releases.known(item.version, item.arch)
@@ -55,7 +55,7 @@ class Rootfses(OperationsKind):
 
     # Looking
 
-    def observe(self, wanted, prune):
+    def observe(self, wanted, prune, state):
         items.refuse_nested("dest", [item.dest for item in wanted])
         dests = [item.dest for item in wanted]
         dests += [path for path in record.neighbours(dests) if path not in dests] if prune else []
@@ -67,19 +67,20 @@ class Rootfses(OperationsKind):
                 found[have.key] = have
         return found
 
-    def missing(self, plan):
-        """Nothing; but the moment to judge a tarball that is on this host already, before anything is changed."""
-        for item in (change.after for change in plan.changes if switches(change) and record.lacking(change.after)):
-            local = releases.local_path(item.source)
-            if local and item.tree not in self._judged:
-                with fitting(item, local) as file:
-                    self._judged[item.tree] = tarball.inspect(file, store.room(item.parent))
-        return []
+    def plan(self, wanted, observed, prune, state):
+        plan, after = super().plan(wanted, observed, prune, state)
+        coming = [change.after for change in plan.changes if switches(change)]
+        for item in coming:
+            self.judge(item)
+        return plan, after.after(made=[item.dest for item in coming],
+                                 trees={item.dest: os.path.realpath(item.tree) for item in coming})
 
-    def expect(self, plan):
-        for item in (change.after for change in plan.changes if switches(change)):
-            self.ahead.made.add(item.dest)
-            self.ahead.trees[item.dest] = os.path.realpath(item.tree)
+    def judge(self, item):
+        """Judge a tarball that is on this host already, before anything is changed."""
+        local = releases.local_path(item.source)
+        if local and item.tree not in self._judged and record.lacking(item):
+            with fitting(item, local) as file:
+                self._judged[item.tree] = tarball.inspect(file, store.room(item.parent))
 
     def operations(self, plan):
         """A list for each store. What has two names is unpacked once."""

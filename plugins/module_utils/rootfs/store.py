@@ -23,6 +23,7 @@ from ..core.errors import ModuleError, NotOwnedError
 from ..core.files import is_private, make_directory, mounts_below, remove_tree
 from ..core.operations import emptied
 from ..core.paths import tidy
+from ..core.plan import NOW
 
 NAME = STORE
 WORK = "new"  # in the store: where a tree is made
@@ -70,13 +71,13 @@ def is_store_tree(path: str) -> bool:
     return os.path.basename(head) == NAME and bool(TREE.fullmatch(tail))
 
 
-def tree_of(path, ahead=None):
+def tree_of(path, state=NOW):
     """Return what identifies a root filesystem: the path of its tree, or "device:inode" of a directory outside of a store.
 
-    ``ahead`` tells what earlier kinds of this run will make. Return None where nothing is.
+    ``state`` is what earlier kinds of this run will leave. Return None where nothing is.
     """
-    if ahead is not None and path in ahead.trees:
-        return ahead.trees[path]
+    if path in state.trees:
+        return state.trees[path]
     if is_store_tree(path):
         return os.path.realpath(path)
     try:
@@ -163,9 +164,9 @@ def parent_of(path):
     return os.path.dirname(parent) if os.path.basename(parent) == NAME else parent
 
 
-def waiting(paths, ahead):
+def waiting(paths, state):
     """Return the directories of these root filesystems in which a tree may become unused, by the plans made so far."""
-    coming = {os.path.dirname(os.path.dirname(each)) for each in ahead.trees.values()}
+    coming = {os.path.dirname(os.path.dirname(each)) for each in state.trees.values()}
     return sorted(each for each in set(map(parent_of, paths)) if each in coming or unnamed(each))
 
 

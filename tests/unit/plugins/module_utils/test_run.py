@@ -36,7 +36,7 @@ class Lamps(Kind):
     def parse(self, options):
         return Lamp(options["name"], options["colour"])
 
-    def observe(self, wanted, prune):
+    def observe(self, wanted, prune, state):
         return {each.key: self.host[each.key] for each in wanted if each.key in self.host}
 
     def commands(self, plan):
