@@ -267,7 +267,7 @@ def main():
         **OPTIONS,
     })
     topology = Topology(module.params)
-    run_all(module, topology.kinds.values(), topology.requirements, topology.stages)
+    run_all(module, topology.kinds.values(), topology.requirements, topology.desired, topology.at_boot)
 
 
 if __name__ == "__main__":

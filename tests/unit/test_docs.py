@@ -17,7 +17,7 @@ from ansible_collections.fromscratch.containers.plugins.module_utils.container.l
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher import options as command_line
 from ansible_collections.fromscratch.containers.plugins.module_utils.container.launcher import record as launcher_record
 from ansible_collections.fromscratch.containers.plugins.module_utils.core.plan import NOW, diff
-from ansible_collections.fromscratch.containers.plugins.module_utils.core.run import Stage
+from ansible_collections.fromscratch.containers.plugins.module_utils.core.planning import desired
 from ansible_collections.fromscratch.containers.plugins.module_utils.firewall import sysctl
 from ansible_collections.fromscratch.containers.plugins.module_utils.host import boot, managers, names, use
 from ansible_collections.fromscratch.containers.plugins.module_utils.host.topology import KINDS
@@ -73,23 +73,23 @@ def tasks(page):
             yield from ((key[len(NAME):], value) for key, value in each.items() if key.startswith(NAME))
 
 
-def stages(kinds, module, options):
+def desired_of(kinds, module, options):
     """What the module makes of the options, as it does before it looks at the host."""
     lists = options if module == "topology" else {module: options.get("config", [options])}
     spec = {kind: {"type": "list", "elements": "dict", "options": kinds[kind].options} for kind in lists}
     checked = ArgumentSpecValidator(spec).validate(lists)
     assert checked.error_messages == []
-    return [Stage(kinds[kind], checked.validated_parameters[kind], False, kind) for kind in lists]
+    return [desired(kinds[kind], checked.validated_parameters[kind], option=kind) for kind in lists]
 
 
 def wanted(kinds, module, options):
-    return [{item.key: stage.kind.complete(item, NOW) for item in stage.items} for stage in stages(kinds, module, options)]
+    return [{key: task.kind.complete(item, NOW) for key, item in task.items.items()} for task in desired_of(kinds, module, options)]
 
 
 def rendered(kinds, module, options):
     """The commands, without those that write the files of a container and of its program, which the page names only."""
-    found = [(stage.option, stage.kind.commands(diff(items, {})))
-             for stage, items in zip(stages(kinds, module, options), wanted(kinds, module, options))]
+    found = [(task.option, task.kind.commands(diff(items, {})))
+             for task, items in zip(desired_of(kinds, module, options), wanted(kinds, module, options))]
     return [line for option, lines in found for line in (lines[-1:] if option == "ns_container" else lines)]
 
 

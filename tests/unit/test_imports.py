@@ -44,7 +44,8 @@ ALLOWED = {
     "doc_fragments": {"host"},  # documentation made of the specification
 }
 # They work on data alone: neither kernel nor Ansible.
-PURE = {"core.resource", "core.errors", "core.plan", "core.validate", "core.argspec", "core.conflicts", "core.left_behind",
+PURE = {"core.resource", "core.errors", "core.plan", "core.validate", "core.argspec", "core.conflicts", "core.kind", "core.left_behind",
+        "core.planning",
         "network.links", "network.operations", "network.iproute2", "network.addressing", "network.view", "network.routes"}
 # A module names its kind of thing, which alone knows the kernel.
 KINDS = {"network.bridge", "network.vxlan", "network.veth", "container.kind", "rootfs.kind", "firewall.nftables", "firewall.forward",

@@ -28,9 +28,8 @@ from ansible_collections.fromscratch.containers.plugins.module_utils.container.s
 from ansible_collections.fromscratch.containers.plugins.module_utils.core.argspec import argument_spec, items_of
 from ansible_collections.fromscratch.containers.plugins.module_utils.core.errors import ModuleError
 from ansible_collections.fromscratch.containers.plugins.module_utils.core.operations import RemoveFile, Run, SwitchLink, WriteFile
-from ansible_collections.fromscratch.containers.plugins.module_utils.core.plan import diff
+from ansible_collections.fromscratch.containers.plugins.module_utils.core.planning import desired, plan, plan_all
 from ansible_collections.fromscratch.containers.plugins.module_utils.core.resource import OWNER
-from ansible_collections.fromscratch.containers.plugins.module_utils.core.run import Stage
 from ansible_collections.fromscratch.containers.plugins.module_utils.firewall.nftables import (
     ForgetConnections,
     LoadTable,
@@ -92,26 +91,21 @@ def parameters(kind, given):
     return found.validated_parameters
 
 
-def planned(kind, desired):
+def planned(kind, task):
     """The plan of a module for these parameters, in the words of plan.yml."""
     try:
-        params = parameters(kind, desired)
-        stage = Stage(kind, items_of(kind.options, params), params["prune"])
-        stage.look()
+        params = parameters(kind, task)
+        found, unused = plan(desired(kind, items_of(kind.options, params), params["prune"]))
     except ModuleError as refusal:
         return {"refused": str(refusal)}
-    after = {change.item: change.after and replace(change.after.expected_after_apply(), owner=OWNER) for change in stage.plan.changes}
-    again = diff({key: item and item.expected_after_apply() for key, item in stage.wanted.items()},
-                 {key: item for key, item in {**stage.found, **after}.items() if item}, params["prune"])
-    assert not again, "what the plan leaves has something to do"
-    found = {"changes": list(map(change_in_words, stage.plan.changes))}
+    after = {change.item: change.after and replace(change.after.expected_after_apply(), owner=OWNER) for change in found.plan.changes}
+    then = replace(found, found={key: item for key, item in {**found.found, **after}.items() if item})
+    assert not then.left(), "what the plan leaves has something to do"
+    shown = {"changes": list(map(change_in_words, found.plan.changes))}
     if isinstance(kind, LinkKind):
-        found["commands"] = [line for lines in stage.commands for line in lines]
-        found.update({"unmet": list(stage.plan.unmet)} if stage.plan.unmet else {})
-    else:
-        operations = [*kind.operations(stage.plan.going), *kind.operations(stage.plan.coming)]
-        found["operations"] = in_words(operations, ON_FILES if isinstance(kind, Containers) else ())
-    return found
+        return {**shown, "commands": found.going + found.coming, **({"unmet": list(found.plan.unmet)} if found.plan.unmet else {})}
+    operations = [*kind.operations(found.plan.going), *kind.operations(found.plan.coming)]
+    return {**shown, "operations": in_words(operations, ON_FILES if isinstance(kind, Containers) else ())}
 
 
 def change_in_words(change):
@@ -163,18 +157,17 @@ def test_a_plan_starts_from_what_those_before_it_leave():
                               "ve-old": {"kind": "veth", "ours": True, "peer": "a/eth0", "master": "br0"}},
                      "a": {"eth0": {"kind": "veth", "peer": "host/ve-old"}}, "b": {}})
 
-    def stage(kind, *config):
-        return Stage(kind, parameters(kind, {"config": list(config)})["config"], False)
+    def task(kind, *config):
+        return desired(kind, parameters(kind, {"config": list(config)})["config"])
 
-    def ports():
-        return stage(Bridges(host), {"name": "br0", "mac": "02:00:00:00:00:01", "ports": ["ve-old", "ve-new"]})
-
-    before, after = ports(), ports()
-    before.look()
-    after.look(stage(VethPairs(host), {"name": "ve-old", "state": "absent"}, {"name": "ve-new", "namespace": "b"}).look())
-    assert (before.commands[1], before.plan.unmet) == (["ip link set ve-new master br0"], ("bridge br0: there is no link ve-new",))
-    assert (after.commands[1], after.plan.unmet) == (
+    ports = task(Bridges(host), {"name": "br0", "mac": "02:00:00:00:00:01", "ports": ["ve-old", "ve-new"]})
+    pairs = task(VethPairs(host), {"name": "ve-old", "state": "absent"}, {"name": "ve-new", "namespace": "b"})
+    alone, unused = plan(ports)
+    assert (alone.coming, alone.plan.unmet) == (["ip link set ve-new master br0"], ("bridge br0: there is no link ve-new",))
+    (unused, then), state = plan_all([pairs, ports])
+    assert (then.coming, then.plan.unmet) == (
         ["ip link set ve-new master br0", "ip link set ve-old master br0"], ("bridge br0: there is no link ve-old",))
+    assert state.gone == {("link", None, "ve-old")} and state.made == {("link", None, "ve-new")}
 
 
 def test_every_folder_is_whole():

@@ -22,30 +22,30 @@ def refuse_shared_names(links):
                 raise OptionError("ports", port, f"it is to be a port of {item.key} and of {ports[item.netns, port]}")
 
 
-def refuse_shared_addresses(stages, left):
+def refuse_shared_addresses(plans, left):
     """Raise OptionError where an address or a MAC would be used twice on one bridge or in one namespace. Networks may overlap."""
     owners = {}
-    bridges = {(item.netns, port): item.name for stage in stages for item in stage.items
+    bridges = {(item.netns, port): item.name for planned in plans for item in planned.items
                for port in getattr(item, "ports", None) or ()}
-    for stage in stages:
-        for item in stage.items:
+    for planned in plans:
+        for item in planned.items:
             for name, value, place in _claims(_plugged(item, bridges)):
                 if place in owners:
-                    raise OptionError(_option(stage, name), value, f"{item.key} and {owners[place][1].key} are both given it")
-                owners[place] = stage, item
+                    raise OptionError(_option(planned, name), value, f"{item.key} and {owners[place][1].key} are both given it")
+                owners[place] = planned, item
     for item in left:  # a refusal: as long as both are there, neither is reached for sure
         for name, value, place in _claims(item):
             if place in owners:
-                stage, owner = owners[place]
-                refusal = OptionError(_option(stage, name), value, (
+                planned, owner = owners[place]
+                refusal = OptionError(_option(planned, name), value, (
                     f"{owner.key} is to have it, and {described(item)} has it, which is left of an earlier run and not named any "
                     f"more: {REMEDY}"))
                 refusal.details["left_behind"] = [{"item": described(item)}]
                 raise refusal
 
 
-def _option(stage, name):
-    return f"{stage.option}.{name}" if stage.option else name
+def _option(planned, name):
+    return f"{planned.option}.{name}" if planned.option else name
 
 
 def _plugged(item, bridges):

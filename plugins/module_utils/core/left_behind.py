@@ -12,9 +12,10 @@ import ipaddress
 from .conflicts import REMEDY, described
 
 
-def left_of(stages, state):
+def left_of(plans, state):
     """Return all items that stay without being named. A module for one kind does not know all that a host has."""
-    return [item for stage in stages if stage.option and not stage.prune for item in stage.kind.left(stage.sought, state)]
+    return [item for planned in plans if planned.option and not planned.prune
+            for item in planned.kind.left(planned.sought, state)]
 
 
 def told(named, left):

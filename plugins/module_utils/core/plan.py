@@ -70,9 +70,9 @@ class Change:
 class State:
     """What the plans made so far in a run will have changed of the host: those made after them count on it.
 
-    ``made`` and ``gone`` hold paths of directories, names of network namespaces as ``("netns", name)``, and links as
-    ``("link", netns, name)``. A thing made anew is in both. ``trees`` are the paths of the trees that root filesystems will lead
-    to, by their names.
+    ``made`` and ``gone`` hold paths of directories, names of network namespaces as ``("netns", name)``, links as
+    ``("link", netns, name)``, and addresses of the host itself as ``("address", address)``. A thing made anew is in both.
+    ``trees`` are the paths of the trees that root filesystems will lead to, by their names.
     """
 
     made: FrozenSet[Any] = frozenset()

@@ -50,16 +50,12 @@ class Ports(Kind):
         "over": {"type": "bool", "default": False},
     }
 
-    def __init__(self):
-        super().__init__()
-        self.coming = set()
-
     def parse(self, options):
         return Port(protocol=options["protocol"], port=validate.in_range("port", options["port"], 1, 65535),
                     address=options["address"], over=options["over"])
 
     def complete(self, item, state):
-        if item.address and item.address not in self.coming and not has_address(item.address):
+        if item.address and ("address", item.address) not in state.made and not has_address(item.address):
             raise OptionError("address", item.address,
                               f"this host has no such address, at which port {item.port} could be published: "
                               "give one that `ip address` shows, or none, which means all that it has")

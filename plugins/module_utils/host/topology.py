@@ -8,7 +8,7 @@ from typing import Dict, Type
 from ..container.kind import Containers
 from ..container.service import manages_host
 from ..core.kind import Kind
-from ..core.run import Stage
+from ..core.planning import desired
 from ..firewall.forward import Passages
 from ..firewall.nftables import Tables, loading
 from ..firewall.ports import Ports
@@ -37,10 +37,9 @@ class Topology:
 
     def __init__(self, params):
         self.params = params
-        links, self._ports = Links(), Ports()
-        kinds = (Rootfses(params), Names(), Containers(), Tables(),
-                 Passages(), VethPairs(links), Bridges(links), Vxlans(links),
-                 Sysctls(), self._ports)
+        links = Links()
+        kinds = (Rootfses(params), Names(), Containers(), Tables(), Passages(), VethPairs(links), Bridges(links), Vxlans(links),
+                 Sysctls(), Ports())
         self.kinds = {option: kind for option, kind in zip(KINDS, kinds) if params[option] is not None}
 
     def requirements(self):
@@ -49,30 +48,30 @@ class Topology:
         links = [item for option in LINKS for item in self.params[option] or () if item.get("state") != "absent"]
         return needs + ["sysctl"] * bool(links and self.params["persist"] and manages_host())  # at boot
 
-    def stages(self):
-        """No kind is managed that is not given."""
+    def desired(self):
+        """Return what is desired of each kind, in the order of setting up. No kind is managed that is not given."""
         given = with_ports({option: self.params[option] for option in self.kinds})
-        persist, items = self.params["persist"], {}
-        if "publish" in given:
-            self._ports.coming = {address.split("/")[0] for bridge in given.get("linux_bridge", ())
-                                  for address in bridge["addresses"] or () if bridge["state"] == "present"}
+        found = []
         if self.params["use"] is not None:  # first, so that it is there as long as anything else is
-            yield Stage(use.Use(), use.files(self.params["use"], any(
-                each["state"] == "present" for options in given.values() for each in options if "state" in each)), False)
-        if persist:  # before the first link
-            yield Stage(Files(), managers.files(_names(given)), False)
-        for option, options in given.items():
-            stage = Stage(self.kinds[option], options, option in WHOLE or (self.params["prune"] and option not in UNPRUNED), option)
-            yield stage
-            items[option] = stage.items
-        if persist:
-            tunnels = [item for item in items.get("vxlan_link", ()) if item.netns is None]
-            devices = sorted({addressing.plain_interface_name("vxlan_link.local", item.device) for item in tunnels})
-            commands = [line for option in items for line in self.kinds[option].boot(items[option])]
-            yield Stage(Files(), boot.files(
-                commands, sorted({item.local for item in tunnels}), devices,
-                "".join(loading(item) for item in items.get("nftables", ()))), False)
-            yield Stage(Units(), boot.units(commands), False)
+            present = any(item["state"] == "present" for options in given.values() for item in options if "state" in item)
+            found.append(desired(use.Use(), use.files(self.params["use"], present)))
+        if self.params["persist"]:  # before the first link
+            found.append(desired(Files(), managers.files(_names(given))))
+        return found + [
+            desired(self.kinds[option], options, option in WHOLE or (self.params["prune"] and option not in UNPRUNED), option)
+            for option, options in given.items()]
+
+    def at_boot(self, plans):
+        """Return what is desired so that a boot sets up again what these plans do."""
+        if not self.params["persist"]:
+            return []
+        items = {planned.option: planned.items for planned in plans if planned.option}
+        tunnels = [item for item in items.get("vxlan_link", ()) if item.netns is None]
+        devices = sorted({addressing.plain_interface_name("vxlan_link.local", item.device) for item in tunnels})
+        commands = [line for option in items for line in self.kinds[option].boot(items[option])]
+        files = boot.files(commands, sorted({item.local for item in tunnels}), devices,
+                           "".join(loading(item) for item in items.get("nftables", ())))
+        return [desired(Files(), files), desired(Units(), boot.units(commands))]
 
 
 def with_ports(given):

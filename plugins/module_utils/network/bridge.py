@@ -103,6 +103,11 @@ class Bridges(LinkKind):
             vlan_filtering=bool(data.get("vlan_filtering")), **link.settings,
             **{name: data[name] // 100 for name in TIMES})
 
+    def plan(self, wanted, observed, prune, state):
+        plan, after = super().plan(wanted, observed, prune, state)
+        here = [change.after for change in plan.changes if change.after and change.after.netns is None]
+        return plan, after.after(made=[("address", address.split("/")[0]) for bridge in here for address in bridge.addresses or ()])
+
     def needs(self, change):
         bridge = change.after
         ports = bridge.ports - (change.before.ports if change.before else frozenset()) if bridge.ports else ()
