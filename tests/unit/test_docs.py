@@ -88,7 +88,7 @@ def wanted(kinds, module, options):
 
 def rendered(kinds, module, options):
     """The commands, without those that write the files of a container and of its program, which the page names only."""
-    found = [(task.option, task.kind.commands(diff(items, {})))
+    found = [(task.option, [line for operation in task.kind.operations(diff(items, {})) for line in operation.commands()])
              for task, items in zip(desired_of(kinds, module, options), wanted(kinds, module, options))]
     return [line for option, lines in found for line in (lines[-1:] if option == "ns_container" else lines)]
 

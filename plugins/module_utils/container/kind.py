@@ -11,7 +11,8 @@ from typing import List
 
 from ..core.errors import ModuleError, OptionError
 from ..core.files import mounts_below
-from ..core.operations import Attempt, Operation, OperationsKind, RemoveFile, Run
+from ..core.kind import Kind, Operation
+from ..core.operations import Attempt, RemoveFile, Run
 from ..core.plan import DELETE, RECREATE
 from ..core.resource import OWNER
 from ..core.validate import NAME
@@ -61,7 +62,7 @@ def require_linux(release):
                           "boot a newer kernel, such as that of Debian's backports")
 
 
-class Containers(OperationsKind):
+class Containers(Kind):
     tools = ("ip",)
     options = OPTIONS
     rules = RULES

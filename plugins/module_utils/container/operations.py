@@ -12,7 +12,8 @@ from typing import Tuple
 
 from ..core.errors import ModuleError
 from ..core.files import make_directory, remove_tree
-from ..core.operations import Attempt, Operation, RemoveFile, WriteFile, emptied
+from ..core.kind import Operation
+from ..core.operations import Attempt, RemoveFile, WriteFile, emptied
 from ..core.paths import tidy
 from ..network import namespaces as network_namespaces
 from ..rootfs import store

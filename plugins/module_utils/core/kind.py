@@ -3,14 +3,24 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterable, List, Optional, Protocol, Sequence, Tuple
 
 from .plan import Plan, State, diff
 from .resource import Item
 
 
+class Operation(Protocol):
+    """Define what is done to a host, as data."""
+
+    def apply(self) -> None:
+        """Perform the operation. Raise ModuleError."""
+
+    def commands(self) -> List[str]:
+        """Return the shell commands that do the same, a list of strings."""
+
+
 class Kind:
-    """One kind of thing. A subclass fills in these; all but ``apply`` leave the host as it is."""
+    """One kind of thing. A subclass fills in these, which leave the host as it is: operations change it."""
 
     options: Dict[str, Any] = {}  # the specification of one item's options
     rules: Dict[str, Any] = {}  # what Ansible checks of them together, such as required_if
@@ -23,11 +33,9 @@ class Kind:
         """The wanted item from the options of one. Raises OptionError."""
         raise NotImplementedError
 
-    def require(self) -> None:
-        """Raises ModuleError where an option that is not an item's cannot be."""
-
     def requirements(self, options: List[Dict[str, Any]]) -> Iterable[str]:
-        """What the host must have, in the words of ``dependencies``, for items of these options."""
+        """Return what the host must have, in the words of ``dependencies``, for items of these options. Raise ModuleError where an
+        option that is not an item's cannot be."""
         return self.tools if any(each.get("state") != "absent" for each in options) else ()
 
     def complete(self, item: Any, state: State) -> Optional[Item]:
@@ -46,16 +54,13 @@ class Kind:
         """Return the items of ours that none of these is, and that the plans do not take away."""
         return []
 
-    def commands(self, plan: Plan) -> List[str]:
-        """The plan as the commands of an administrator."""
+    def operations(self, plan: Plan) -> Sequence[Operation]:
+        """Return what makes the plan true, in order: applied, and shown as the commands of an administrator."""
         raise NotImplementedError
 
     def boot(self, items: Sequence[Any]) -> List[str]:
         """What makes these items from nothing, or from what is there, as lines of a shell script."""
         return []
-
-    def apply(self, plan: Plan) -> None:
-        raise NotImplementedError
 
     def close(self) -> None:
         """Lets go of what observing and applying have opened."""

@@ -13,25 +13,13 @@ import os
 import shlex
 import subprocess
 from dataclasses import dataclass
-from typing import List, Protocol, Sequence, Tuple
+from typing import List, Tuple
 
 from .errors import ModuleError
 from .files import begun, interrupted, make_directory, unlink, write
-from .kind import Kind
 from .paths import tidied, tidy
-from .plan import Plan
 
 PATH = "/usr/sbin:/sbin:/usr/bin:/bin"
-
-
-class Operation(Protocol):
-    """Define what is done to a host, as data."""
-
-    def apply(self) -> None:
-        """Perform the operation. Raise ModuleError."""
-
-    def commands(self) -> List[str]:
-        """Return the shell commands that do the same, a list of strings."""
 
 
 @dataclass(frozen=True)
@@ -120,21 +108,6 @@ class Attempt(Run):
 
     def commands(self) -> List[str]:
         return [f"{shlex.join(self.argv)} 2>/dev/null || :"]
-
-
-class OperationsKind(Kind):
-    """Define a kind whose plans are lists of operations."""
-
-    def operations(self, plan: Plan) -> Sequence[Operation]:
-        """Return the operations of a plan, in order."""
-        raise NotImplementedError
-
-    def commands(self, plan: Plan) -> List[str]:
-        return [line for operation in self.operations(plan) for line in operation.commands()]
-
-    def apply(self, plan: Plan) -> None:
-        for operation in self.operations(plan):
-            operation.apply()
 
 
 def made(directory):

@@ -101,8 +101,12 @@ def plan(task: Desired, state: State = NOW) -> Tuple[Planned, State]:
         sought = tuple(wanted[key] or item for key, item in task.items.items())
         found = kind.observe(sought, task.prune, state)
     changes, after = kind.plan(wanted, found, task.prune, state)
-    going, coming = (kind.commands(part) if part else [] for part in (changes.going, changes.coming))
-    return Planned(kind, task.option, task.prune, wanted, sought, found, changes, going, coming), after
+    return Planned(kind, task.option, task.prune, wanted, sought, found, changes, _commands(kind, changes.going),
+                   _commands(kind, changes.coming)), after
+
+
+def _commands(kind, changes):
+    return [line for operation in kind.operations(changes) for line in operation.commands()] if changes else []
 
 
 def plan_all(tasks: Iterable[Desired], state: State = NOW) -> Tuple[List[Planned], State]:

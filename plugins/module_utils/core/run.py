@@ -80,8 +80,6 @@ def run_all(module, kinds, requirements, tasks, more=nothing_more, gathered=by_o
     returns what is Desired, in the order in which things are set up; ``more`` what is beside, of the plans of these."""
     try:
         _require_root()
-        for kind in kinds:
-            kind.require()
         dependencies.require(requirements())
         plans, state = plan_all(tasks())
         later, state = plan_all(more(plans), state)
@@ -131,7 +129,8 @@ def _converge(module, plans, gathered, warnings):
     for planned, plan, unused in doing:
         if plan:
             with below(planned.option):
-                planned.kind.apply(replace(plan, state=NOW))  # those before it have been applied
+                for operation in planned.kind.operations(replace(plan, state=NOW)):  # those before it have been applied
+                    operation.apply()
     return {**result, "observed": gathered(_verified(plans), Planned.observed)}
 
 

@@ -15,7 +15,8 @@ from typing import FrozenSet, List, NamedTuple, Optional, Tuple
 
 from ..core.errors import ModuleError
 from ..core.files import number
-from ..core.operations import Operation, OperationsKind, Run
+from ..core.kind import Kind, Operation
+from ..core.operations import Run
 from ..core.resource import OWNER, Item, identity, input_only, observed_only, settable
 from ..network import addressing
 from .nftables import TABLE_PREFIX, nft, run
@@ -101,7 +102,7 @@ class DeleteRule:
         return "nft", "delete", "rule", *self.rule.chain.split(), "handle", self.handle
 
 
-class Passages(OperationsKind):
+class Passages(Kind):
     """The list is all that there is to be: rules of ours for other bridges go."""
 
     options = {

@@ -15,7 +15,8 @@ from typing import List, Optional
 
 from ..core.dependencies import PYROUTE2
 from ..core.errors import OptionError
-from ..core.operations import PATH, Operation, OperationsKind, Run, fed
+from ..core.kind import Kind, Operation
+from ..core.operations import PATH, Run, fed
 from ..core.resource import OWNER, Item, identity, observed_only, settable
 from . import conntrack
 
@@ -72,7 +73,7 @@ class ForgetConnections:
         return conntrack.commands(self.ports)
 
 
-class Tables(OperationsKind):
+class Tables(Kind):
     tools = ("nft", "unshare", PYROUTE2)
     options = {
         "name": {"type": "str", "required": True},

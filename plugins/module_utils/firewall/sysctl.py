@@ -15,7 +15,8 @@ from typing import NamedTuple, Optional
 from ..core import validate
 from ..core.errors import OptionError
 from ..core.files import begun, number, numbers
-from ..core.operations import OperationsKind, RemoveFile, WriteFile
+from ..core.kind import Kind
+from ..core.operations import RemoveFile, WriteFile
 from ..core.resource import Item, identity, observed_only, settable
 from ..network import addressing
 
@@ -85,7 +86,7 @@ class KeepSysctl:
                 f"mv -T {begun(self.path)} {self.path}"]
 
 
-class Sysctls(OperationsKind):
+class Sysctls(Kind):
     """The list is all that there is to be: what it does not name, and was set here, gets its former value."""
 
     tools = ("sysctl",)  # in what is shown, and at boot

@@ -7,7 +7,8 @@ import os
 from dataclasses import dataclass, replace
 from typing import Optional, Tuple
 
-from ..core.operations import OperationsKind, RemoveFile, Run, SwitchLink, WriteFile
+from ..core.kind import Kind
+from ..core.operations import RemoveFile, Run, SwitchLink, WriteFile
 from ..core.plan import DELETE
 from ..core.resource import OWNER, Item, identity, input_only, observed_only, settable
 
@@ -32,7 +33,7 @@ class File(Item):
         return f"{self.word} {self.path}"
 
 
-class Files(OperationsKind):
+class Files(Kind):
     in_place = False  # whether they are written into the file that is there
 
     def parse(self, options):

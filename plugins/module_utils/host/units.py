@@ -7,7 +7,8 @@ import subprocess
 from dataclasses import dataclass
 from typing import Optional
 
-from ..core.operations import OperationsKind, Run
+from ..core.kind import Kind
+from ..core.operations import Run
 from ..core.resource import Item, identity, observed_only, settable
 
 # A job may just be on its way: it is waited for by that of our own.
@@ -23,7 +24,7 @@ class Unit(Item):
     failed: Optional[bool] = observed_only()
 
 
-class Units(OperationsKind):
+class Units(Kind):
     def parse(self, options):
         return Unit(name=options["name"], active=True)
 

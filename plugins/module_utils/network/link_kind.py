@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Tuple
 
 from ..core.dependencies import PYROUTE2
 from ..core.errors import NotOwnedError, OptionError
 from ..core.kind import Kind
-from ..core.plan import CREATE, DELETE, RECREATE, diff
+from ..core.plan import CREATE, DELETE, NOW, RECREATE, diff
 from ..core.resource import OWNER, UNMARKED
 from .addressing import least_mtu
 from .iproute2 import command, commands
@@ -44,6 +44,21 @@ def underlay_device(namespace, option, address):
         raise OptionError(option, address, "it is an address of lo, which leads nowhere: give the device that the "
                           "peers are reached by (overlay_device)")
     return device
+
+
+@dataclass(frozen=True)
+class ChangeLinks:
+    """Change links step by step, on the host as it is."""
+
+    links: Links
+    steps: Tuple[Any, ...]
+
+    def apply(self):
+        self.links.at(NOW)
+        self.links.apply(self.steps)
+
+    def commands(self):
+        return commands(self.steps)
 
 
 class LinkKind(Kind):
@@ -167,18 +182,14 @@ class LinkKind(Kind):
                     problems.append(f"{change.item}: there is no link {name}" + (f" in netns {netns}" if netns else ""))
         return list(dict.fromkeys(problems))
 
-    def commands(self, plan):
-        return commands(self.steps(plan))
+    def operations(self, plan):
+        return [ChangeLinks(self.links, tuple(self.steps(plan)))]
 
     def boot(self, items):
         """Creating a link is the one step that fails where it has been taken; a process's namespace is not there at boot."""
         wanted = {item.key: item for item in items if not (getattr(item, "inner_netns", None) or "").startswith("/")}
         return [(f"{command('ip', step.netns, 'link', 'show', 'dev', step.name)} >/dev/null 2>&1 || " if isinstance(
             step, LinkAdd) else "") + line for step in self.steps(diff(wanted, {})) for line in commands([step])]
-
-    def apply(self, plan):
-        self.links.at(plan.state)
-        self.links.apply(self.steps(plan))
 
     def close(self):
         self.links.close()

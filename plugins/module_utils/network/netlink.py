@@ -15,7 +15,7 @@ import socket
 from functools import lru_cache, singledispatchmethod
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Dict, FrozenSet, List, Optional
+from typing import Any, Dict, FrozenSet, Optional, Sequence
 
 from ..container.launcher.record import running
 from ..core.errors import ModuleError
@@ -307,7 +307,7 @@ class Links(HostView):
             self._open[netns] = Namespace(netns, lambda: self._gone, self._sockets)
         return self._open[netns]
 
-    def apply(self, steps: List[Any]):
+    def apply(self, steps: Sequence[Any]):
         for (in_tables, netns), group in groupby(steps, lambda step: (type(step) in IN_TABLES, step.netns)):
             if in_tables:
                 self._change_tables(netns, list(group))

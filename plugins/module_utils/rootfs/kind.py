@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
-from ..core.operations import OperationsKind
+from ..core.kind import Kind
 from ..core.plan import DELETE
 from . import item as items
 from . import record, releases, store, tarball
@@ -19,7 +19,7 @@ from .item import Rootfs
 from .operations import OTHER_MIRROR, Forget, InStore, Switch, Unpack, fitting, opened, verified
 
 
-class Rootfses(OperationsKind):
+class Rootfses(Kind):
     options = items.OPTIONS
     parse = staticmethod(items.rootfs)
 
@@ -28,8 +28,9 @@ class Rootfses(OperationsKind):
         self._web = Web(params)
         self._judged = {}  # the Trees of tarballs that are on this host, by the paths that they are to have in the store
 
-    def require(self):
+    def requirements(self, options):
         self._web.require()
+        return super().requirements(options)
 
     def complete(self, item, state) -> Rootfs:
         """With the checksum of the tarball that is wanted: from the task, the table, the record or the mirror."""

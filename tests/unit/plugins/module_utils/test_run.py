@@ -14,6 +14,7 @@ from ansible.module_utils.testing import patch_module_args
 from ansible_collections.fromscratch.containers.plugins.module_utils.core import resource
 from ansible_collections.fromscratch.containers.plugins.module_utils.core import run as core_run
 from ansible_collections.fromscratch.containers.plugins.module_utils.core.kind import Kind
+from ansible_collections.fromscratch.containers.plugins.module_utils.core.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,18 @@ class Lamp(resource.Item):
     name: str = resource.identity()
     colour: Optional[str] = resource.settable()
     owner: Optional[str] = resource.observed_only()
+
+
+@dataclass(frozen=True)
+class Switch:
+    kind: Lamps
+    plan: Plan
+
+    def commands(self):
+        return [f"{change.action} {change.item}" for change in self.plan.changes]
+
+    def apply(self):
+        self.kind.how(self.kind.host, self.plan)
 
 
 class Lamps(Kind):
@@ -39,11 +52,8 @@ class Lamps(Kind):
     def observe(self, wanted, prune, state):
         return {each.key: self.host[each.key] for each in wanted if each.key in self.host}
 
-    def commands(self, plan):
-        return [f"{change.action} {change.item}" for change in plan.changes]
-
-    def apply(self, plan):
-        self.how(self.host, plan)
+    def operations(self, plan):
+        return [Switch(self, plan)]
 
     def close(self):
         self.closed = True
