@@ -460,9 +460,12 @@ def _forwarding(hosts, here, network):
     peers = [host for host in hosts.values() if host is not here and network.name in host.networks]
     if network.forwarding == LEARNING:
         return {"remotes": [host.networks[network.name].underlay_ip for host in peers], "fdb": [], "flood": True}, []
-    tables = [host.entries(network.name) for host in peers]
-    return {"remotes": [], "learning": False, "flood": False, "fdb": [entry for entries, _ in tables for entry in entries]}, [
-        neighbour for _, neighbours in tables for neighbour in neighbours]
+    fdb, neighbours = [], []
+    for host in peers:
+        entries, known = host.entries(network.name)
+        fdb += entries
+        neighbours += known
+    return {"remotes": [], "learning": False, "flood": False, "fdb": fdb}, neighbours
 
 
 def _pings(hosts, here):

@@ -40,7 +40,7 @@ def timed(command, **options):
 
 def interleaved(*actions, rounds=RUNS):
     """The medians of what several actions return, done in turn, after one of each that does not count."""
-    figures = [[action() for action in actions] for _ in range(rounds + 1)][1:]
+    figures = [[action() for action in actions] for _round in range(rounds + 1)][1:]
     return [statistics.median(column) for column in zip(*figures)]
 
 

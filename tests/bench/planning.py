@@ -37,7 +37,7 @@ def planned(directory, hosts, forwarding):
     with subprocess.Popen(["ansible-playbook", "-i", inventory, Path(directory, "play.yml")], stdout=subprocess.PIPE, cwd=directory,
                           env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".collections")}) as process:
         said = process.stdout.read().decode()
-        _, status, usage = os.wait4(process.pid, 0)
+        _pid, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(said)

@@ -137,7 +137,7 @@ def test_signals_reach_the_command(rootfs):
 
 def test_a_signal_reaches_a_command_that_is_faster_than_who_waits_for_it(rootfs):
     act(name="c1", rootfs=rootfs)
-    for _ in range(10):
+    for _time in range(10):
         with trapping() as command:
             children = Path(f"/proc/{command.pid}/task/{command.pid}/children")
             while not children.read_text(encoding="ascii"):

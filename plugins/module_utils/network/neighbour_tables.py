@@ -65,7 +65,7 @@ def send(netns: Optional[str], requests: Sequence[Request]) -> List[Tuple[int, i
                                  for position, request in enumerate(batch)))
             answered = False
             while not answered:
-                for kind, _, sequence, body in _messages(handle.recv(BUFFER)):
+                for kind, _flags, sequence, body in _messages(handle.recv(BUFFER)):
                     if kind == NLMSG_ERROR:
                         code = -NUMBER.unpack_from(body)[0]
                         answered = answered or sequence == last
@@ -82,7 +82,7 @@ def dump(netns: Optional[str], family: int) -> Dict[int, List[Entry]]:
     with _opened(netns) as handle:
         handle.send(_message(RTM_GETNEIGH, NLM_F_REQUEST | NLM_F_DUMP, 0, NDMSG.pack(family, 0, 0, 0, 0)))
         while True:
-            for kind, flags, _, body in _messages(handle.recv(BUFFER)):
+            for kind, flags, _sequence, body in _messages(handle.recv(BUFFER)):
                 if flags & NLM_F_DUMP_INTR:
                     raise DumpInterrupted
                 if kind == NLMSG_DONE:
@@ -109,7 +109,7 @@ def _messages(data):
     """Yield (type, flags, sequence, body) of each message in what was received."""
     at = 0
     while at < len(data):
-        length, kind, flags, sequence, _ = HEADER.unpack_from(data, at)
+        length, kind, flags, sequence, _port = HEADER.unpack_from(data, at)
         yield kind, flags, sequence, data[at + HEADER.size:at + length]
         at += length + 3 & ~3
 
@@ -131,7 +131,7 @@ def _attribute(kind, value):
 
 
 def _unpacked(body):
-    family, link, state, flags, _ = NDMSG.unpack_from(body)
+    family, link, state, flags, _type = NDMSG.unpack_from(body)
     attributes, at = {}, NDMSG.size
     while at + ATTRIBUTE.size <= len(body):
         length, kind = ATTRIBUTE.unpack_from(body, at)

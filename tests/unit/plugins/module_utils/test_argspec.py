@@ -22,7 +22,6 @@ class Doors(Kind):
     rules: ClassVar = {"required_if": [("port", 4789, ("via",))]}
 
 
-
 @pytest.mark.parametrize("check, value, canonical", [
     (addressing.interface_name, "vxlan0", "vxlan0"), (addressing.interface_name, "x" * 15, "x" * 15), (addressing.interface_name, None, None),
     (validate.thing_name, "container-a.1", "container-a.1"), (validate.thing_name, None, None),
