@@ -12,7 +12,6 @@ import tempfile
 from pathlib import Path
 from time import perf_counter
 
-from ansible_collections.fromscratch.containers.plugins.module_utils.core.kind import Ahead
 from ansible_collections.fromscratch.containers.plugins.module_utils.network.links import FdbEntry, Neighbour
 from ansible_collections.fromscratch.containers.plugins.module_utils.network.netlink import Links
 from ansible_collections.fromscratch.containers.plugins.module_utils.network.operations import FdbReplace, NeighbourReplace
@@ -39,7 +38,7 @@ def main(count):
     fdb, neighbours = steps(count)
     batches = {"bridge": "".join(f"fdb replace {step.entry.mac} dev vxlan0 dst {step.entry.dst}\n" for step in fdb),
                "ip": "".join(f"neighbour replace {step.neighbour.address} lladdr {step.neighbour.mac} dev br0\n" for step in neighbours)}
-    links = Links(Ahead())
+    links = Links()
 
     def emptied(action):
         """The milliseconds of an action on empty tables."""

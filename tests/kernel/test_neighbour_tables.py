@@ -10,7 +10,6 @@ import socket
 import pytest
 
 from ansible_collections.fromscratch.containers.plugins.module_utils.core.errors import ModuleError
-from ansible_collections.fromscratch.containers.plugins.module_utils.core.kind import Ahead
 from ansible_collections.fromscratch.containers.plugins.module_utils.network import neighbour_tables
 from ansible_collections.fromscratch.containers.plugins.module_utils.network.links import FdbEntry
 from ansible_collections.fromscratch.containers.plugins.module_utils.network.neighbour_tables import APPEND, REPLACE, Entry, Request
@@ -101,7 +100,7 @@ def test_one_more_destination_by_a_link(netns):
 
 
 def test_what_is_refused_is_named_as_its_command(netns):
-    links = Links(Ahead())
+    links = Links()
     steps = [FdbReplace(netns, "vxlan0", FdbEntry(f"02:00:00:00:00:{number:02x}", "192.0.2.7", "")) for number in range(9)]
     other = FdbReplace(netns, "vxlan0", FdbEntry("00:00:00:00:00:00", "192.0.2.8", ""))
     try:

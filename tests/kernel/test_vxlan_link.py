@@ -59,7 +59,7 @@ def test_module_defaults_beside_config(scene):
     assert [each["linkinfo"]["info_data"]["learning"] for each in (one, other)] == [False, True]
     assert one["master"] == "br0" and "master" not in other and one["mtu"] == other["mtu"] == 1400
     refused = run_module("vxlan_link", name="vxlan0", config=[{"vni": 100, "local": "192.0.2.1", "name": "vxlan0"}], netns=netns)
-    assert refused.failed and refused.msg.startswith("name: 'vxlan0' is not valid: give it inside config")
+    assert refused.failed and refused.msg == "parameters are mutually exclusive: name|config", refused.msg
 
 
 @pytest.mark.parametrize("local, remote, mtu", [("192.0.2.1", "192.0.2.2", 1450), ("2001:db8::1", "2001:db8::2", 1430)])
