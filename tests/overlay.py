@@ -7,7 +7,8 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.parsing.dataloader import DataLoader
 
 from ansible_collections.fromscratch.containers.plugins.module_utils.core.errors import ModuleError
-from ansible_collections.fromscratch.containers.plugins.plugin_utils.overlay import Mistakes, Overlay
+from ansible_collections.fromscratch.containers.plugins.plugin_utils.members import Mistakes
+from ansible_collections.fromscratch.containers.plugins.plugin_utils.overlay import Overlay
 from ansible_collections.fromscratch.containers.plugins.plugin_utils.settings import options, typed
 
 OPTIONS = options(DataLoader())

@@ -16,7 +16,8 @@ from ansible import constants
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.fromscratch.containers.plugins.plugin_utils.overlay import Mistakes, Overlay, topology
+from ansible_collections.fromscratch.containers.plugins.plugin_utils.members import Mistakes
+from ansible_collections.fromscratch.containers.plugins.plugin_utils.overlay import Overlay, topology
 from ansible_collections.fromscratch.containers.plugins.plugin_utils.settings import Settings
 
 ARGUMENTS = {"pings": {"type": "bool", "default": False}}

@@ -12,7 +12,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.fromscratch.containers.plugins.action import overlay_host, overlay_plan
 from ansible_collections.fromscratch.containers.plugins.module_utils.host.topology import KINDS
-from ansible_collections.fromscratch.containers.plugins.plugin_utils import overlay
+from ansible_collections.fromscratch.containers.plugins.plugin_utils import members, overlay
 
 from ..conftest import ROOT
 from .documented import MODULES, documented
@@ -86,12 +86,12 @@ def test_what_the_controller_passes_on_is_what_the_role_takes():
 
 def test_a_network_of_the_role_takes_what_the_variables_of_the_host_take():
     one = {name: spec for name, spec in NETWORKS.items() if name != "name"}
-    many = {name: {**FLAT.get(name, {}), "required": False} for name in overlay.NETWORK if name in FLAT}
-    places = "overlay_networks of the role", "the variables of the role that plugin_utils.overlay.NETWORK names"
+    many = {name: {**FLAT.get(name, {}), "required": False} for name in members.NETWORK if name in FLAT}
+    places = "overlay_networks of the role", "the variables of the role that plugin_utils.members.NETWORK names"
     assert list(differences(one, many, places, TYPE)) == []
-    assert set(overlay.NETWORK) <= set(FLAT), "each is a variable of the role"
-    unset = {name for name in overlay.NETWORK if not FLAT[name].get("required") and FLAT[name].get("default") in (None, [])}
-    assert unset == set(overlay.OPTIONAL), "those that are none by default, and may be so in a network"
+    assert set(members.NETWORK) <= set(FLAT), "each is a variable of the role"
+    unset = {name for name in members.NETWORK if not FLAT[name].get("required") and FLAT[name].get("default") in (None, [])}
+    assert unset == set(members.OPTIONAL), "those that are none by default, and may be so in a network"
 
 
 @pytest.mark.parametrize("variable, kind, option", [
