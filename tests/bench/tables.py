@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 from time import perf_counter
 
+from ansible_collections.fromscratch.containers.plugins.module_utils.network.changes import apply
 from ansible_collections.fromscratch.containers.plugins.module_utils.network.links import FdbEntry, Neighbour
 from ansible_collections.fromscratch.containers.plugins.module_utils.network.netlink import Links
 from ansible_collections.fromscratch.containers.plugins.module_utils.network.operations import FdbReplace, NeighbourReplace
@@ -66,7 +67,7 @@ def main(count):
            f"ip netns exec {NETNS} sysctl -qw net.ipv4.neigh.default.gc_thresh3={4 * count} 2>/dev/null || :")
         try:
             theirs, ours = interleaved(lambda: emptied(lambda: [timed(command) for command in tools]),
-                                       lambda: emptied(lambda: links.apply(fdb + neighbours)), rounds=3)
+                                       lambda: emptied(lambda: apply(links, fdb + neighbours)), rounds=3)
             print(f"{count} FDB entries and {count} neighbours: set in {ours:.0f} ms, {theirs:.0f} by the tools, {ours / theirs:.2f} times"
                   + (f" (wanted: {MOST})" if ours > MOST * theirs else ""))
             theirs, ours = interleaved(lambda: sum(timed([tool, "-n", NETNS, *show]) for tool, show in (

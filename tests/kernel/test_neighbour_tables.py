@@ -11,6 +11,7 @@ import pytest
 
 from ansible_collections.fromscratch.containers.plugins.module_utils.core.errors import ModuleError
 from ansible_collections.fromscratch.containers.plugins.module_utils.network import neighbour_tables
+from ansible_collections.fromscratch.containers.plugins.module_utils.network.changes import apply
 from ansible_collections.fromscratch.containers.plugins.module_utils.network.links import FdbEntry
 from ansible_collections.fromscratch.containers.plugins.module_utils.network.neighbour_tables import APPEND, REPLACE, Entry, Request
 from ansible_collections.fromscratch.containers.plugins.module_utils.network.netlink import Links
@@ -105,7 +106,7 @@ def test_what_is_refused_is_named_as_its_command(netns):
     other = FdbReplace(netns, "vxlan0", FdbEntry("00:00:00:00:00:00", "192.0.2.8", ""))
     try:
         with pytest.raises(ModuleError) as refused:
-            links.apply([*steps, other])
+            apply(links, [*steps, other])
     finally:
         links.close()
     assert str(refused.value) == (f"While doing what 'bridge -n {netns} fdb replace 00:00:00:00:00:00 dev vxlan0 dst 192.0.2.8' does: "

@@ -12,6 +12,7 @@ from ..core.kind import Kind
 from ..core.plan import CREATE, DELETE, NOW, RECREATE, diff
 from ..core.resource import OWNER, UNMARKED
 from .addressing import least_mtu
+from .changes import apply
 from .iproute2 import command, commands
 from .netlink import Links
 from .operations import LinkAdd, LinkDel, merged
@@ -55,7 +56,7 @@ class ChangeLinks:
 
     def apply(self):
         self.links.at(NOW)
-        self.links.apply(self.steps)
+        apply(self.links, self.steps)
 
     def commands(self):
         return commands(self.steps)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Links over netlink: what is there, and the steps that change it.
+"""Links over netlink, as they are there. ``changes`` changes them.
 
 Beside ``core.dependencies``, and ``firewall.conntrack`` for its own part, this is the only importer of pyroute2. A handle is a
 netlink socket opened inside a namespace, which stays there; observing a namespace that does not exist finds nothing, and creates
@@ -8,20 +8,13 @@ nothing.
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
-import os
 import socket
-from functools import lru_cache, singledispatchmethod
-from itertools import groupby
-from pathlib import Path
-from typing import Any, Dict, FrozenSet, Optional, Sequence
+from typing import Any, Dict, FrozenSet, Optional
 
 from ..container.launcher.record import running
-from ..core.errors import ModuleError
 from ..core.plan import NOW
 from . import namespaces, neighbour_tables, operations
-from .iproute2 import commands
 from .links import DEFAULT, DEFAULT6
 from .routes import other_way
 from .view import HostView, Link, NamespaceView
@@ -35,22 +28,13 @@ except ImportError:  # core.dependencies says so before anything is opened
 READS = 20  # of a list that others change all the time
 IFF_UP = 1
 NUD_NOARP, NUD_PERMANENT = 0x40, 0x80
-NTF_MASTER = 4
 LINK_LOCAL = ipaddress.ip_network("fe80::/10")
 KERNEL_PROTOCOLS = (1, 2, 9)  # routes that come with a redirect, with an address, and with a router advertisement
-STATIC = 4
 MAIN_TABLE = 254
-SCOPE_LINK, SCOPE_NOWHERE = 253, 255
-IFA_F_NODAD = 2
 IFA_F_PERMANENT, IFA_F_MANAGETEMPADDR = 0x80, 0x100
 NO_ID = 0xffffffff
-NTF_SELF = 2
-# The kind's own attributes: the word of ip-link(8) and the netlink name where they are not alike.
-ATTRIBUTES = {"udpcsum": "udp_csum", "dstport": "port", "dev": "link", "remote": "group"}
 # The flags of a bridge port, and whether they are on where it floods.
 PORT = {"learning": True, "unicast_flood": True, "mcast_flood": True, "bcast_flood": True, "neigh_suppress": False}
-# A thing that is gone already: ENOENT, ESRCH, ENODEV, EADDRNOTAVAIL.
-GONE = (2, 3, 19, 99)
 
 
 def _link(message):
@@ -235,42 +219,8 @@ def _route(message):
     return operations.Route(f"{dst}/{message['dst_len']}" if dst else default, message.get_attr("RTA_GATEWAY"))
 
 
-def _fdb_entry(step, index):
-    mac, dst, via = step.entry
-    return neighbour_tables.Entry(socket.AF_BRIDGE, index(step.dev), NUD_PERMANENT | NUD_NOARP, NTF_SELF, mac, dst,
-                                  index(via) if via else None)
-
-
-def _port_fdb_entry(step, index):
-    return neighbour_tables.Entry(socket.AF_BRIDGE, index(step.dev), NUD_NOARP, NTF_MASTER, step.mac)
-
-
-def _neighbour(step, index):
-    address, mac = step.neighbour
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    return neighbour_tables.Entry(family, index(step.dev), NUD_PERMANENT, 0, mac, address)
-
-
-# Steps on the neighbour tables, of which there may be very many: the entry that each is about, and what becomes of that.
-IN_TABLES = {
-    operations.FdbAppend: (_fdb_entry, neighbour_tables.APPEND), operations.FdbReplace: (_fdb_entry, neighbour_tables.REPLACE),
-    operations.FdbDel: (_fdb_entry, None),
-    operations.PortFdbReplace: (_port_fdb_entry, neighbour_tables.REPLACE), operations.PortFdbDel: (_port_fdb_entry, None),
-    operations.NeighbourReplace: (_neighbour, neighbour_tables.REPLACE), operations.NeighbourDel: (_neighbour, None)}
-
-
-@contextlib.contextmanager
-def _named(step):
-    """Name the step in the error of what is done for it."""
-    try:
-        yield
-    except (NetlinkError, OSError, ModuleError) as error:
-        reason = os.strerror(error.code) if isinstance(error, NetlinkError) else error
-        raise ModuleError(f"While doing what '{'; '.join(commands([step]))}' does: {reason}") from error
-
-
 class Links(HostView):
-    """Read and change links over netlink: open namespaces as they are needed, apply operations, close all."""
+    """Read links over netlink: open namespaces as they are needed, close all."""
 
     def __init__(self):
         self._gone: FrozenSet[Any] = NOW.gone
@@ -307,28 +257,6 @@ class Links(HostView):
             self._open[netns] = Namespace(netns, lambda: self._gone, self._sockets)
         return self._open[netns]
 
-    def apply(self, steps: Sequence[Any]):
-        for (in_tables, netns), group in groupby(steps, lambda step: (type(step) in IN_TABLES, step.netns)):
-            if in_tables:
-                self._change_tables(netns, list(group))
-                continue
-            for step in group:
-                with _named(step):
-                    self._step(step)
-
-    def _change_tables(self, netns, steps):
-        with _named(steps[0]):
-            index = lru_cache(None)(self.there(netns).index)
-        requests = []
-        for step in steps:
-            with _named(step):
-                entry, how = IN_TABLES[type(step)]
-                requests.append(neighbour_tables.Request(entry(step, index), how))
-        for position, code in neighbour_tables.send(netns, requests):
-            if requests[position].how is not None or code not in GONE:
-                with _named(steps[position]):
-                    raise NetlinkError(code)
-
     def names(self):
         return namespaces.names()
 
@@ -339,125 +267,3 @@ class Links(HostView):
         pid = running(netns) if netns and not netns.startswith("/") else None
         there = f"/proc/{pid}/ns/net"
         return there if pid and namespaces.inode(there) not in (None, namespaces.inode(netns)) else netns
-
-    def _index(self, netns, name):
-        return self.there(netns).index(name)
-
-    @singledispatchmethod
-    def _step(self, step):
-        raise TypeError(step)
-
-    @_step.register
-    def _add(self, step: operations.LinkAdd):
-        there = self.there(step.netns)
-        attributes = _attributes(step, there)
-        if step.inner:
-            inner = {"ifname": step.inner.name, "address": step.inner.mac, "mtu": step.inner.mtu}
-            attributes["peer"] = {key: value for key, value in inner.items() if value is not None}
-            if step.inner.netns is not None:
-                target = os.open(namespaces.path_of(step.inner.netns), os.O_RDONLY | os.O_CLOEXEC)
-                attributes["peer"]["net_ns_fd"] = target
-        try:
-            there.socket.link("add", ifname=step.name, kind=step.kind, **attributes)
-        finally:
-            if step.inner and step.inner.netns is not None:
-                os.close(target)
-
-    @_step.register
-    def _set(self, step: operations.LinkSet):
-        there = self.there(step.netns)
-        attributes = _attributes(step, there)
-        if step.data:
-            attributes["kind"] = step.kind
-        if step.alias:
-            attributes["ifalias"] = step.alias
-        if step.master is not None:
-            attributes["master"] = there.index(step.master) if step.master else 0
-        if step.up is not None:
-            attributes["state"] = "up" if step.up else "down"
-        there.socket.link("set", **there.named(step.name), **attributes)
-
-    @_step.register
-    def _set_sysctls(self, step: operations.SysctlSet):
-        self.there(step.netns)
-        with namespaces.entered(step.netns):
-            for path, value in step.settings:
-                family, name = path.split("/")
-                with contextlib.suppress(FileNotFoundError):
-                    Path(f"/proc/sys/net/{family}/conf/{step.name}/{name}").write_text(str(value), encoding="ascii")
-
-    @_step.register
-    def _del(self, step: operations.LinkDel):
-        there = self.namespace(step.netns)
-        if there is not None:
-            self._unless_gone(lambda: there.socket.link("del", index=there.index(step.name)))
-            self.forget()  # the other end of a veth goes too, wherever it is
-
-    @_step.register
-    def _replace_address(self, step: operations.AddressReplace):
-        nodad = {"flags": IFA_F_NODAD} if ":" in step.address else {}
-        self.there(step.netns).socket.addr("replace", **nodad, **self._address_attributes(step))
-
-    @_step.register
-    def _del_address(self, step: operations.AddressDel):
-        self._unless_gone(self.there(step.netns).socket.addr, "del", **self._address_attributes(step))
-
-    def _address_attributes(self, step):
-        address, prefix = step.address.split("/")
-        return {"index": self._index(step.netns, step.dev), "address": address, "prefixlen": int(prefix)}
-
-    @_step.register
-    def _replace_route(self, step: operations.RouteReplace):
-        on_link = {} if step.route.via else {"scope": SCOPE_LINK}
-        self.there(step.netns).socket.route("replace", proto=STATIC, **on_link, **self._route_attributes(step))
-
-    @_step.register
-    def _del_route(self, step: operations.RouteDel):
-        # Whoever made it: with neither protocol nor scope, any matches.
-        self._unless_gone(self.there(step.netns).socket.route, "del", proto=0, type=0, scope=SCOPE_NOWHERE,
-                          **self._route_attributes(step))
-
-    def _route_attributes(self, step):
-        dst, via = step.route
-        attributes = {"oif": self._index(step.netns, step.dev),
-                      "family": socket.AF_INET6 if ":" in (via or dst) else socket.AF_INET}
-        if via:
-            attributes["gateway"] = via
-        if dst not in (DEFAULT, DEFAULT6):
-            attributes["dst"] = dst
-        return attributes
-
-    @_step.register
-    def _set_port(self, step: operations.PortSet):
-        self.there(step.netns).socket.brport("set", index=self._index(step.netns, step.name), **port_flags(step.flood))
-
-    @_step.register
-    def _set_hairpin(self, step: operations.PortHairpin):
-        self.there(step.netns).socket.brport("set", index=self._index(step.netns, step.name), mode=int(step.on))
-
-    def _unless_gone(self, call, *args, **attributes):
-        try:
-            call(*args, **attributes)
-        except NetlinkError as error:
-            if error.code not in GONE:
-                raise
-
-
-def _attributes(step, there):
-    """Return mac, mtu and the kind's data as keyword arguments of pyroute2."""
-    attributes = {}
-    if step.mac:
-        attributes["address"] = step.mac
-    if step.mtu:
-        attributes["mtu"] = step.mtu
-    prefix = {"bridge": "br_", "vxlan": "vxlan_"}.get(step.kind, "")
-    for key, value in step.data:
-        name = ATTRIBUTES.get(key, key)
-        if key == "dev":
-            value = there.index(value)
-        elif isinstance(value, bool):
-            value = int(value)
-        if name in ("group", "local") and ":" in str(value):
-            name += "6"
-        attributes[prefix + name] = value
-    return attributes
