@@ -78,13 +78,13 @@ test: tools venv lint sanity molecule pytest ## run the checks and tests of ever
 # build/, and what boots systemd is in one of them. Kernel tests and scenarios have the root filesystem that each machine can make, and
 # the others Alpine's own, where it can be had. Half of the random cases, which are others each time.
 test-all: FIRST = coverage
-test-all: SECOND = lint docs sanity units integration matrix properties
-test-all: THIRD = package distributions
+test-all: SECOND = lint docs sanity units integration matrix
+test-all: THIRD = package distributions properties
 test-all: tools venv ## those that take minutes, too
 	@mkdir -p build
-	@$(MAKE) --no-print-directory --keep-going $(SECOND) CASES=$(or $(CASES),100) >build/second.log 2>&1 & second=$$!; \
+	@$(MAKE) --no-print-directory --keep-going $(SECOND) >build/second.log 2>&1 & second=$$!; \
 	{ $(MAKE) --no-print-directory molecule SCENARIOS="$(SCENARIOS) mesh" ALPINE_ROOTFS=stand-in || third=$$?; \
-		$(MAKE) --no-print-directory --keep-going $(THIRD) || third=$$?; exit $${third-0}; } >build/third.log 2>&1 & third=$$!; \
+		$(MAKE) --no-print-directory --keep-going $(THIRD) CASES=$(or $(CASES),100) || third=$$?; exit $${third-0}; } >build/third.log 2>&1 & third=$$!; \
 	failed=0; \
 	$(MAKE) --no-print-directory --keep-going $(FIRST) TESTS="$(TESTS) --ignore=tests/kernel/test_properties.py" || failed=$$?; \
 	wait $$second || failed=$$?; \
