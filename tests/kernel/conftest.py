@@ -14,7 +14,7 @@ from ansible_collections.fromscratch.containers.plugins.module_utils.container i
 from ansible_collections.fromscratch.containers.plugins.module_utils.network import namespaces
 
 from ..conftest import ROOT
-from .support import egress, equal_hosts
+from .support import equal_hosts
 from .support.containers import MARKER
 from .support.hosts import Host
 from .support.modules import run_module
@@ -96,6 +96,8 @@ def good(tmp_path):
 
 @pytest.fixture
 def machine(apart, scene, rootfs):
+    from .support import egress  # which plans as the controller does, so that a Python of hosts alone lacks what it takes
+
     made = egress.Machine(scene, rootfs)
     with namespaces.entered(made.name):
         yield made
