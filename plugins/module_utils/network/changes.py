@@ -167,7 +167,7 @@ def _replace_route(operation: operations.RouteReplace, links):
 def _del_route(operation: operations.RouteDel, links):
     # Whoever made it: with neither protocol nor scope, any matches.
     _unless_gone(links.there(operation.netns).socket.route, "del", proto=0, type=0, scope=SCOPE_NOWHERE,
-                  **_route_attributes(operation, links))
+                 **_route_attributes(operation, links))
 
 
 def _route_attributes(operation, links):
