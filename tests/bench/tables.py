@@ -6,7 +6,6 @@ Usage: python -m tests.bench.tables [COUNT]; it needs root, and scripts/apart ar
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -17,6 +16,7 @@ from ansible_collections.fromscratch.containers.plugins.module_utils.network.lin
 from ansible_collections.fromscratch.containers.plugins.module_utils.network.netlink import Links
 from ansible_collections.fromscratch.containers.plugins.module_utils.network.operations import FdbReplace, NeighbourReplace
 
+from ..kernel.support.namespaces import sh
 from .launcher import interleaved, timed
 
 MOST = 2.0  # times as long as the tools
@@ -28,11 +28,6 @@ def steps(count):
     fdb = [FdbReplace(NETNS, "vxlan0", FdbEntry(mac, "192.0.2.7", "")) for mac in macs]
     return fdb, [NeighbourReplace(NETNS, "br0", Neighbour(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", mac))
                  for number, mac in enumerate(macs, 1)]
-
-
-def sh(*commands):
-    for command in commands:
-        subprocess.run(command, shell=True, check=True)
 
 
 def main(count):
